@@ -1,0 +1,106 @@
+"""What a person sees in the terminal: progress while a run trains, and its result."""
+
+import logging
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mnist_pipeline.pipeline import NUM_SHOWN_PREDICTIONS, RunResult
+from mnist_pipeline.train import Epoch
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+
+class EpochProgress:
+    """Shows every epoch as it ends: a bar in a terminal, a plain line elsewhere."""
+
+    def __init__(self, num_epochs: int) -> None:
+        self._num_epochs = num_epochs
+        self._started = time.perf_counter()
+        self._bar = Progress(
+            TextColumn("train    "),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=num_epochs)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, epoch: Epoch) -> None:
+        figures = describe_epoch(epoch)
+        if err.is_terminal:
+            self._bar.update(self._task, completed=epoch.number, description=figures)
+        else:
+            left = (time.perf_counter() - self._started) / epoch.number * (self._num_epochs - epoch.number)
+            err.print(f"train     epoch {epoch.number}/{self._num_epochs}  {figures}  {left:.0f} s left")
+
+
+def describe_epoch(epoch: Epoch) -> str:
+    """Return an epoch's figures in one line."""
+    parts = [f"loss {epoch.train.loss:.4f}", f"accuracy {epoch.train.accuracy:.4f}"]
+    if epoch.validation:
+        parts += [f"validation loss {epoch.validation.loss:.4f}", f"accuracy {epoch.validation.accuracy:.4f}"]
+    return "  ".join([*parts, f"{epoch.images_per_sec:,.0f} images/s"])
+
+
+def print_result(result: RunResult) -> None:
+    """Print the first test predictions, the scores, where the run is and what to do next."""
+    class_names = result.dataset.class_names
+    table = Table(title=f"The first {NUM_SHOWN_PREDICTIONS} test predictions", title_justify="left")
+    for heading in ("image", "label", "predicted", "probability", ""):
+        table.add_column(heading, justify="right")
+    for row in result.evaluation.predictions.head(NUM_SHOWN_PREDICTIONS).to_dict("records"):
+        predicted = class_names[row["predicted"]]
+        table.add_row(
+            str(row["index"]),
+            class_names[row["label"]],
+            predicted,
+            f"{row[f'probability_{predicted}']:.4f}",
+            "" if row["label"] == row["predicted"] else "wrong",
+        )
+    out.print(table)
+    validation = result.history[-1].validation
+    lines = {
+        "test accuracy": f"{result.metrics['test/accuracy']:.4f}",
+        "test loss": f"{result.metrics['test/loss']:.4f}",
+        **({"validation accuracy": f"{validation.accuracy:.4f}"} if validation else {}),
+        "calibration error": f"{result.metrics['test/calibration_error']:.4f}",
+        "training": f"{result.metrics['time/train_sec']:.1f} s of {result.seconds:.1f} s",
+        "data": result.dataset.name,
+        "run": f"{result.name} ({result.run_id})",
+        "address": result.address,
+        "next": 'make ui shows the run; make train ARGS="model.hidden_width=256" tries another width',
+    }
+    for name, value in lines.items():
+        out.print(f"{name:<20}{value}")
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
+        err.print(f"{prefix}{record.getMessage()}", style=style, markup=False)
+
+
+def show_log() -> None:
+    """Print what the package logs, one line a message, on stderr; warnings stand out."""
+    package = logging.getLogger("mnist_pipeline")
+    package.handlers = [_Lines()]
+    package.setLevel(logging.INFO)
+    package.propagate = False

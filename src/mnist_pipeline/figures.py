@@ -1,0 +1,160 @@
+"""Figures, drawn from values that the stages return.
+
+Every function returns a `matplotlib.figure.Figure` of its own; pyplot's global state is never touched.
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mnist_pipeline.data import Split
+from mnist_pipeline.evaluate import Evaluation
+from mnist_pipeline.train import History
+
+BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#9aa5ad"
+
+mpl.rcParams.update(
+    {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "font.size": 10, "axes.titlesize": 11}
+)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write `figure` as a PNG file."""
+    figure.savefig(path, format="png", pil_kwargs={"compress_level": 3})
+
+
+def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title)
+    return figure, axes
+
+
+def draw_class_counts(counts: pd.DataFrame, *, name: str) -> Figure:
+    """Draw the table of `data.count_classes` as stacked bars."""
+    figure, axes = _axes(7, 3.6, f"{name}: images of each class")
+    bottom = np.zeros(len(counts))
+    for split, colour in zip(counts.columns[1:], (BLUE, GREY, ORANGE), strict=False):
+        axes.bar(counts["class"], counts[split], bottom=bottom, color=colour, label=f"{split} ({counts[split].sum():,})")
+        bottom += counts[split].to_numpy()
+    axes.set_xlabel("class")
+    axes.set_ylabel("images")
+    figure.legend(loc="outside right upper", frameon=False)
+    return figure
+
+
+def draw_samples(split: Split, *, class_names: tuple[str, ...], most: int = 10) -> Figure:
+    """Draw the first images of every class, one row a class."""
+    rows = [split.images[split.labels == label][:most] for label in range(len(class_names))]
+    height, width = split.images.shape[1:3]
+    sheet = np.zeros((len(rows) * height, most * width, *split.images.shape[3:]), np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
+    figure, axes = _axes(6, 6.2, "The first images of each class")
+    axes.imshow(sheet, cmap="gray_r")
+    axes.set_xticks([])
+    axes.set_yticks([height * (row + 0.5) for row in range(len(rows))], class_names)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def draw_learning_curves(history: History) -> Figure:
+    """Draw loss and accuracy over the epochs, in training and in validation."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [epoch.number for epoch in history]
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, colour in (("train", BLUE), ("validation", ORANGE)):
+            scores = [getattr(epoch, split) for epoch in history]
+            if all(score is not None for score in scores):
+                axes.plot(epochs, [getattr(score, metric) for score in scores], "o-", color=colour, label=split)
+        axes.set_title(metric)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", alpha=0.3)
+        axes.legend(frameon=False)
+    return figure
+
+
+def draw_confusion(evaluation: Evaluation) -> Figure:
+    """Draw the confusion matrix: rows in shares of the true class, the counts written in."""
+    counts = evaluation.confusion.to_numpy()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = _axes(6.4, 5.8, "Confusion matrix of the test split")
+    # The hits would drown the mistakes on a linear scale.
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.ndindex(counts.shape):
+        if counts[row, column]:
+            colour = "white" if shares[row, column] > 0.4 else "black"
+            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(counts)), evaluation.confusion.columns)
+    axes.set_yticks(range(len(counts)), evaluation.confusion.index)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("label")
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def draw_reliability(evaluation: Evaluation) -> Figure:
+    """Draw the reliability diagram: accuracy against confidence, and how many images each bin holds."""
+    bins = evaluation.calibration
+    figure = Figure(figsize=(5.6, 5.6), layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    left, width = bins["confidence_from"], bins["confidence_to"] - bins["confidence_from"]
+    upper.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
+    upper.bar(left, bins["accuracy"], width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
+    upper.plot(bins["confidence"], bins["accuracy"], "o", color=ORANGE, markersize=4, label="mean confidence")
+    upper.set_title(f"Reliability: expected calibration error {evaluation.calibration_error:.4f}")
+    upper.set_ylabel("accuracy")
+    upper.set_xlim(0, 1)
+    upper.legend(loc="lower right", framealpha=0.95)
+    lower.bar(left, bins["num_images"], width, align="edge", color=GREY, edgecolor="white")
+    lower.set_yscale("log")
+    lower.set_ylabel("images")
+    lower.set_xlabel("confidence")
+    return figure
+
+
+def draw_mistakes(evaluation: Evaluation, split: Split, *, class_names: tuple[str, ...]) -> Figure:
+    """Draw the images that the model got wrong while it was the surest."""
+    titles = [
+        f"{class_names[row.label]} taken for {class_names[row.predicted]}\n{row.confidence:.1%}"
+        for row in evaluation.mistakes.itertuples()
+    ]
+    images = split.images[evaluation.mistakes["index"].to_numpy()]
+    return _draw_grid(images, titles, title="The most confident mistakes", empty="no mistakes")
+
+
+def draw_predictions(evaluation: Evaluation, split: Split, *, class_names: tuple[str, ...], most: int) -> Figure:
+    """Draw the first images with what the model says of them."""
+    rows = evaluation.predictions.head(most)
+    confidence = rows[[f"probability_{name}" for name in class_names]].max(axis=1)
+    titles = [
+        f"{class_names[predicted]} ({sure:.1%})" + ("" if predicted == label else f"\nis {class_names[label]}")
+        for predicted, label, sure in zip(rows["predicted"], rows["label"], confidence, strict=True)
+    ]
+    return _draw_grid(split.images[: len(rows)], titles, title=f"The first {len(rows)} test images", empty="no images")
+
+
+def _draw_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: str, empty: str) -> Figure:
+    num_columns = min(len(images), max(4, math.ceil(math.sqrt(len(images))))) or 1
+    num_rows = math.ceil(len(images) / num_columns) or 1
+    # One sheet on one pair of axes: laying out a pair for each image takes ten times as long.
+    figure, axes = _axes(1.5 * num_columns + 0.4, 1.8 * num_rows + 0.5, title if len(images) else empty)
+    axes.axis("off")
+    axes.set_xlim(0, num_columns)
+    axes.set_ylim(num_rows, 0)
+    for number, (image, caption) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(number, num_columns)
+        axes.imshow(
+            image, cmap="gray_r", vmin=0, vmax=255, extent=(column + 0.1, column + 0.9, row + 1, row + 0.25), aspect="auto"
+        )
+        axes.text(column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8)
+    return figure
