@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -74,17 +75,19 @@ def _help() -> str:
 
 def train(arguments: Sequence[str]) -> None:
     """Run the `train` command: a Hydra app whose every configuration is checked before Hydra starts a job."""
-    parser = _hydra_parser()
-    parsed = parser.parse_args(arguments)
-    runs_jobs = not (parsed.help or parsed.hydra_help or parsed.cfg or parsed.info or parsed.shell_completion)
-    if runs_jobs:
+    parsed = _hydra_parser().parse_args(arguments)
+    chosen = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, flag)]
+    if len(chosen) > 1:
+        raise ConfigError(f"--{chosen[0]} and --{chosen[1]} together: choose one of them")
+    if not (parsed.help or parsed.hydra_help or parsed.shell_completion):
         from mnist_pipeline import config, store
 
         configs = config.check(parsed.overrides, multirun=parsed.multirun, config_dir=parsed.config_dir)
         if len({checked.train.num_threads for checked in configs}) > 1:
             raise ConfigError("train.num_threads: one number for all runs of a --multirun, since they share a process")
-        for uri in {store.resolve_uri(checked.tracking) for checked in configs}:
-            store.begin(uri)
+        if not (parsed.cfg or parsed.info):
+            for uri in {store.resolve_uri(checked.tracking) for checked in configs}:
+                store.begin(uri)
     failures: list[UserError] = []
 
     def job(composed: object) -> None:
@@ -133,7 +136,7 @@ def ui(arguments: Sequence[str]) -> None:
     store.begin(uri)
     store.create(uri)
     print(f"MLflow UI: http://127.0.0.1:{parsed.port} (Ctrl-C ends it)", flush=True)
-    mlflow = shutil.which("mlflow", path=os.path.dirname(sys.executable)) or "mlflow"
+    mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow"
     os.execv(
         mlflow,
         [mlflow, "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(parsed.port), "--workers", "1"],
@@ -182,7 +185,7 @@ def _run_hydra(job: Callable[[object], None], arguments: Sequence[str]) -> None:
 
 
 def _complete(arguments: list[str]) -> None:
-    """Answer the shell's question for completions. Hydra knows the overrides, but nothing of the command before them."""
+    """Answer the shell's question. Hydra knows the overrides, but nothing of the command before them."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if arguments[-1].startswith("query=") and (len(words) < 2 or (len(words) == 2 and not line.endswith(" "))):

@@ -11,8 +11,9 @@ import enum
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra import compose as hydra_compose
@@ -221,6 +222,13 @@ class Config:
             for key, value in vars(getattr(self, section)).items()
         }
 
+    def to_yaml(self) -> str:
+        """Return the resolved configuration as YAML, section by section."""
+        nested = OmegaConf.create()
+        for dotted, value in self.flat().items():
+            OmegaConf.update(nested, dotted, value)
+        return OmegaConf.to_yaml(nested)
+
 
 _SECTIONS = tuple(field.name for field in dataclasses.fields(Config))
 _SCHEMAS: dict[tuple[str, str], type] = {
@@ -241,7 +249,7 @@ def from_hydra(composed: DictConfig) -> Config:
     """
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    _refuse_unknown(values, known=_SECTIONS, prefix="")
+    _refuse_unknown(values.keys(), known=_SECTIONS, prefix="")
     sections = {name: _section(name, values.get(name)) for name in _SECTIONS}
     return Config(**sections)
 
@@ -255,7 +263,7 @@ def _section(section: str, values: Any) -> Any:
         raise ConfigError(f"{section}.name={values.get('name')}: expected {' or '.join(known)}; choose with {section}=")
     hints = typing.get_type_hints(schema)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-    _refuse_unknown(values, known=fields, prefix=f"{section}.")
+    _refuse_unknown(values.keys(), known=fields, prefix=f"{section}.")
     for key in fields:
         if key not in values or values[key] == "???":
             raise ConfigError(f"{section}.{key} is missing: give it a value, e.g. in conf/{section}/")
@@ -284,8 +292,8 @@ def _typed(value: Any, hint: Any, *, key: str) -> Any:
     raise ConfigError(f"{key}={'null' if value is None else value}: expected {expected}")
 
 
-def _refuse_unknown(values: Mapping[str, Any], *, known: typing.Iterable[str], prefix: str) -> None:
-    for key in values:
+def _refuse_unknown(keys: Iterable[object], *, known: Collection[str], prefix: str) -> None:
+    for key in keys:
         if key not in known:
             raise ConfigError(_unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in known]))
 
@@ -310,14 +318,14 @@ def check(overrides: Sequence[str], *, multirun: bool = False, config_dir: str |
     Raises:
         ConfigError: Any of them is wrong; the message names the value and what was expected.
     """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
     with _hydra(config_dir) as search_path:
         try:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
-            _refuse_unknown_options(parsed)
+            _refuse_unknown_options(parsed, config_dir)
             runs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0] if multirun else [list(overrides)]
-            return [
-                from_hydra(hydra_compose(CONFIG_NAME, overrides=[*search_path, *run])) for run in map(list, runs)
-            ]
+            return [from_hydra(hydra_compose(CONFIG_NAME, overrides=[*search_path, *run])) for run in map(list, runs)]
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_explain(overrides, error)) from error
 
@@ -346,7 +354,7 @@ def _hydra(config_dir: str | None) -> Iterator[list[str]]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(paths.conf_dir()), version_base="1.3"):
-            yield [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+            yield [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
     finally:
         GlobalHydra.instance().clear()
         if outer is not None:
@@ -358,27 +366,29 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("mlruns_dir", lambda: str(paths.mlruns_dir()), replace=True)
 
 
-def _options(group: str) -> list[str]:
-    loader = GlobalHydra.instance().config_loader()
-    return sorted(loader.get_group_options(group))
+def _options(group: str, config_dir: str | None = None) -> list[str]:
+    folders = [paths.conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
 def _groups() -> list[str]:
-    loader = GlobalHydra.instance().config_loader()
-    return [group for group in loader.list_groups("") if group != "hydra"]
+    return sorted(path.name for path in paths.conf_dir().iterdir() if path.is_dir())
 
 
-def _refuse_unknown_options(overrides: Sequence[Override]) -> None:
+def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | None) -> None:
     # Hydra passes over a missing option of an optional group, such as preset, in silence.
     groups = _groups()
+    if any(override.key_or_group == "hydra.searchpath" for override in overrides):
+        return  # the option may be anywhere
     for override in overrides:
         group = override.key_or_group
         if group not in groups or override.is_delete():
             continue
         chosen = override.sweep_string_iterator() if override.is_sweep_override() else iter([override.value()])
         for option in chosen:
-            if option is not None and str(option) not in _options(group):
-                raise ConfigError(f"{group}={option}: no such option; expected {' or '.join(_options(group))}")
+            known = _options(group, config_dir)
+            if option is not None and str(option) not in known:
+                raise ConfigError(f"{group}={option}: no such option; expected {' or '.join(known)}")
 
 
 def _known_keys() -> Iterator[str]:

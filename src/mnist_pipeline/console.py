@@ -44,6 +44,7 @@ class EpochProgress:
         self._bar.stop()
 
     def __call__(self, epoch: Epoch) -> None:
+        """Show `epoch`."""
         figures = describe_epoch(epoch)
         if err.is_terminal:
             self._bar.update(self._task, completed=epoch.number, description=figures)
@@ -94,6 +95,7 @@ def print_result(result: RunResult) -> None:
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
+        """Print the message."""
         style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
         err.print(f"{prefix}{record.getMessage()}", style=style, markup=False)
 

@@ -78,7 +78,7 @@ def load(config: DataConfig) -> Dataset:
     """Return the data set that `config` describes.
 
     Raises:
-        MnistUnavailable: MNIST is asked for and no source has it.
+        MnistUnavailableError: MNIST is asked for and no source has it.
     """
     if isinstance(config, MnistConfig):
         arrays, attempts = mnist.find(config, home=paths.home())
@@ -99,9 +99,7 @@ def load(config: DataConfig) -> Dataset:
 
 def count_classes(dataset: Dataset) -> pd.DataFrame:
     """Return one row a class: its name, and its number of images in each split."""
-    counts = {
-        name: np.bincount(split.labels, minlength=dataset.num_classes) for name, split in dataset.splits.items()
-    }
+    counts = {name: np.bincount(split.labels, minlength=dataset.num_classes) for name, split in dataset.splits.items()}
     return pd.DataFrame({"class": dataset.class_names, **counts})
 
 
@@ -144,5 +142,5 @@ def _stratified_indices(
 def _digest(*arrays: npt.NDArray[np.generic]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

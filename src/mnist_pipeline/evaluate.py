@@ -39,9 +39,7 @@ class Evaluation:
     mistakes: pd.DataFrame
 
 
-def evaluate(
-    model: keras.Model, split: Split, *, class_names: tuple[str, ...], config: EvaluateConfig
-) -> Evaluation:
+def evaluate(model: keras.Model, split: Split, *, class_names: tuple[str, ...], config: EvaluateConfig) -> Evaluation:
     """Score `model` (uint8 images to logits) over every image of `split`."""
     logits = predict_logits(model, split.images)
     return evaluate_logits(logits, split.labels, class_names=class_names, config=config)
@@ -105,9 +103,7 @@ def _confuse(
     )
 
 
-def _calibrate(
-    probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int32], *, num_bins: int
-) -> pd.DataFrame:
+def _calibrate(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int32], *, num_bins: int) -> pd.DataFrame:
     """Bin the images by confidence, in bins of equal width that are open below (Guo et al., 2017, arXiv:1706.04599)."""
     confidence = probabilities.max(axis=1)
     images = pd.DataFrame(
@@ -129,6 +125,4 @@ def _calibrate(
 def _most_confident_mistakes(predictions: pd.DataFrame, class_names: tuple[str, ...], *, most: int) -> pd.DataFrame:
     wrong = predictions[predictions["label"] != predictions["predicted"]]
     confidence = wrong[[f"probability_{name}" for name in class_names]].max(axis=1)
-    return wrong.assign(confidence=confidence).sort_values(
-        ["confidence", "index"], ascending=[False, True]
-    ).head(most)
+    return wrong.assign(confidence=confidence).sort_values(["confidence", "index"], ascending=[False, True]).head(most)

@@ -42,7 +42,9 @@ def draw_class_counts(counts: pd.DataFrame, *, name: str) -> Figure:
     figure, axes = _axes(7, 3.6, f"{name}: images of each class")
     bottom = np.zeros(len(counts))
     for split, colour in zip(counts.columns[1:], (BLUE, GREY, ORANGE), strict=False):
-        axes.bar(counts["class"], counts[split], bottom=bottom, color=colour, label=f"{split} ({counts[split].sum():,})")
+        axes.bar(
+            counts["class"], counts[split], bottom=bottom, color=colour, label=f"{split} ({counts[split].sum():,})"
+        )
         bottom += counts[split].to_numpy()
     axes.set_xlabel("class")
     axes.set_ylabel("images")
@@ -93,7 +95,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
     for row, column in np.ndindex(counts.shape):
         if counts[row, column]:
             colour = "white" if shares[row, column] > 0.4 else "black"
-            axes.text(column, row, counts[row, column], ha="center", va="center", color=colour, fontsize=8)
+            axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(counts)), evaluation.confusion.columns)
     axes.set_yticks(range(len(counts)), evaluation.confusion.index)
     axes.set_xlabel("predicted")
@@ -124,11 +126,14 @@ def draw_reliability(evaluation: Evaluation) -> Figure:
 
 def draw_mistakes(evaluation: Evaluation, split: Split, *, class_names: tuple[str, ...]) -> Figure:
     """Draw the images that the model got wrong while it was the surest."""
+    mistakes = evaluation.mistakes
     titles = [
-        f"{class_names[row.label]} taken for {class_names[row.predicted]}\n{row.confidence:.1%}"
-        for row in evaluation.mistakes.itertuples()
+        f"{class_names[label]} taken for {class_names[predicted]}\n{confidence:.1%}"
+        for label, predicted, confidence in zip(
+            mistakes["label"], mistakes["predicted"], mistakes["confidence"], strict=True
+        )
     ]
-    images = split.images[evaluation.mistakes["index"].to_numpy()]
+    images = split.images[mistakes["index"].to_numpy()]
     return _draw_grid(images, titles, title="The most confident mistakes", empty="no mistakes")
 
 
@@ -154,7 +159,12 @@ def _draw_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: str, 
     for number, (image, caption) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(number, num_columns)
         axes.imshow(
-            image, cmap="gray_r", vmin=0, vmax=255, extent=(column + 0.1, column + 0.9, row + 1, row + 0.25), aspect="auto"
+            image,
+            cmap="gray_r",
+            vmin=0,
+            vmax=255,
+            extent=(column + 0.1, column + 0.9, row + 1, row + 0.25),
+            aspect="auto",
         )
         axes.text(column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8)
     return figure

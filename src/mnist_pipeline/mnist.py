@@ -42,7 +42,7 @@ _LARGEST_IDX_BYTES = 64 * 2**20  # the largest of the four has 47 MB; a gzip fil
 _log = logging.getLogger(__name__)
 
 
-class Damaged(ValueError):
+class DamagedError(ValueError):
     """A file does not hold the array of MNIST that it should."""
 
     def __init__(self, message: str, *damaged: Path) -> None:
@@ -58,7 +58,7 @@ class Attempt:
     outcome: str
 
 
-class MnistUnavailable(UserError):
+class MnistUnavailableError(UserError):
     """No source gave MNIST."""
 
     def __init__(self, attempts: list[Attempt]) -> None:
@@ -73,19 +73,20 @@ class MnistUnavailable(UserError):
 def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
     """Return MNIST from the first source that has it whole.
 
-    The sources, in order: the folder `MNIST_PIPELINE_DATA_DIR`, `<home>/data/`, Keras's cache, then the two mirrors of
-    `config`. Damaged files in the two caches are set aside under another name; the user's own folder is left alone.
+    The sources, in order: the folder `MNIST_PIPELINE_DATA_DIR`, `<home>/data/`, Keras's cache, then the two mirrors
+    of `config`. Damaged files in the two caches are set aside under
+    another name; the user's own folder is left alone.
 
     Args:
         config: The mirrors and how patiently they are asked.
         home: The folder whose `data/` receives a download.
 
     Returns:
-        The arrays `x_train` uint8 (60000, 28, 28), `y_train` uint8 (60000,), `x_test` uint8 (10000, 28, 28) and
-        `y_test` uint8 (10000,); and every source tried, the last of them the one that gave the arrays.
+        The arrays, all uint8: `x_train` (60000, 28, 28), `y_train` (60000,), `x_test` (10000, 28, 28) and `y_test`
+        (10000,). And every source that was tried, the last of them the one that gave the arrays.
 
     Raises:
-        MnistUnavailable: No source has it.
+        MnistUnavailableError: No source has it.
     """
     attempts: list[Attempt] = []
     for source, attempt in _sources(config, home):
@@ -98,7 +99,7 @@ def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
             attempts.append(Attempt(source, "found"))
             return arrays, attempts
         attempts.append(Attempt(source, "not there"))
-    raise MnistUnavailable(attempts)
+    raise MnistUnavailableError(attempts)
 
 
 def _sources(config: MnistConfig, home: Path) -> Iterator[tuple[str, Callable[[], Arrays | None]]]:
@@ -111,12 +112,19 @@ def _sources(config: MnistConfig, home: Path) -> Iterator[tuple[str, Callable[[]
     yield str(keras_dir), lambda: _load_folder(keras_dir, is_cache=True)
     yield config.npz_url, lambda: _download([config.npz_url], config, into=data_dir)
     base = config.idx_url.rstrip("/")
-    yield config.idx_url, lambda: _download([f"{base}/{name}.gz" for name in _IDX_NAMES.values()], config, into=data_dir)
+    yield (
+        config.idx_url,
+        lambda: _download([f"{base}/{name}.gz" for name in _IDX_NAMES.values()], config, into=data_dir),
+    )
 
 
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+def _one_line(error: BaseException) -> str:
+    # Network libraries wrap the operating system's plain words three times.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."
 
@@ -125,15 +133,15 @@ def _load_folder(folder: Path, *, is_cache: bool) -> Arrays | None:
     """Return the arrays from either form in `folder`, None where it holds neither.
 
     Raises:
-        Damaged: It holds one, and that is damaged.
+        DamagedError: It holds one, and that is damaged.
     """
-    damaged: Damaged | None = None
+    damaged: DamagedError | None = None
     for files, read in ((_npz_files(folder), _read_npz), (_idx_files(folder), _read_idx)):
         if not files:
             continue
         try:
             return _verified(read(files), files)
-        except Damaged as error:
+        except DamagedError as error:
             damaged = error
             _log.warning("damaged data in %s: %s", folder, error)
             for path in error.files if is_cache else ():
@@ -169,26 +177,27 @@ def _set_aside(path: Path) -> Path:
 def _read_npz(files: dict[str, Path]) -> Arrays:
     path = files["npz"]
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise Damaged(f"{path.name} is no NPZ archive", path)
-        with loaded:
-            return {name: loaded[name] for name in DIGESTS}
-    except Damaged:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise DamagedError(f"{path.name} is no NPZ archive", path)
+            with loaded:
+                return {name: loaded[name] for name in DIGESTS}
+    except DamagedError:
         raise
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise Damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+        raise DamagedError(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 
 def _read_idx(files: dict[str, Path]) -> Arrays:
     missing = [name for array, name in _IDX_NAMES.items() if array not in files]
     if missing:
-        raise Damaged(f"incomplete: {' and '.join(missing)} missing")
+        raise DamagedError(f"incomplete: {' and '.join(missing)} missing")
     return {array: _read_idx_file(path) for array, path in files.items()}
 
 
 def _read_idx_file(path: Path) -> npt.NDArray[np.uint8]:
-    """Read the IDX format: two zero bytes, the type (8: uint8), the number of axes, their big-endian sizes, the data."""
+    """Read IDX: two zero bytes, the type (8: uint8), the number of axes, their big-endian sizes, the data."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             content = file.read(_LARGEST_IDX_BYTES)
@@ -198,15 +207,15 @@ def _read_idx_file(path: Path) -> npt.NDArray[np.uint8]:
             raise ValueError("not an IDX file of bytes")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes).reshape(shape)
     except (OSError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise Damaged(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+        raise DamagedError(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 
 def _verified(arrays: Arrays, files: dict[str, Path]) -> Arrays:
     for name, expected in DIGESTS.items():
         array = arrays[name]
-        found = hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+        found = hashlib.sha256(array.tobytes()).hexdigest()
         if found != expected or array.dtype != np.uint8 or array.ndim != (3 if name.startswith("x") else 1):
-            raise Damaged(
+            raise DamagedError(
                 f"{name} is {array.dtype} {array.shape} with SHA-256 {found[:12]}..., not MNIST's {expected[:12]}...",
                 files.get(name) or files["npz"],
             )

@@ -53,7 +53,7 @@ def with_probabilities(model: keras.Model) -> keras.Model:
 
     The weights are shared with `model`, not copied.
     """
-    return keras.Sequential([*model.layers, keras.layers.Softmax(name="probabilities")], name=model.name)
+    return keras.Model(model.inputs[0], keras.layers.Softmax(name="probabilities")(model.outputs[0]), name=model.name)
 
 
 def predict_logits(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -11,7 +11,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from mnist_pipeline import config as configuration
@@ -19,7 +18,7 @@ from mnist_pipeline import data, environment, figures, paths
 from mnist_pipeline.config import Config, MnistConfig
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.evaluate import Evaluation, evaluate
-from mnist_pipeline.mnist import MnistUnavailable
+from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.model import build, look_untrained, summarise_layers, with_probabilities
 from mnist_pipeline.tracking import Run, Tracker
 from mnist_pipeline.train import Epoch, History, fit, set_num_threads
@@ -73,13 +72,13 @@ def prepare(config: Config, overrides: Sequence[str]) -> Request:
     The digits group then replaces `data`: it is composed anew, without the overrides that were meant for MNIST.
 
     Raises:
-        MnistUnavailable: No source has MNIST and `data.fallback` is null.
+        MnistUnavailableError: No source has MNIST and `data.fallback` is null.
     """
     tags = {"data.requested": config.data.name}
     try:
         dataset = data.load(config.data)
         attempts = dataset.attempts
-    except MnistUnavailable as error:
+    except MnistUnavailableError as error:
         assert isinstance(config.data, MnistConfig)
         if config.data.fallback is None:
             raise
@@ -99,7 +98,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Request:
     return Request(config=config, overrides=tuple(overrides), dataset=dataset, tags=tags)
 
 
-def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> RunResult:
+def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
     """Build, train and evaluate a model, and track all of it.
 
     Raises:
@@ -131,7 +130,8 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
 
         def report(epoch: Epoch) -> None:
             tracked.log_metrics(epoch.metrics(), step=epoch.number)
-            on_epoch(epoch)
+            if on_epoch is not None:
+                on_epoch(epoch)
 
         history = fit(model, dataset, config.train, on_epoch=report)
         track_training(history, stages)
@@ -212,15 +212,11 @@ class _Stages:
 
 def track_surroundings(request: Request, stages: _Stages) -> None:
     """Log the resolved configuration, the overrides, the versions and the machine."""
-    sections: dict[str, dict[str, object]] = {}
-    for dotted, value in request.config.flat().items():
-        section, _, key = dotted.partition(".")
-        sections.setdefault(section, {})[key] = value
     stages.log(
         "config",
         {
-            "config.yaml": yaml.safe_dump(sections, sort_keys=False),
-            "overrides.yaml": yaml.safe_dump(list(request.overrides)),
+            "config.yaml": request.config.to_yaml(),
+            "overrides.yaml": "".join(f"- {override}\n" for override in request.overrides),
         },
     )
     stages.log(

@@ -3,8 +3,8 @@
 import contextlib
 import getpass
 import logging
+import re
 import time
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -82,13 +82,16 @@ class MlflowRun:
         self._experiment_id = experiment_id
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Log the figures with one time stamp."""
         now = _now_ms()
         self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set the tags in one call."""
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
+        """Log the split as an MLflow dataset; its digest is cut to MLflow's length, the tag `sha256` has it whole."""
         is_address = source.startswith(("http://", "https://"))
         origin = HTTPDatasetSource(source) if is_address else CodeDatasetSource({"source": source})
         # MLflow by itself would digest the first 10,000 numbers only: a dozen images.
@@ -100,9 +103,11 @@ class MlflowRun:
         self._client.log_inputs(self.run_id, [DatasetInput(entity, tags)])
 
     def log_artifacts(self, folder: Path) -> None:
+        """Upload the folder."""
         self._client.log_artifacts(self.run_id, str(folder), folder.name)
 
     def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
+        """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`."""
         # Called directly and not through mlflow.tensorflow.log_model: that one works on an active run, which MLflow
         # marks FINISHED by itself when the interpreter exits.
         placeholder = self._client.create_logged_model(
@@ -147,6 +152,7 @@ class MlflowTracker:
     def run(
         self, *, kind: str, name: str, description: str, params: Mapping[str, Any], tags: Mapping[str, str]
     ) -> Iterator[Run]:
+        """Open a run. Its status is written even where Ctrl-C or SIGTERM ends it."""
         own_tags = {
             "kind": kind,
             "mlflow.note.content": description,
@@ -186,7 +192,7 @@ class MlflowTracker:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             artifacts = store.artifacts_dir(self._uri)
-            location = (artifacts / urllib.parse.quote(name, safe="")).as_uri() if artifacts else None
+            location = (artifacts / re.sub(r"[^\w.-]+", "-", name)).as_uri() if artifacts else None
             try:
                 created = self._client.create_experiment(
                     name,

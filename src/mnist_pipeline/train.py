@@ -54,12 +54,12 @@ class Epoch:
 History = list[Epoch]
 
 
-class LossNotFinite(UserError):
+class LossNotFiniteError(UserError):
     """Training diverged."""
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Give TensorFlow its number of threads and make every operation deterministic.
+    """Give TensorFlow its number of threads, before it starts.
 
     Raises:
         UserError: TensorFlow has already started in this process with another number.
@@ -75,7 +75,7 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def fit(
-    model: keras.Model, dataset: Dataset, config: TrainConfig, *, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    model: keras.Model, dataset: Dataset, config: TrainConfig, *, on_epoch: Callable[[Epoch], None] | None = None
 ) -> History:
     """Train `model` in place, by Adam on the sparse categorical cross-entropy of its logits.
 
@@ -89,7 +89,7 @@ def fit(
         Every epoch, in order.
 
     Raises:
-        LossNotFinite: The training loss became infinite or NaN.
+        LossNotFiniteError: The training loss became infinite or NaN.
     """
     trainer = Trainer(model, dataset.train, config)
     history: History = []
@@ -98,7 +98,7 @@ def fit(
         found = trainer.run_epoch(epoch_order(len(dataset.train), seed=config.seed, epoch=number))
         train_sec = time.perf_counter() - start
         if not math.isfinite(found.loss):
-            raise LossNotFinite(
+            raise LossNotFiniteError(
                 f"the training loss became {found.loss} in epoch {number}: lower train.learning_rate "
                 f"(it is {config.learning_rate:g})"
             )
@@ -110,12 +110,13 @@ def fit(
             images_per_sec=len(dataset.train) / train_sec,
         )
         history.append(epoch)
-        on_epoch(epoch)
+        if on_epoch is not None:
+            on_epoch(epoch)
     return history
 
 
 def epoch_order(num_images: int, *, seed: int, epoch: int) -> npt.NDArray[np.int32]:
-    """Return the order int32 (num_images,) of one epoch's images: a pure function of the seed and the epoch's number."""
+    """Return the order int32 (num_images,) of an epoch's images: a pure function of the seed and the epoch's number."""
     return np.random.default_rng((seed, epoch)).permutation(num_images).astype(np.int32)
 
 

@@ -1,0 +1,66 @@
+# `make` lists the targets. Each sets up .venv by itself, from requirements.lock, and then runs.
+# ARGS passes overrides on:  make train ARGS="model.hidden_width=256 train.num_epochs=3"
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/sh
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+ARGS ?=
+
+# Written last, so that a failed or interrupted installation is never taken for a good one; named after the folder,
+# since a virtual environment does not survive being moved.
+INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
+
+.PHONY: help train ui test test-slow bench lint format lock clean
+
+help: ## list the targets
+	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1	\2/p' Makefile | expand -t 14
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@echo 'setting up .venv: some minutes the first time'
+	@rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+train: $(INSTALLED) ## train, evaluate and track the baseline
+	@$(BIN)/mnist-pipeline train $(ARGS)
+
+ui: $(INSTALLED) ## look at the runs in the MLflow UI
+	@$(BIN)/mnist-pipeline ui $(ARGS)
+
+test: $(INSTALLED) ## run the tests (set MNIST_PIPELINE_DATA_DIR for those on the real MNIST)
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(INSTALLED) ## run the long tests too
+	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+
+bench: $(INSTALLED) ## measure; the table goes into README.md
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+lint: $(INSTALLED) ## check format, style and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(INSTALLED) ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+lock: $(INSTALLED) ## resolve the dependencies anew into requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
+
+clean: ## remove .venv and caches, never runs or data
+	@for path in .venv .mypy_cache .pytest_cache .ruff_cache dist; do \
+	  if [ -e "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; done
+	@find src tests benchmarks -type d -name __pycache__ -exec rm -rf {} +
+	@echo 'kept: mlruns/ (runs) and data/'

@@ -1,0 +1,192 @@
+"""Measure everything the README's table holds: `make bench`, or `make bench ARGS="--only startup"`.
+
+Every figure is a ratio within one run: what is compared takes turns, so that the machine's own drift meets both.
+"""
+
+import argparse
+import contextlib
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scipy.stats import t as student_t
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+MARKS = ("<!-- bench -->\n", "<!-- /bench -->")
+PIPELINE = [str(Path(sys.executable).parent / "mnist-pipeline")]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    what: str
+    measured: str
+    bound: str
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.measured} | {self.bound} |"
+
+
+@dataclass(frozen=True)
+class Child:
+    """A child process that ended."""
+
+    seconds: float
+    peak_bytes: int
+    output: str
+
+
+def run(arguments: list[str], *, ok: tuple[int, ...] = (0,)) -> Child:
+    """Run a command in a home of its own and return what it took."""
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as output:
+        environment = {**os.environ, "MNIST_PIPELINE_HOME": home, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        start = time.perf_counter()
+        child = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode not in ok:
+            raise SystemExit(f"{' '.join(arguments)} ended with {child.returncode}")
+        output.seek(0)
+        return Child(seconds=seconds, peak_bytes=usage.ru_maxrss * 1024, output=output.read())
+
+
+def in_turns(first: list[str], second: list[str], *, times: int) -> list[tuple[Child, Child]]:
+    """Run two commands in turns; the first of each is a warm-up and not counted."""
+    pairs = [(run(first), run(second)) for _ in range(times + 1)]
+    return pairs[1:]
+
+
+def python(*arguments: str) -> list[str]:
+    """Return the command that runs this Python."""
+    return [sys.executable, *arguments]
+
+
+def measure_training() -> Iterator[Row]:
+    """Compare the training alone with Keras's fit, tracing included."""
+    ways = (python("-m", "benchmarks.fit_once", "keras", "0"), python("-m", "benchmarks.fit_once", "compiled", "0"))
+    pairs = [tuple(float(child.output.split()[0]) for child in pair) for pair in in_turns(*ways, times=3)]
+    ratio = statistics.median(keras / compiled for keras, compiled in pairs)
+    keras, compiled = (statistics.median(column) for column in zip(*pairs, strict=True))
+    yield Row(
+        "training, 9 epochs of 60,000 images, against Keras `fit` with its defaults",
+        f"{ratio:.1f} times faster ({compiled:.1f} s against {keras:.1f} s)",
+        "at least 7 times",
+    )
+
+
+def measure_process() -> Iterator[Row]:
+    """Compare the whole tracked run, with a new store, with the bare script."""
+    pairs = in_turns([*PIPELINE, "train", "preset=tutorial"], python("-m", "benchmarks.bare_script"), times=3)
+    ours, bare = ([child.seconds for child in column] for column in zip(*pairs, strict=True))
+    ratio = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
+    yield Row(
+        "`make train` with `preset=tutorial`, tracked, new store, against the bare script",
+        f"{ratio:.2f} of its time ({statistics.median(ours):.1f} s against {statistics.median(bare):.1f} s)",
+        "at most 0.35",
+    )
+    peak = max(ours.peak_bytes for ours, _ in pairs)
+    yield Row("peak memory of that run", f"{peak / 1e9:.2f} GB", "at most 1.2 GB")
+
+
+def measure_startup() -> Iterator[Row]:
+    """Compare what only reads configuration with the import of TensorFlow."""
+    for what, arguments, ok in (
+        ("`mnist-pipeline --help`", ["--help"], (0,)),
+        ("`mnist-pipeline train --help`", ["train", "--help"], (0,)),
+        ("`mnist-pipeline train --cfg job`", ["train", "--cfg", "job"], (0,)),
+        ("a configuration error", ["train", "model.hidden_width=-1"], (2,)),
+    ):
+        pairs = [
+            (run([*PIPELINE, *arguments], ok=ok), run(python("-c", "import tensorflow"))) for _ in range(6)
+        ][1:]
+        ratio = statistics.median(ours.seconds / heavy.seconds for ours, heavy in pairs)
+        seconds = statistics.median(ours.seconds for ours, _ in pairs)
+        yield Row(f"{what}, against `import tensorflow`", f"{ratio:.3f} of its time ({seconds:.2f} s)", "at most 0.125")
+
+
+def measure_logging() -> Iterator[Row]:
+    """Measure the share of the training time that the per-epoch logging takes."""
+    code = (
+        "import time; from mnist_pipeline import config, pipeline, tracking\n"
+        "spent = 0.0; log = tracking.MlflowRun.log_metrics\n"
+        "def timed(self, *arguments, **named):\n"
+        "    global spent; start = time.perf_counter(); log(self, *arguments, **named)\n"
+        "    spent += time.perf_counter() - start\n"
+        "tracking.MlflowRun.log_metrics = timed\n"
+        "composed = config.compose([]); request = pipeline.prepare(composed, [])\n"
+        "result = pipeline.run(request, tracking.MlflowTracker(composed.tracking))\n"
+        "print(spent / result.metrics['time/train_sec'])"
+    )
+    share = statistics.median(float(run(python("-c", code)).output.split()[-1]) for _ in range(3))
+    yield Row("logging of the epochs, of the training time", f"{share:.1%}", "at most 5 %")
+
+
+def measure_equality() -> Iterator[Row]:
+    """Compare test accuracies with those of Keras's fit, over ten seeds each (Welch's interval)."""
+    accuracies = [
+        [float(run(python("-m", "benchmarks.fit_once", way, str(seed))).output.split()[1]) for seed in range(10)]
+        for way in ("compiled", "keras")
+    ]
+    ours, theirs = accuracies
+    variances = [statistics.variance(column) / len(column) for column in accuracies]
+    freedom = sum(variances) ** 2 / sum(variance**2 / 9 for variance in variances)
+    half = float(student_t.ppf(0.975, freedom)) * sum(variances) ** 0.5
+    difference = statistics.mean(ours) - statistics.mean(theirs)
+    yield Row(
+        "test accuracy less that of Keras `fit`, 10 seeds each, 95 % interval",
+        f"{100 * (difference - half):+.3f} to {100 * (difference + half):+.3f} points "
+        f"(means {statistics.mean(ours):.4f} and {statistics.mean(theirs):.4f})",
+        "within ±0.15 points",
+    )
+
+
+MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "training": measure_training,
+    "process": measure_process,
+    "startup": measure_startup,
+    "logging": measure_logging,
+    "equality": measure_equality,
+}
+
+
+def write_readme(rows: list[Row]) -> None:
+    """Replace the rows of the README's table that were measured anew, and add those it lacks."""
+    text = README.read_text()
+    before, rest = text.split(MARKS[0])
+    table, after = rest.split(MARKS[1])
+    kept = {line.split("|")[1].strip(): line for line in table.splitlines()[2:] if line.strip()}
+    kept.update({row.what: str(row) for row in rows})
+    lines = ["| what | measured | wanted |", "| --- | --- | --- |", *kept.values()]
+    README.write_text(f"{before}{MARKS[0]}" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
+
+
+def main() -> None:
+    """Measure, print, and write into the README where asked to."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="measure this alone; may be repeated")
+    parser.add_argument("--write", action="store_true", help="write the figures into README.md")
+    parsed = parser.parse_args()
+    if not (Path(os.environ.get("MNIST_PIPELINE_DATA_DIR", "")) / "mnist.npz").is_file():
+        raise SystemExit("error: the benchmarks need the real MNIST: set MNIST_PIPELINE_DATA_DIR to its folder")
+    rows: list[Row] = []
+    with contextlib.suppress(KeyboardInterrupt):
+        for name in parsed.only or MEASUREMENTS:
+            for row in MEASUREMENTS[name]():
+                print(re.sub(r"[`|]", "", str(row)).strip(), flush=True)
+                rows.append(row)
+    if parsed.write:
+        write_readme(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mnist_pipeline import store
+
+ROOT = Path(__file__).parents[1]
+DEAD_ADDRESS = "http://127.0.0.1:9"  # the discard port: nothing listens there
+NO_MIRRORS = [f"data.npz_url={DEAD_ADDRESS}/mnist.npz", f"data.idx_url={DEAD_ADDRESS}", "data.num_retries=0"]
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite store without runs. To create one takes seconds, to copy it nothing."""
+    database = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
+    store.create(f"sqlite:///{database}")
+    return database
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
+    """A home of its own for each test, with an empty store, and no data anywhere."""
+    folder = tmp_path / "my home"  # with a blank, as people have it
+    (folder / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+    monkeypatch.setenv("MNIST_PIPELINE_HOME", str(folder))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    for name in ("MNIST_PIPELINE_DATA_DIR", "MLFLOW_TRACKING_URI", "MNIST_PIPELINE_TRACEBACK"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+@pytest.fixture
+def cli(home: Path, tmp_path: Path) -> Cli:
+    """Runs the command in a child process, in a current folder of its own."""
+    folder = tmp_path / "current"
+    folder.mkdir()
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+def command(*arguments: str) -> list[str]:
+    return [str(Path(sys.executable).parent / "mnist-pipeline"), *arguments]
+
+
+@pytest.fixture
+def mnist_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder of the real MNIST."""
+    folder = REAL_DATA_DIR
+    if folder is None or not folder.is_dir():
+        pytest.skip("the real MNIST is not here: set MNIST_PIPELINE_DATA_DIR to the folder that holds it")
+    return folder
+
+
+_named = os.environ.get("MNIST_PIPELINE_DATA_DIR")
+REAL_DATA_DIR = Path(_named).absolute() if _named else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """TensorFlow takes its number of threads once a process, before it starts."""
+    from mnist_pipeline.train import set_num_threads
+
+    set_num_threads(1)

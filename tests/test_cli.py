@@ -1,0 +1,220 @@
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import NO_MIRRORS, Cli, command
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mnist_pipeline import cli as commands
+
+
+def runs(home: Path, experiment: str = "digits") -> list[Run]:
+    client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    return list(client.search_runs([found.experiment_id], order_by=["start_time ASC"])) if found else []
+
+
+def test_help_needs_nothing_heavy(cli: Cli) -> None:
+    for arguments in ([], ["--help"], ["-h"]):
+        found = cli(*arguments)
+        assert found.returncode == 0
+        assert all(name in found.stdout for name in commands.COMMANDS)
+
+
+def test_every_command_has_help(cli: Cli) -> None:
+    for name in commands.COMMANDS:
+        found = cli(name, "--help")
+        assert found.returncode == 0
+        assert f"mnist-pipeline {name}" in found.stdout
+
+
+def test_the_composed_configuration_is_shown(cli: Cli) -> None:
+    found = cli("train", "--cfg", "job", "model.hidden_width=99")
+    assert found.returncode == 0
+    assert "hidden_width: 99" in found.stdout
+    assert found.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trian"], "error: trian: no such command; expected train or ui"),
+        (["train", "--bogus"], "error: unrecognized arguments: --bogus"),
+        (["train", "--cfg", "job", "--multirun"], "choose one of them"),
+        (["train", "--cfg", "job", "model.hiden_width=3"], "did you mean model.hidden_width?"),
+        (["train", "model.hidden_width=-5"], "error: model.hidden_width=-5: expected an integer from 1 to 1,000,000"),
+        (["train", "preset=nope"], "error: preset=nope: no such option; expected smoke or tutorial"),
+        (["train", "-m", "train.seed=0,-1"], "error: train.seed=-1"),
+        (["train", "-m", "train.num_threads=1,2"], "error: train.num_threads: one number for all runs"),
+        (["train", "--config-dir", "/nowhere"], "error: --config-dir /nowhere: no such folder"),
+        (["ui", "--port", "many"], "error: argument --port"),
+        (["ui", "tracking.uri=http://127.0.0.1:9"], "is a server with a UI of its own"),
+    ],
+)
+def test_bad_usage_is_one_line_and_leaves_nothing(
+    arguments: list[str], message: str, cli: Cli, home: Path, tmp_path: Path
+) -> None:
+    before = sorted(home.rglob("*"))
+    found = cli(*arguments)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert list((tmp_path / "current").iterdir()) == []
+    assert sorted(home.rglob("*")) == before
+
+
+def test_an_unwritable_home_is_told(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = cli("train", "preset=smoke", MNIST_PIPELINE_HOME=str(tmp_path / "file" / "home"))
+    assert found.returncode == 2
+    assert "set MNIST_PIPELINE_HOME to a folder that you can write into" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_traceback_is_there_for_those_who_ask(cli: Cli) -> None:
+    found = cli("train", "train.seed=-1", MNIST_PIPELINE_TRACEBACK="1")
+    assert found.returncode == 2
+    assert "Traceback" in found.stderr
+    assert found.stderr.splitlines()[-1].startswith("error: train.seed=-1")
+
+
+def test_train_from_the_command_to_the_store(cli: Cli, home: Path, tmp_path: Path) -> None:
+    found = cli("train", "preset=smoke")
+    assert found.returncode == 0, found.stderr
+    (run,) = runs(home)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["kind"] == "train"
+    assert "The first 8 test predictions" in found.stdout
+    assert f"test accuracy       {run.data.metrics['test/accuracy']:.4f}" in found.stdout
+    assert run.info.run_id in found.stdout
+    assert [line.split()[0] for line in found.stderr.splitlines()] == ["data", "model", "train", "train"]
+    assert "epoch 2/2" in found.stderr
+    assert "images/s" in found.stderr
+    assert list((tmp_path / "current").iterdir()) == []
+
+
+def test_a_new_home_gets_a_store_of_its_own(cli: Cli, tmp_path: Path) -> None:
+    found = cli("train", "preset=smoke", "train.num_epochs=1", MNIST_PIPELINE_HOME=str(tmp_path / "new"))
+    assert found.returncode == 0, found.stderr
+    (run,) = runs(tmp_path / "new")
+    assert run.info.status == "FINISHED"
+
+
+def test_a_multirun_is_several_runs(cli: Cli, home: Path, tmp_path: Path) -> None:
+    found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
+    assert found.returncode == 0, found.stderr
+    assert [run.data.params["train.seed"] for run in runs(home)] == ["0", "1"]
+    assert {run.info.status for run in runs(home)} == {"FINISHED"}
+    assert list((tmp_path / "current").iterdir()) == []
+
+
+def test_one_run_that_fails_does_not_stop_the_others(cli: Cli, home: Path) -> None:
+    found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.learning_rate=1e30,0.001")
+    assert found.returncode == 1
+    assert [run.info.status for run in runs(home)] == ["FAILED", "FINISHED"]
+    (line,) = [line for line in found.stderr.splitlines() if "error" in line]
+    assert line.startswith("error: the training loss became")
+    assert runs(home)[0].data.tags["reason"].startswith("LossNotFiniteError: the training loss became")
+
+
+def test_without_mnist_and_without_a_fallback_no_run_is_opened(cli: Cli, home: Path) -> None:
+    found = cli("train", "data.fallback=null", *NO_MIRRORS)
+    assert found.returncode == 1
+    *downloads, error = found.stderr.splitlines()
+    assert error.startswith("error: data=mnist cannot be had (")
+    assert all(line.startswith("downloading http://127.0.0.1:9/") for line in downloads)
+    assert runs(home, "mnist") == []
+
+
+def test_without_mnist_the_run_is_on_digits(cli: Cli, home: Path) -> None:
+    found = cli("train", "train.num_epochs=1", *NO_MIRRORS)
+    assert found.returncode == 0, found.stderr
+    assert "warning: FALLBACK: this run uses data=digits instead of data=mnist" in found.stderr
+    assert "data                digits" in found.stdout
+    (run,) = runs(home)
+    assert run.data.params["data.name"] == "digits"
+    assert runs(home, "mnist") == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "reason"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
+def test_a_run_that_is_stopped_is_marked_killed(number: int, code: int, reason: str, home: Path) -> None:
+    arguments = command("train", "preset=smoke", "train.num_epochs=1000000")
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if "epoch 2/" in line:
+                break
+        child.send_signal(number)
+        rest = child.stderr.read()
+    assert child.returncode == code
+    assert rest.splitlines()[-1] == ("interrupted" if code == 130 else "terminated")
+    assert "Traceback" not in rest
+    (run,) = runs(home)
+    assert run.info.status == "KILLED"
+    assert run.data.tags["reason"] == reason
+
+
+def test_the_tutorial_on_the_real_mnist(cli: Cli, home: Path, mnist_dir: Path) -> None:
+    found = cli("train", "preset=tutorial", MNIST_PIPELINE_DATA_DIR=str(mnist_dir))
+    assert found.returncode == 0, found.stderr
+    (run,) = runs(home, "mnist")
+    assert run.data.metrics["test/accuracy"] >= 0.975
+    assert run.data.metrics["test/loss"] < 0.085
+    assert run.data.params["data.validation_size"] == "0"
+
+
+def complete(line: str, cli: Cli) -> list[str]:
+    """What bash offers at the end of `line`, through the function that the README installs."""
+    script = f"""
+        eval "$(mnist-pipeline -sc install=bash)"
+        COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE)
+        [[ "$COMP_LINE" == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+        hydra_bash_completion
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    path = f"{Path(command()[0]).parent}:{os.environ['PATH']}"
+    found = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=30, check=True
+    )
+    return found.stdout.split()
+
+
+def test_bash_completes_commands_and_overrides(cli: Cli) -> None:
+    assert complete("mnist-pipeline t", cli) == ["train"]
+    assert complete("mnist-pipeline train model.hid", cli) == ["model.hidden_width="]
+    assert complete("mnist-pipeline train preset=s", cli) == ["preset=smoke"]
+    assert complete("mnist-pipeline train data=digits train.num_e", cli) == ["train.num_epochs="]
+
+
+def test_the_ui_starts_over_the_store(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    arguments = command("ui", "--port", str(port))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+            assert b"<title>MLflow</title>" in read_page(f"http://127.0.0.1:{port}/")
+        finally:
+            child.send_signal(signal.SIGINT)
+
+
+def read_page(address: str) -> bytes:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as page:
+                return bytes(page.read())
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)

@@ -1,0 +1,128 @@
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from mnist_pipeline import config
+from mnist_pipeline.errors import ConfigError
+
+OPTIONS = sorted(
+    (path.parent.name, path.stem)
+    for path in (ROOT / "conf").glob("*/*.yaml")
+    if path.parent.name in ("data", "model", "train", "evaluate", "tracking", "preset")
+)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    composed = config.compose([f"{group}={option}"])
+    assert composed.train.num_epochs >= 1
+
+
+def test_the_default_is_the_baseline() -> None:
+    flat = config.compose([]).flat()
+    assert flat["data.name"] == "mnist"
+    assert flat["data.validation_size"] == 5000
+    assert flat["data.fallback"] == "digits"
+    assert flat["model.hidden_width"] == 128
+    assert flat["model.dropout_rate"] == 0.2
+    assert flat["train.num_epochs"] == 9
+    assert flat["train.batch_size"] == 32
+    assert flat["train.learning_rate"] == 0.001
+    assert flat["tracking.experiment"] == "mnist"
+
+
+def test_presets_are_small_differences() -> None:
+    default = config.compose([]).flat()
+    tutorial = config.compose(["preset=tutorial"]).flat()
+    assert {key: tutorial[key] for key in tutorial if tutorial[key] != default[key]} == {"data.validation_size": 0}
+    smoke = config.compose(["preset=smoke"])
+    assert (smoke.data.name, smoke.train.num_epochs) == ("digits", 2)
+    assert config.compose(["preset=smoke", "data=mnist"]).data.name == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.hiden_width=3"], "unknown key model.hiden_width: did you mean model.hidden_width?"),
+        (["foo=1"], "unknown key foo: mnist-pipeline train --cfg job shows every key"),
+        (["+foo=1"], "unknown key foo"),
+        (["+model.depth=2"], "unknown key model.depth"),
+        (["foo"], "foo: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"),
+        (["model.hidden_width=[1,2"], "not an override"),
+        (["preset=nope"], "preset=nope: no such option; expected smoke or tutorial"),
+        (["data=nope"], "data=nope: no such option; expected digits or mnist"),
+        (["~model"], "expected a section of keys, e.g. model=dense"),
+        (["model.hidden_width=abc"], "model.hidden_width=abc: expected an integer"),
+        (["model.hidden_width=-5"], "model.hidden_width=-5: expected an integer from 1 to 1,000,000"),
+        (["model.hidden_width=0"], "model.hidden_width=0: expected an integer from 1"),
+        (["model.dropout_rate=1.0"], "model.dropout_rate=1.0: expected a number from 0 to below 1"),
+        (["model.dropout_rate=nan"], "model.dropout_rate=nan: expected a number from 0 to below 1"),
+        (["train.num_epochs=0"], "train.num_epochs=0: expected an integer from 1"),
+        (["train.num_epochs=2.5"], "train.num_epochs=2.5: expected an integer"),
+        (["train.num_epochs=true"], "train.num_epochs=True: expected an integer"),
+        (["train.num_epochs=null"], "train.num_epochs=null: expected an integer"),
+        (["train.learning_rate=nan"], "train.learning_rate=nan: expected a finite number above 0"),
+        (["train.learning_rate=-1"], "train.learning_rate=-1.0: expected a finite number above 0"),
+        (["train.seed=-1"], "train.seed=-1: expected an integer from 0"),
+        (["train.seed=1,2"], "train.seed=1,2: several values need --multirun"),
+        (["data.validation_size=70000"], "expected 0 (no validation split) or 10 to 59,990 of the 60,000 images"),
+        (["data=digits", "data.validation_size=1430"], "10 to 1,427 of the 1,437 images"),
+        (["data.validation_size=5"], "data.validation_size=5: expected 0 (no validation split) or 10"),
+        (["data.fallback=foo"], "data.fallback=foo: expected digits or null"),
+        (["data=digits", "data.npz_url=http://x"], "the chosen data configuration has no such key"),
+        (["data.npz_url=ftp://x"], "data.npz_url=ftp://x: expected an http:// or https:// address"),
+        (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: expected sqlite:///PATH"),
+        (["tracking.experiment="], "expected a name that is not empty"),
+        (["model.hidden_width=${nope}"], "Interpolation key 'nope' not found"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.compose(overrides)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_zero_is_a_value() -> None:
+    composed = config.compose(["train.seed=0", "data.split_seed=0", "data.validation_size=0", "model.dropout_rate=0"])
+    assert (composed.train.seed, composed.data.validation_size, composed.model.dropout_rate) == (0, 0, 0.0)
+
+
+def test_a_multirun_is_checked_whole() -> None:
+    runs = config.check(["train.seed=0,1,2", "model.hidden_width=16,32"], multirun=True)
+    assert [(run.train.seed, run.model.hidden_width) for run in runs] == [
+        (seed, width) for seed in (0, 1, 2) for width in (16, 32)
+    ]
+    with pytest.raises(ConfigError, match="train.seed=-1"):
+        config.check(["train.seed=0,-1"], multirun=True)
+
+
+def test_a_further_folder_adds_presets(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "wide.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 512\n")
+    (wide,) = config.check(["preset=wide"], config_dir=str(tmp_path))
+    assert wide.model.hidden_width == 512
+
+
+def test_overrides_of_a_group_can_be_told_apart() -> None:
+    kept, dropped = config.without_group(["data=mnist", "data.split_seed=3", "train.seed=1", "preset=tutorial"], "data")
+    assert kept == ["train.seed=1", "preset=tutorial"]
+    assert dropped == ["data=mnist", "data.split_seed=3"]
+
+
+def test_the_server_option_takes_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert config.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5999")
+    assert config.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5999"
+
+
+def test_configuration_is_checked_without_heavy_imports() -> None:
+    code = (
+        "import sys; from mnist_pipeline import cli, config, paths, store; config.compose([]);"
+        "print({'numpy', 'tensorflow', 'keras', 'mlflow', 'optuna', 'pandas'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"

@@ -1,0 +1,79 @@
+"""What the documents and the Makefile promise exists, and imports point one way."""
+
+import ast
+import re
+import subprocess
+
+import pytest
+from conftest import ROOT
+
+from mnist_pipeline import cli, config
+
+README = (ROOT / "README.md").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
+SOURCES = sorted((ROOT / "src" / "mnist_pipeline").glob("*.py"))
+
+# From the bottom up: a module imports only those to its left.
+ORDER = (
+    "errors", "paths", "config", "mnist", "data", "model", "train", "evaluate", "figures",
+    "environment", "store", "tracking", "pipeline", "console", "cli",
+)  # fmt: skip
+PURE = ("model", "train", "evaluate", "figures")
+
+
+def imports(path) -> set[str]:  # type: ignore[no-untyped-def]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_every_module_has_its_place() -> None:
+    assert {path.stem for path in SOURCES} == {*ORDER, "__init__"}
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_one_way(module: str) -> None:
+    lower = ORDER[: ORDER.index(module)]
+    own = {
+        name.split(".")[1] for name in imports(ROOT / f"src/mnist_pipeline/{module}.py") if "mnist_pipeline." in name
+    }
+    assert own <= set(lower)
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_the_core_knows_nothing_of_tracking_or_composing(module: str) -> None:
+    roots = {name.split(".")[0] for name in imports(ROOT / f"src/mnist_pipeline/{module}.py")}
+    assert not roots & {"mlflow", "hydra", "omegaconf", "optuna", "rich"}
+
+
+def test_only_tracking_and_the_store_speak_to_mlflow() -> None:
+    speaking = {path.stem for path in SOURCES if any(name.split(".")[0] == "mlflow" for name in imports(path))}
+    assert speaking == {"tracking", "store"}
+
+
+def test_every_make_target_in_the_readme_exists_and_every_target_is_listed() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
+    assert (
+        set(re.findall(r"`make ([a-z-]+)", README)) | set(re.findall(r"^make ([a-z-]+)", README, re.MULTILINE))
+        <= targets
+    )
+    listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    assert all(re.search(rf"^  {target} ", listed, re.MULTILINE) for target in targets)
+
+
+def test_every_command_stands_in_the_readme() -> None:
+    named = set(re.findall(r"mnist-pipeline ([a-z]+)", README))
+    assert named == set(cli.COMMANDS)
+
+
+def test_the_overrides_in_the_readme_compose() -> None:
+    commands = re.findall(r"^(?:mnist-pipeline train|make train ARGS=)(.*)$", README, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        words = command.split("#")[0].replace('"', "").split()
+        overrides = [word for word in words if not word.startswith("-")]
+        config.check(overrides, multirun="-m" in words)

@@ -1,0 +1,76 @@
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from mnist_pipeline import config, data, figures
+from mnist_pipeline.config import EvaluateConfig
+from mnist_pipeline.data import Dataset
+from mnist_pipeline.evaluate import Evaluation, evaluate_logits
+from mnist_pipeline.model import Score
+from mnist_pipeline.train import Epoch, History
+
+SETTINGS = EvaluateConfig(num_calibration_bins=15, num_mistakes=25)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return data.load(config.compose(["data=digits"]).data)
+
+
+def evaluate(dataset: Dataset, *, sureness: float) -> Evaluation:
+    logits = np.random.default_rng(0).normal(size=(len(dataset.test), 10)).astype(np.float32)
+    logits[np.arange(len(logits)), dataset.test.labels] += sureness
+    return evaluate_logits(logits, dataset.test.labels, class_names=dataset.class_names, config=SETTINGS)
+
+
+def make_history(*, validated: bool) -> History:
+    return [
+        Epoch(
+            number=number,
+            train=Score(1 / number, 0.9),
+            validation=Score(1 / number, 0.8) if validated else None,
+            train_sec=1.0,
+            images_per_sec=1.0,
+        )
+        for number in (1, 2, 3)
+    ]
+
+
+def assert_drawn(figure: Figure, path: Path) -> None:
+    figures.save(figure, path)
+    pixels = matplotlib.image.imread(path)
+    assert pixels.std() > 0.02
+    assert min(pixels.shape[:2]) > 150
+
+
+@pytest.mark.parametrize("sureness", [1.0, 100.0], ids=["many mistakes", "no mistakes"])
+def test_every_figure_of_the_evaluation_is_drawn(sureness: float, digits: Dataset, tmp_path: Path) -> None:
+    evaluation = evaluate(digits, sureness=sureness)
+    names = digits.class_names
+    assert_drawn(figures.draw_confusion(evaluation), tmp_path / "confusion.png")
+    assert_drawn(figures.draw_reliability(evaluation), tmp_path / "reliability.png")
+    assert_drawn(
+        figures.draw_predictions(evaluation, digits.test, class_names=names, most=8), tmp_path / "predictions.png"
+    )
+    mistakes = figures.draw_mistakes(evaluation, digits.test, class_names=names)
+    if sureness == 100.0:
+        assert mistakes.axes[0].get_title() == "no mistakes"
+    else:
+        assert len(mistakes.axes[0].images) == 25
+        assert_drawn(mistakes, tmp_path / "mistakes.png")
+
+
+def test_the_figures_of_the_data_are_drawn(digits: Dataset, tmp_path: Path) -> None:
+    counts = data.count_classes(digits)
+    assert_drawn(figures.draw_class_counts(counts, name="digits"), tmp_path / "counts.png")
+    assert_drawn(figures.draw_samples(digits.train, class_names=digits.class_names), tmp_path / "samples.png")
+
+
+@pytest.mark.parametrize(("validated", "num_lines"), [(True, 2), (False, 1)])
+def test_learning_curves_show_the_splits_there_are(validated: bool, num_lines: int, tmp_path: Path) -> None:
+    figure = figures.draw_learning_curves(make_history(validated=validated))
+    assert [len(axes.lines) for axes in figure.axes] == [num_lines, num_lines]
+    assert_drawn(figure, tmp_path / "curves.png")

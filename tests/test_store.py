@@ -1,0 +1,99 @@
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mnist_pipeline import config, store
+from mnist_pipeline.errors import ConfigError, UserError
+
+
+def resolve(*overrides: str) -> str:
+    return store.resolve_uri(config.compose(list(overrides)).tracking)
+
+
+def test_who_decides_on_the_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve() == f"sqlite:///{home}/mlruns/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5999")
+    assert resolve() == "http://127.0.0.1:5999"
+    assert resolve("tracking.uri=sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
+
+
+def test_artifacts_lie_beside_a_sqlite_store() -> None:
+    assert store.artifacts_dir("sqlite:////a/b/mlflow.db") == Path("/a/b/artifacts")
+    assert store.artifacts_dir("http://127.0.0.1:5000") is None
+    assert store.artifacts_dir("postgresql://u@h/db") is None
+
+
+def creator(uri: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", f"from mnist_pipeline import store; store.create({uri!r})"])
+
+
+def has_experiments(database: Path) -> bool:
+    with sqlite3.connect(database) as connection:
+        found = connection.execute("select count(*) from sqlite_master where name = 'experiments'").fetchone()
+    connection.close()
+    return bool(found[0])
+
+
+def test_many_at_once_create_one_store(tmp_path: Path) -> None:
+    database = tmp_path / "new" / "mlflow.db"
+    children = [creator(f"sqlite:///{database}") for _ in range(3)]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+    assert has_experiments(database)
+    assert sorted(path.name for path in database.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+
+
+def test_killed_while_creating_there_is_none_and_the_next_one_creates_it(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    child = creator(f"sqlite:///{database}")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "mlflow.db.unfinished").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait(10)
+    assert not database.exists()
+    store.create(f"sqlite:///{database}")
+    assert has_experiments(database)
+    assert not (tmp_path / "mlflow.db.unfinished").exists()
+
+
+def test_a_folder_that_cannot_be_written_into(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="set MNIST_PIPELINE_HOME to a folder that you can write into"):
+        store.begin(f"sqlite:///{tmp_path}/file/mlflow.db")
+
+
+def test_a_dead_server_is_told_at_once() -> None:
+    with pytest.raises(UserError, match=r"no MLflow server answers at http://127.0.0.1:9 .*refused"):
+        store.begin("http://127.0.0.1:9")
+
+
+def test_a_server_that_never_answers_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "SERVER_TIMEOUT_SEC", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with pytest.raises(UserError, match="no MLflow server answers"):
+            store.begin(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        accepted, _ = listener.accept()
+        accepted.close()
+
+
+def test_a_page_that_is_no_server_is_told() -> None:
+    def refuse() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(UserError, match="no MLflow server answers.*Not Found"):
+            store.begin(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        thread.join()

@@ -1,0 +1,176 @@
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from mnist_pipeline import config, data, model
+from mnist_pipeline.config import ModelConfig, TrackingConfig
+from mnist_pipeline.errors import Terminated, UserError
+from mnist_pipeline.tracking import MlflowTracker
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def uri(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Iterator[str]:
+    """Each test runs on the local store and against a real server."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{home}/mlruns/mlflow.db"
+        return
+    with server(home / "mlruns" / "mlflow.db", tmp_path / "server_artifacts") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def server(database: Path, artifacts: Path) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    child = subprocess.Popen(
+        [
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
+            "--artifacts-destination", str(artifacts), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                break
+            time.sleep(0.1)
+        yield address
+    finally:
+        child.terminate()
+        child.wait(30)
+
+
+def open_tracker(uri: str) -> MlflowTracker:
+    return MlflowTracker(TrackingConfig(uri=uri, experiment="a test/with: signs"))
+
+
+def open_run(tracker: MlflowTracker):  # type: ignore[no-untyped-def]
+    return tracker.run(
+        kind="train", name="a run", description="**what** it is", params={"train.seed": 0}, tags={"own": "tag"}
+    )
+
+
+def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
+    digits = data.load(config.compose(["data=digits"]).data)
+    built = model.with_probabilities(
+        model.build(
+            ModelConfig(name="dense", hidden_width=8, dropout_rate=0), image_shape=(28, 28), num_classes=10, seed=0
+        )
+    )
+    folder = tmp_path / "evaluate"
+    folder.mkdir()
+    (folder / "table.csv").write_text("a,b\n1,2\n")
+    with open_run(open_tracker(uri)) as run:
+        run.log_metrics({"train/loss": 0.5, "train/accuracy": 0.25}, step=1)
+        run.log_metrics({"train/loss": 0.25, "train/accuracy": 0.5}, step=2)
+        run.log_split(digits.test, name="digits-test", context="test", source="scikit-learn")
+        run.log_artifacts(folder)
+        predict = run.log_model(built, example=digits.test.images[:1], step=2)
+        run.set_tags({"more": "later"})
+
+    client = MlflowClient(uri)
+    found = client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "a run"
+    assert found.data.params == {"train.seed": "0"}
+    assert found.data.metrics == {"train/loss": 0.25, "train/accuracy": 0.5}
+    assert [(point.step, point.value) for point in client.get_metric_history(run.run_id, "train/loss")] == [
+        (1, 0.5),
+        (2, 0.25),
+    ]
+    assert {key: found.data.tags[key] for key in ("kind", "own", "more")} == {
+        "kind": "train",
+        "own": "tag",
+        "more": "later",
+    }
+    (used,) = found.inputs.dataset_inputs
+    assert used.dataset.name == "digits-test"
+    assert used.dataset.digest == digits.test.digest[:36]
+    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "test", "sha256": digits.test.digest}
+    assert [artifact.path for artifact in client.list_artifacts(run.run_id, "evaluate")] == ["evaluate/table.csv"]
+
+    experiment = client.get_experiment(found.info.experiment_id)
+    assert experiment.name == "a test/with: signs"
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+    (logged,) = client.search_logged_models([experiment.experiment_id])
+    assert logged.source_run_id == run.run_id
+    assert logged.status.value == "READY"
+    mlflow.set_tracking_uri(uri)
+    info = mlflow.models.get_model_info(f"models:/{logged.model_id}")
+    (image,), (probabilities,) = info.signature.inputs.inputs, info.signature.outputs.inputs
+    assert (image.type, image.shape) == (np.dtype(np.uint8), (-1, 28, 28))
+    assert (probabilities.type, probabilities.shape) == (np.dtype(np.float32), (-1, 10))
+    expected = np.asarray(built(digits.test.images))
+    np.testing.assert_allclose(predict(digits.test.images), expected, atol=1e-6)
+    pinned = mlflow.pyfunc.get_model_dependencies(logged.model_uri)
+    requirements = Path(pinned).read_text()
+    assert {line.split("==")[0] for line in requirements.split()} >= {"tensorflow", "keras", "numpy"}
+    assert all("==" in line for line in requirements.split())
+    loaded = mlflow.pyfunc.load_model(logged.model_uri)
+    example = loaded.input_example
+    assert example is not None
+    assert np.asarray(example).shape == (1, 28, 28)
+    assert loaded.predict(np.asarray(example, np.uint8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "reason"),
+    [
+        (ValueError("no good"), "FAILED", "ValueError: no good"),
+        (UserError("your fault"), "FAILED", "UserError: your fault"),
+        (KeyboardInterrupt(), "KILLED", "Ctrl-C"),
+        (Terminated(), "KILLED", "SIGTERM"),
+    ],
+)
+def test_how_a_run_ended_is_written_and_what_was_raised_goes_on(
+    error: BaseException, status: str, reason: str, home: Path
+) -> None:
+    uri = f"sqlite:///{home}/mlruns/mlflow.db"
+    with pytest.raises(type(error)), open_run(open_tracker(uri)) as run:
+        raise error
+    found = MlflowClient(uri).get_run(run.run_id)
+    assert found.info.status == status
+    assert found.data.tags["reason"] == reason
+    assert found.info.end_time is not None
+
+
+def test_a_store_that_breaks_does_not_hide_the_error(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    uri = f"sqlite:///{home}/mlruns/mlflow.db"
+    client = MlflowClient(uri)
+    with pytest.raises(ValueError, match="the first error"), open_run(open_tracker(uri)) as run:
+        client.set_terminated(run.run_id)
+        client.delete_run(run.run_id)
+        raise ValueError("the first error")
+    assert "could not be marked FAILED" in caplog.text
+
+
+def test_a_deleted_experiment_is_told(home: Path) -> None:
+    uri = f"sqlite:///{home}/mlruns/mlflow.db"
+    open_tracker(uri)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("a test/with: signs")
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    with pytest.raises(UserError, match="was deleted: restore it"):
+        open_tracker(uri)
+
+
+def test_artifacts_stay_in_the_home(home: Path) -> None:
+    uri = f"sqlite:///{home}/mlruns/mlflow.db"
+    open_tracker(uri)
+    experiment = MlflowClient(uri).get_experiment_by_name("a test/with: signs")
+    assert experiment is not None
+    assert experiment.artifact_location.startswith(f"{home.as_uri()}/mlruns/artifacts/")
