@@ -106,9 +106,7 @@ def measure_startup() -> Iterator[Row]:
         ("`mnist-pipeline train --cfg job`", ["train", "--cfg", "job"], (0,)),
         ("a configuration error", ["train", "model.hidden_width=-1"], (2,)),
     ):
-        pairs = [
-            (run([*PIPELINE, *arguments], ok=ok), run(python("-c", "import tensorflow"))) for _ in range(6)
-        ][1:]
+        pairs = [(run([*PIPELINE, *arguments], ok=ok), run(python("-c", "import tensorflow"))) for _ in range(6)][1:]
         ratio = statistics.median(ours.seconds / heavy.seconds for ours, heavy in pairs)
         seconds = statistics.median(ours.seconds for ours, _ in pairs)
         yield Row(f"{what}, against `import tensorflow`", f"{ratio:.3f} of its time ({seconds:.2f} s)", "at most 0.125")

@@ -1,6 +1,6 @@
 """Train the tutorial's recipe once and print the seconds of the training alone and the test accuracy.
 
-    python -m benchmarks.fit_once keras|compiled SEED
+python -m benchmarks.fit_once keras|compiled SEED
 """
 
 import sys

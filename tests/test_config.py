@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -95,11 +96,11 @@ def test_a_multirun_is_checked_whole() -> None:
     assert [(run.train.seed, run.model.hidden_width) for run in runs] == [
         (seed, width) for seed in (0, 1, 2) for width in (16, 32)
     ]
-    with pytest.raises(ConfigError, match="train.seed=-1"):
+    with pytest.raises(ConfigError, match=r"train.seed=-1"):
         config.check(["train.seed=0,-1"], multirun=True)
 
 
-def test_a_further_folder_adds_presets(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_further_folder_adds_presets(tmp_path: Path) -> None:
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "wide.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 512\n")
     (wide,) = config.check(["preset=wide"], config_dir=str(tmp_path))

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -21,7 +22,7 @@ ORDER = (
 PURE = ("model", "train", "evaluate", "figures")
 
 
-def imports(path) -> set[str]:  # type: ignore[no-untyped-def]
+def imports(path: Path) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

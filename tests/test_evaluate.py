@@ -28,10 +28,10 @@ def test_loss_and_accuracy() -> None:
 
 
 def test_precision_recall_and_f1_of_each_class() -> None:
-    table = evaluate().per_class.set_index("class")
-    assert table.loc["cat"].tolist() == pytest.approx([1 / 2, 1, 2 / 3, 1])
-    assert table.loc["dog"].tolist() == pytest.approx([1 / 2, 1 / 2, 1 / 2, 2])
-    assert table.loc["owl"].tolist() == [0, 0, 0, 1]
+    cat, dog, owl = evaluate().per_class.to_dict("records")
+    assert cat == pytest.approx({"class": "cat", "precision": 1 / 2, "recall": 1, "f1": 2 / 3, "num_images": 1})
+    assert dog == pytest.approx({"class": "dog", "precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "num_images": 2})
+    assert owl == {"class": "owl", "precision": 0, "recall": 0, "f1": 0, "num_images": 1}
 
 
 def test_the_confusion_matrix_has_labels_in_rows() -> None:

@@ -38,7 +38,7 @@ def arrays(monkeypatch: pytest.MonkeyPatch) -> Arrays:
 
 def npz_bytes(arrays: Arrays) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

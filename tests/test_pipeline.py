@@ -4,18 +4,21 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import matplotlib.image
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from conftest import NO_MIRRORS
 from memory_tracker import MemoryRun, MemoryTracker
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mnist_pipeline import config, pipeline
 from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.model import build
 from mnist_pipeline.pipeline import RunResult
+from mnist_pipeline.tracking import Predict
 from mnist_pipeline.train import LossNotFiniteError
 
 SMOKE = ["preset=smoke"]
@@ -87,6 +90,7 @@ def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> Non
     assert len(predictions) == len(result.dataset.test) == 360
     assert (predictions["label"] == predictions["predicted"]).mean() == result.metrics["test/accuracy"]
     composed = OmegaConf.create(tracked.artifacts["config/config.yaml"].decode())
+    assert isinstance(composed, DictConfig)
     assert config.from_hydra(composed) == result.config
     assert OmegaConf.create(tracked.artifacts["config/overrides.yaml"].decode()) == SMOKE
     assert json.loads(tracked.artifacts["environment/versions.json"])["tensorflow"].count(".") == 2
@@ -140,7 +144,7 @@ def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, Memory
     untrained = build(result.config.model, image_shape=(28, 28), num_classes=10, seed=0)
 
     class Forgetful(MemoryRun):
-        def log_model(self, model, *, example, step):  # type: ignore[no-untyped-def]
+        def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
             return lambda images: np.full((len(images), 10), 0.1, np.float32)
 
     with pytest.raises(RuntimeError, match="differ from the trained model's"):
@@ -176,5 +180,5 @@ def test_a_preset_outlives_the_fallback(home: Path) -> None:
 
 def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
-    with pytest.raises(MnistUnavailableError, match="data=mnist cannot be had .*Connection refused"):
+    with pytest.raises(MnistUnavailableError, match=r"data=mnist cannot be had .*Connection refused"):
         pipeline.prepare(config.compose(overrides), overrides)

@@ -94,6 +94,6 @@ def test_a_page_that_is_no_server_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=refuse)
         thread.start()
-        with pytest.raises(UserError, match="no MLflow server answers.*Not Found"):
+        with pytest.raises(UserError, match=r"no MLflow server answers.*Not Found"):
             store.begin(f"http://127.0.0.1:{listener.getsockname()[1]}")
         thread.join()

@@ -2,6 +2,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 
 import keras
@@ -56,7 +57,7 @@ def convolutional() -> keras.Model:
 
 
 @pytest.mark.parametrize(("make", "num_images"), [(make_model, 50 * 32), (make_model, 70), (convolutional, 70)])
-def test_training_is_that_of_keras(make, num_images: int, digits: Dataset) -> None:  # type: ignore[no-untyped-def]
+def test_training_is_that_of_keras(make: Callable[[], keras.Model], num_images: int, digits: Dataset) -> None:
     """The same batches and initial weights, step by step with `train_on_batch`, the last partial batch included."""
     repeats = -(-num_images // len(digits.train))
     images = np.concatenate([digits.train.images] * repeats)[:num_images]
