@@ -203,7 +203,10 @@ def test_the_ui_starts_over_the_store(home: Path) -> None:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
         try:
             assert child.stdout is not None
-            assert child.stdout.readline() == f"MLflow UI: http://127.0.0.1:{port} (Ctrl-C ends it)\n"
+            assert (
+                child.stdout.readline()
+                == f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)\n"
+            )
             assert b"<title>MLflow</title>" in read_page(f"http://127.0.0.1:{port}/")
         finally:
             child.send_signal(signal.SIGINT)

@@ -76,5 +76,5 @@ def test_the_overrides_in_the_readme_compose() -> None:
     assert len(commands) >= 3
     for command in commands:
         words = command.split("#")[0].replace('"', "").split()
-        overrides = [word for word in words if not word.startswith("-")]
+        overrides = [word for word in words if "=" in word]
         config.check(overrides, multirun="-m" in words)

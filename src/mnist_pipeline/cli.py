@@ -135,7 +135,7 @@ def ui(arguments: Sequence[str]) -> None:
         raise ConfigError(f"{uri} is a server with a UI of its own: open that address in a browser")
     store.begin(uri)
     store.create(uri)
-    print(f"MLflow UI: http://127.0.0.1:{parsed.port} (Ctrl-C ends it)", flush=True)
+    print(f"MLflow UI: http://127.0.0.1:{parsed.port}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", flush=True)
     mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow"
     os.execv(
         mlflow,

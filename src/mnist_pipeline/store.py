@@ -19,6 +19,8 @@ from mnist_pipeline.errors import UserError
 
 _SQLITE = "sqlite:///"
 SERVER_TIMEOUT_SEC = 8.0
+UI_VIEW = "?workflowType=machine_learning"
+"""Ends an address of the MLflow UI so that it opens in the view for model training, not for generative AI."""
 
 
 def resolve_uri(config: TrackingConfig) -> str:

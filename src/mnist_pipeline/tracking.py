@@ -77,7 +77,7 @@ class MlflowRun:
 
     def __init__(self, client: MlflowClient, *, experiment_id: str, run_id: str, server: str) -> None:
         self.run_id = run_id
-        self.address = f"{server}/#/experiments/{experiment_id}/runs/{run_id}"
+        self.address = f"{server}/#/experiments/{experiment_id}/runs/{run_id}{store.UI_VIEW}"
         self._client = client
         self._experiment_id = experiment_id
 
