@@ -91,7 +91,7 @@ def test_train_from_the_command_to_the_store(cli: Cli, home: Path, tmp_path: Pat
     (run,) = runs(home)
     assert run.info.status == "FINISHED"
     assert run.data.tags["kind"] == "train"
-    assert "The first 8 test predictions" in found.stdout
+    assert found.stdout.startswith("The first 8 test predictions")
     assert f"test accuracy       {run.data.metrics['test/accuracy']:.4f}" in found.stdout
     assert run.info.run_id in found.stdout
     assert [line.split()[0] for line in found.stderr.splitlines()] == ["data", "model", "train", "train"]

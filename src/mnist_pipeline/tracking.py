@@ -38,8 +38,6 @@ _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
 
 _log = logging.getLogger(__name__)
 
-keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would draw bars on stdout
-
 
 class Run(Protocol):
     """An open run."""
@@ -108,6 +106,7 @@ class MlflowRun:
 
     def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
         """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`."""
+        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would draw bars on stdout
         # Called directly and not through mlflow.tensorflow.log_model: that one works on an active run, which MLflow
         # marks FINISHED by itself when the interpreter exits.
         placeholder = self._client.create_logged_model(
