@@ -16,7 +16,7 @@ SOURCES = sorted((ROOT / "src" / "mnist_pipeline").glob("*.py"))
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "errors", "paths", "config", "mnist", "data", "model", "train", "evaluate", "figures",
+    "errors", "paths", "config", "fingerprint", "mnist", "data", "model", "train", "evaluate", "figures",
     "environment", "store", "tracking", "pipeline", "console", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")

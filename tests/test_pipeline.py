@@ -106,6 +106,7 @@ def test_the_tags_say_where_data_and_code_came_from(smoke: tuple[RunResult, Memo
     assert tracked.tags["data.requested"] == "digits"
     assert tracked.tags["data.sources"] == "scikit-learn: found"
     assert tracked.tags["data.digest"] == result.dataset.digest
+    assert len(tracked.tags["fingerprint"]) == 64
     assert set(tracked.tags) >= {"mlflow.source.git.commit", "git.dirty"}
 
 

@@ -13,7 +13,7 @@ from mnist_pipeline.pipeline import NUM_SHOWN_PREDICTIONS, RunResult
 from mnist_pipeline.train import Epoch
 
 out = Console(highlight=False, soft_wrap=True)
-err = Console(highlight=False, soft_wrap=True, stderr=True)
+err = Console(highlight=False, stderr=True)
 
 
 class EpochProgress:
@@ -47,10 +47,12 @@ class EpochProgress:
         """Show `epoch`."""
         figures = describe_epoch(epoch)
         if err.is_terminal:
-            self._bar.update(self._task, completed=epoch.number, description=figures)
+            self._bar.update(self._task, completed=epoch.number, description=figures, refresh=True)
         else:
             left = (time.perf_counter() - self._started) / epoch.number * (self._num_epochs - epoch.number)
-            err.print(f"train     epoch {epoch.number}/{self._num_epochs}  {figures}  {left:.0f} s left")
+            err.print(
+                f"train     epoch {epoch.number}/{self._num_epochs}  {figures}  {left:.0f} s left", soft_wrap=True
+            )
 
 
 def describe_epoch(epoch: Epoch) -> str:
@@ -97,7 +99,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
-        err.print(f"{prefix}{record.getMessage()}", style=style, markup=False)
+        err.print(f"{prefix}{record.getMessage()}", style=style, markup=False, soft_wrap=True)
 
 
 def show_log() -> None:

@@ -18,6 +18,7 @@ from mnist_pipeline import data, environment, figures, paths
 from mnist_pipeline.config import Config, MnistConfig
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.evaluate import Evaluation, evaluate
+from mnist_pipeline.fingerprint import fingerprint
 from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.model import build, look_untrained, summarise_layers, with_probabilities
 from mnist_pipeline.tracking import Run, Tracker
@@ -95,6 +96,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Request:
         attempts = (*error.attempts, *dataset.attempts)
     tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
     tags["data.digest"] = dataset.digest
+    tags["fingerprint"] = fingerprint(config, data_digest=dataset.digest)
     return Request(config=config, overrides=tuple(overrides), dataset=dataset, tags=tags)
 
 

@@ -1,0 +1,93 @@
+"""The fingerprint of a run: SHA-256 of everything that decides its result. Computed without TensorFlow."""
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from mnist_pipeline.config import Config
+
+DECIDING_SECTIONS = ("data", "model", "train", "evaluate")
+DECIDING_MODULES = ("data", "model", "train", "evaluate")
+NUMERIC_LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pandas")
+
+# They say where MNIST is looked for; what was found is in the data's digest.
+UNDECIDING_KEYS = frozenset({"data.fallback", "data.npz_url", "data.idx_url", "data.timeout_sec", "data.num_retries"})
+
+_PACKAGE = Path(__file__).parent
+
+
+def fingerprint(config: Config, *, data_digest: str) -> str:
+    """Return the SHA-256, in hexadecimal, of the configuration, the data, the code and the versions behind a result.
+
+    Args:
+        config: Resolved: after a fallback the one that the run has.
+        data_digest: SHA-256 of the whole data set.
+    """
+    deciding = {
+        "config": {
+            key: value
+            for key, value in config.flat().items()
+            if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS
+        },
+        "data": data_digest,
+        "code": code_digest(),
+        "versions": {
+            "python": ".".join(platform.python_version_tuple()[:2]),
+            **{name: importlib.metadata.version(name) for name in NUMERIC_LIBRARIES},
+        },
+        "machine": platform.machine(),
+    }
+    return _sha256(deciding)
+
+
+def code_digest(package: Path = _PACKAGE) -> str:
+    """Return the SHA-256 of the syntax trees of the modules that decide results, and of what of ours they import.
+
+    Comments, docstrings and layout are not in it: they void no checkpoint.
+    """
+    trees: dict[str, str] = {}
+    pending = list(DECIDING_MODULES)
+    while pending:
+        module = pending.pop()
+        if module in trees:
+            continue
+        tree = _without_docstrings(ast.parse((package / f"{module}.py").read_text(encoding="utf-8")))
+        trees[module] = ast.dump(tree)
+        pending += [name for name in _imports(tree) if (package / f"{name}.py").is_file()]
+    return _sha256(trees)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body: list[ast.stmt] | None = getattr(node, "body", None)
+        if isinstance(body, list):
+            # Every bare string, not only the first: those below a field document it.
+            node.body = [statement for statement in body if not _is_string(statement)]  # type: ignore[attr-defined]
+    return tree
+
+
+def _is_string(statement: ast.stmt) -> bool:
+    return (
+        isinstance(statement, ast.Expr)
+        and isinstance(statement.value, ast.Constant)
+        and isinstance(statement.value.value, str)
+    )
+
+
+def _imports(tree: ast.Module) -> list[str]:
+    """Return the names of this package's modules that `tree` imports."""
+    found: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "mnist_pipeline":
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_pipeline."):
+            found.append(node.module.split(".")[1])
+    return found
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
