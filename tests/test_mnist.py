@@ -33,6 +33,7 @@ def arrays(monkeypatch: pytest.MonkeyPatch) -> Arrays:
     monkeypatch.setattr(
         mnist, "DIGESTS", {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in made.items()}
     )
+    monkeypatch.setattr(mnist, "SHAPES", {name: array.shape for name, array in made.items()})
     return made
 
 
@@ -108,13 +109,16 @@ def damage(arrays: Arrays) -> dict[str, bytes]:
     whole = npz_bytes(arrays)
     flipped = bytearray(whole)
     flipped[len(flipped) // 2] ^= 1
-    other = {**arrays, "x_test": arrays["x_test"].reshape(20, 784)}
+    other = {**arrays, "x_test": arrays["x_test"].reshape(40, 14, 28)}
+    newer = bytearray(whole)
+    newer[newer.index(b"PK\x01\x02") + 6] ^= 0x40  # asks for a version of ZIP that does not exist yet
     pickled = io.BytesIO()
     np.savez(pickled, x_train=np.array([{"a": 1}], dtype=object))
     return {
         "truncated": whole[: len(whole) // 2],
         "empty": b"",
         "flipped bit": bytes(flipped),
+        "unknown version": bytes(newer),
         "wrong shape": npz_bytes(other),
         "missing array": npz_bytes({"x_train": arrays["x_train"]}),
         "pickled array": pickled.getvalue(),

@@ -127,7 +127,7 @@ def test_what_on_epoch_raises_ends_the_training(digits: Dataset) -> None:
 
 def test_a_loss_that_is_not_finite_stops_the_training(digits: Dataset) -> None:
     with pytest.raises(
-        LossNotFiniteError, match=r"became (nan|inf) in epoch 1: lower train.learning_rate \(it is 1e\+30\)"
+        LossNotFiniteError, match=r"the training loss became (nan|inf): lower train.learning_rate=1e\+30"
     ):
         train.fit(make_model(), digits, make_config(learning_rate=1e30))
 
@@ -140,6 +140,35 @@ def test_the_order_is_a_permutation_fixed_by_seed_and_epoch() -> None:
     assert not np.array_equal(orders[0], orders[3])
 
 
+def test_the_last_steps_harm_is_seen_in_the_validation_loss(digits: Dataset) -> None:
+    """One step alone: its training loss is that of the weights before it."""
+    with pytest.raises(LossNotFiniteError, match=r"the validation loss became"):
+        train.fit(make_model(), digits, make_config(num_epochs=1, batch_size=2000, learning_rate=3e38))
+
+
+def test_constraints_hold_and_unused_weights_do_no_harm(digits: Dataset) -> None:
+    class Unused(keras.layers.Layer):  # type: ignore[misc]
+        def build(self, shape: tuple[int, ...]) -> None:
+            self.unused = self.add_weight(shape=(3,), name="unused")
+
+        def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+            return inputs
+
+    built = keras.Sequential(
+        [
+            keras.Input((28, 28), dtype="uint8"),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            Unused(),
+            keras.layers.Dense(10, kernel_constraint=keras.constraints.NonNeg(), name="logits"),
+        ]
+    )
+    unused = built.layers[2].get_weights()[0]
+    train.fit(built, first(digits, 64), make_config(num_epochs=1))
+    assert built.get_layer("logits").get_weights()[0].min() >= 0
+    np.testing.assert_array_equal(built.layers[2].get_weights()[0], unused)
+
+
 def train_and_digest() -> str:
     """Train on the digits with dropout; return the SHA-256 of the weights and of every metric but the times."""
     dataset, built = data.load(config.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
@@ -150,8 +179,9 @@ def train_and_digest() -> str:
     return digest.hexdigest()
 
 
-def test_two_processes_give_the_same_bits() -> None:
-    code = "import test_train; test_train.train.set_num_threads(1); print(test_train.train_and_digest())"
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_two_processes_give_the_same_bits(num_threads: int) -> None:
+    code = f"import test_train; test_train.train.set_num_threads({num_threads}); print(test_train.train_and_digest())"
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120
     children = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pooch
 
+from mnist_pipeline import paths
 from mnist_pipeline.config import MnistConfig
 from mnist_pipeline.errors import UserError
 
@@ -30,6 +31,13 @@ DIGESTS = {
 }
 """SHA-256 of the bytes of each array (C order, uint8, no header), whatever file it came from."""
 
+SHAPES: dict[str, tuple[int, ...]] = {
+    "x_train": (60_000, 28, 28),
+    "y_train": (60_000,),
+    "x_test": (10_000, 28, 28),
+    "y_test": (10_000,),
+}
+
 _NPZ_NAME = "mnist.npz"
 _IDX_NAMES = {
     "x_train": "train-images-idx3-ubyte",
@@ -37,6 +45,8 @@ _IDX_NAMES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+_UNREADABLE = (OSError, MemoryError)  # the file may be whole: it is not set aside
+_CONNECT_TIMEOUT_SEC = 5.0
 _LARGEST_IDX_BYTES = 64 * 2**20  # the largest of the four has 47 MB; a gzip file may pretend to any size
 
 _log = logging.getLogger(__name__)
@@ -105,10 +115,10 @@ def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
 def _sources(config: MnistConfig, home: Path) -> Iterator[tuple[str, Callable[[], Arrays | None]]]:
     own = os.environ.get("MNIST_PIPELINE_DATA_DIR")
     if own:
-        yield f"MNIST_PIPELINE_DATA_DIR ({own})", lambda: _load_folder(Path(own), is_cache=False)
+        yield f"MNIST_PIPELINE_DATA_DIR ({own})", lambda: _load_folder(paths.expand(own), is_cache=False)
     data_dir = home / "data"
     yield str(data_dir), lambda: _load_folder(data_dir, is_cache=True)
-    keras_dir = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    keras_dir = paths.expand(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
     yield str(keras_dir), lambda: _load_folder(keras_dir, is_cache=True)
     yield config.npz_url, lambda: _download([config.npz_url], config, into=data_dir)
     base = config.idx_url.rstrip("/")
@@ -145,7 +155,7 @@ def _load_folder(folder: Path, *, is_cache: bool) -> Arrays | None:
             damaged = error
             _log.warning("damaged data in %s: %s", folder, error)
             for path in error.files if is_cache else ():
-                _log.warning("set aside as %s", _set_aside(path))
+                _set_aside(path)
     if damaged:
         raise damaged
     return None
@@ -166,12 +176,15 @@ def _idx_files(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _set_aside(path: Path) -> Path:
+def _set_aside(path: Path) -> None:
     number = 1
     while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
         number += 1
-    path.rename(aside)
-    return aside
+    try:
+        path.rename(aside)
+        _log.warning("set aside as %s", aside)
+    except OSError as error:
+        _log.warning("%s could not be set aside: %s", path, error.strerror)
 
 
 def _read_npz(files: dict[str, Path]) -> Arrays:
@@ -185,7 +198,9 @@ def _read_npz(files: dict[str, Path]) -> Arrays:
                 return {name: loaded[name] for name in DIGESTS}
     except DamagedError:
         raise
-    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
+        raise DamagedError(f"{path.name} cannot be read now: {_one_line(error)}") from error
+    except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedError(f"{path.name} cannot be read: {_one_line(error)}", path) from error
 
 
@@ -206,15 +221,17 @@ def _read_idx_file(path: Path) -> npt.NDArray[np.uint8]:
         if (zeros, kind) != (0, 8):
             raise ValueError("not an IDX file of bytes")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes).reshape(shape)
-    except (OSError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except (gzip.BadGzipFile, ValueError, EOFError, struct.error, zlib.error) as error:
         raise DamagedError(f"{path.name} cannot be read: {_one_line(error)}", path) from error
+    except _UNREADABLE as error:
+        raise DamagedError(f"{path.name} cannot be read now: {_one_line(error)}") from error
 
 
 def _verified(arrays: Arrays, files: dict[str, Path]) -> Arrays:
     for name, expected in DIGESTS.items():
         array = arrays[name]
         found = hashlib.sha256(array.tobytes()).hexdigest()
-        if found != expected or array.dtype != np.uint8 or array.ndim != (3 if name.startswith("x") else 1):
+        if found != expected or array.dtype != np.uint8 or array.shape != SHAPES[name]:
             raise DamagedError(
                 f"{name} is {array.dtype} {array.shape} with SHA-256 {found[:12]}..., not MNIST's {expected[:12]}...",
                 files.get(name) or files["npz"],
@@ -234,7 +251,10 @@ def _download(urls: list[str], config: MnistConfig, *, into: Path) -> Arrays:
                 path=folder, base_url=f"{base}/", registry={name: None}, retry_if_failed=config.num_retries
             )
             mirror.fetch(
-                name, downloader=pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=config.timeout_sec)
+                name,
+                downloader=pooch.HTTPDownloader(
+                    progressbar=sys.stderr.isatty(), timeout=(_CONNECT_TIMEOUT_SEC, config.timeout_sec)
+                ),
             )
         downloaded = Path(folder)
         if len(urls) == 1:

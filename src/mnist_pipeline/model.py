@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from mnist_pipeline.config import ModelConfig
 from mnist_pipeline.data import Split
 
-PREDICTION_CHUNK = 10_000
+PREDICTION_CHUNK = 2_000
 
 _log = logging.getLogger(__name__)
 

@@ -28,7 +28,12 @@ def home() -> Path:
     was installed from a wheel.
     """
     named = os.environ.get("MNIST_PIPELINE_HOME")
-    return Path(named).expanduser().absolute() if named else checkout() or Path.cwd()
+    return expand(named) if named else checkout() or Path.cwd()
+
+
+def expand(named: str) -> Path:
+    """Return the absolute path that `named` means; a `~` of nobody's is an ordinary name."""
+    return Path(os.path.expanduser(named)).absolute()  # noqa: PTH111 (pathlib's raises for a user that is not there)
 
 
 def mlruns_dir() -> Path:

@@ -22,7 +22,7 @@ from mnist_pipeline.fingerprint import fingerprint
 from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.model import build, look_untrained, summarise_layers, with_probabilities
 from mnist_pipeline.tracking import Run, Tracker
-from mnist_pipeline.train import Epoch, History, fit, set_num_threads
+from mnist_pipeline.train import Epoch, History, fit, require_finite, set_num_threads
 
 NUM_SHOWN_PREDICTIONS = 8
 NUM_COMPARED_IMAGES = 1000
@@ -139,6 +139,7 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
         track_training(history, stages)
 
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
+        require_finite(evaluation.score.loss, what="test loss", config=config.train)
         track_evaluation(evaluation, dataset, stages)
 
         metrics = {

@@ -59,7 +59,7 @@ class LossNotFiniteError(UserError):
 
 
 def set_num_threads(num_threads: int) -> None:
-    """Give TensorFlow its number of threads, before it starts.
+    """Give TensorFlow its number of threads, before it starts, and keep its results the same with any of them.
 
     Raises:
         UserError: TensorFlow has already started in this process with another number.
@@ -67,6 +67,8 @@ def set_num_threads(num_threads: int) -> None:
     try:
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+        if num_threads > 1:  # one thread is deterministic by itself, and a tenth faster without the guarantee
+            tf.config.experimental.enable_op_determinism()
     except RuntimeError as error:
         raise UserError(
             f"train.num_threads={num_threads}: TensorFlow already runs with "
@@ -89,7 +91,7 @@ def fit(
         Every epoch, in order.
 
     Raises:
-        LossNotFiniteError: The training loss became infinite or NaN.
+        LossNotFiniteError: The training or the validation loss became infinite or NaN.
     """
     trainer = Trainer(model, dataset.train, config)
     history: History = []
@@ -97,15 +99,14 @@ def fit(
         start = time.perf_counter()
         found = trainer.run_epoch(epoch_order(len(dataset.train), seed=config.seed, epoch=number))
         train_sec = time.perf_counter() - start
-        if not math.isfinite(found.loss):
-            raise LossNotFiniteError(
-                f"the training loss became {found.loss} in epoch {number}: lower train.learning_rate "
-                f"(it is {config.learning_rate:g})"
-            )
+        require_finite(found.loss, what="training loss", config=config)
+        validation = score_split(model, dataset.validation) if dataset.validation else None
+        if validation is not None:
+            require_finite(validation.loss, what="validation loss", config=config)
         epoch = Epoch(
             number=number,
             train=found,
-            validation=score_split(model, dataset.validation) if dataset.validation else None,
+            validation=validation,
             train_sec=train_sec,
             images_per_sec=len(dataset.train) / train_sec,
         )
@@ -113,6 +114,12 @@ def fit(
         if on_epoch is not None:
             on_epoch(epoch)
     return history
+
+
+def require_finite(loss: float, *, what: str, config: TrainConfig) -> None:
+    """Raise LossNotFiniteError where a loss is infinite or NaN."""
+    if not math.isfinite(loss):
+        raise LossNotFiniteError(f"the {what} became {loss}: lower train.learning_rate={config.learning_rate:g}")
 
 
 def epoch_order(num_images: int, *, seed: int, epoch: int) -> npt.NDArray[np.int32]:
@@ -139,13 +146,15 @@ class Adam:
         self._second_moments = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
         self._num_steps = tf.Variable(0, dtype=tf.int64)
 
-    def apply(self, gradients: list[tf.Tensor]) -> None:
+    def apply(self, gradients: list[tf.Tensor | None]) -> None:
         """Take one step."""
         step = tf.cast(self._num_steps.assign_add(1), tf.float32)
         beta_1_power, beta_2_power = tf.pow(BETA_1, step), tf.pow(BETA_2, step)
         for variable, first, second, gradient in zip(
             self._variables, self._first_moments, self._second_moments, gradients, strict=True
         ):
+            if gradient is None:  # the loss does not depend on it
+                continue
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
                 m=first.handle,
@@ -211,5 +220,8 @@ class Trainer:
             loss_sum = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
             objective = tf.add_n([loss_sum / chosen.shape[0], *self._model.losses])
         self._optimizer.apply(tape.gradient(objective, self._variables))
+        for variable in self._model.trainable_variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
         hits = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return loss_sum, tf.math.count_nonzero(hits, dtype=tf.int32)
