@@ -43,7 +43,7 @@ test: $(INSTALLED) ## run the tests (set MNIST_PIPELINE_DATA_DIR for those on th
 test-slow: $(INSTALLED) ## run the long tests too
 	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
 
-bench: $(INSTALLED) ## measure; the table goes into README.md
+bench: $(INSTALLED) ## measure (ARGS=--write puts the table into README.md)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(INSTALLED) ## check format, style and types

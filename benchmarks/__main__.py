@@ -4,7 +4,6 @@ Every figure is a ratio within one run: what is compared takes turns, so that th
 """
 
 import argparse
-import contextlib
 import os
 import re
 import statistics
@@ -181,11 +180,10 @@ def main() -> None:
     if not (Path(os.environ.get("MNIST_PIPELINE_DATA_DIR", "")) / "mnist.npz").is_file():
         raise SystemExit("error: the benchmarks need the real MNIST: set MNIST_PIPELINE_DATA_DIR to its folder")
     rows: list[Row] = []
-    with contextlib.suppress(KeyboardInterrupt):
-        for name in parsed.only or MEASUREMENTS:
-            for row in MEASUREMENTS[name]():
-                print(re.sub(r"[`|]", "", str(row)).strip(), flush=True)
-                rows.append(row)
+    for name in parsed.only or MEASUREMENTS:
+        for row in MEASUREMENTS[name]():
+            print(re.sub(r"[`|]", "", str(row)).strip(), flush=True)
+            rows.append(row)
     if parsed.write:
         write_readme(rows)
 

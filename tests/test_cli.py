@@ -48,11 +48,17 @@ def test_the_composed_configuration_is_shown(cli: Cli) -> None:
         (["train", "--bogus"], "error: unrecognized arguments: --bogus"),
         (["train", "--cfg", "job", "--multirun"], "choose one of them"),
         (["train", "--cfg", "job", "model.hiden_width=3"], "did you mean model.hidden_width?"),
-        (["train", "model.hidden_width=-5"], "error: model.hidden_width=-5: expected an integer from 1 to 1,000,000"),
+        (["train", "model.hidden_width=-5"], "error: model.hidden_width=-5: expected an integer from 1 to 100,000"),
         (["train", "preset=nope"], "error: preset=nope: no such option; expected smoke or tutorial"),
         (["train", "-m", "train.seed=0,-1"], "error: train.seed=-1"),
         (["train", "-m", "train.num_threads=1,2"], "error: train.num_threads: one number for all runs"),
         (["train", "--config-dir", "/nowhere"], "error: --config-dir /nowhere: no such folder"),
+        (["train", "--config-name", "other"], "error: --config-name: not for this command"),
+        (["train", "tracking.uri=foo://bar"], "error: tracking URI foo://bar: expected sqlite:///PATH"),
+        (["train", "-m", "train.seed=range(0,0)"], "error: --multirun: the given values make no run at all"),
+        (["-sc"], "error: -sc: expected install=bash"),
+        (["-sc", "install=foo"], "error: -sc: expected install=bash"),
+        (["ui", "--port", "99999"], "error: --port 99999: cannot be used"),
         (["ui", "--port", "many"], "error: argument --port"),
         (["ui", "tracking.uri=http://127.0.0.1:9"], "is a server with a UI of its own"),
     ],
@@ -107,6 +113,32 @@ def test_a_new_home_gets_a_store_of_its_own(cli: Cli, tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
 
 
+def test_a_home_may_have_any_name(cli: Cli, tmp_path: Path) -> None:
+    home = tmp_path / "are you sure? #1"
+    found = cli("train", "preset=smoke", "train.num_epochs=1", MNIST_PIPELINE_HOME=str(home))
+    assert found.returncode == 0, found.stderr
+    assert (home / "mlruns" / "mlflow.db").is_file()
+    assert {path.name for path in (home / "mlruns" / "artifacts").iterdir()} == {"digits"}
+
+
+def test_the_fallback_keeps_the_users_own_presets(cli: Cli, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "tiny.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 3\n")
+    found = cli("train", "--config-dir", str(tmp_path), "preset=tiny", "train.num_epochs=1", *NO_MIRRORS)
+    assert found.returncode == 0, found.stderr
+    assert runs(home)[0].data.params["model.hidden_width"] == "3"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
+    for arguments in (["--help"], ["train", "--cfg", "job"]):
+        with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            assert child.stderr is not None
+            child.stdout.close()
+            assert child.stderr.read() == ""
+        assert child.returncode == 0
+
+
 def test_a_multirun_is_several_runs(cli: Cli, home: Path, tmp_path: Path) -> None:
     found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
     assert found.returncode == 0, found.stderr
@@ -143,17 +175,20 @@ def test_without_mnist_the_run_is_on_digits(cli: Cli, home: Path) -> None:
     assert runs(home, "mnist") == []
 
 
+@pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize(
     ("number", "code", "reason"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
 )
-def test_a_run_that_is_stopped_is_marked_killed(number: int, code: int, reason: str, home: Path) -> None:
+def test_a_run_that_is_stopped_is_marked_killed(number: int, code: int, reason: str, times: int, home: Path) -> None:
     arguments = command("train", "preset=smoke", "train.num_epochs=1000000")
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
         for line in child.stderr:
             if "epoch 2/" in line:
                 break
-        child.send_signal(number)
+        for _ in range(times):  # an impatient user must not leave the run RUNNING for ever
+            child.send_signal(number)
+            time.sleep(0.005)
         rest = child.stderr.read()
     assert child.returncode == code
     assert rest.splitlines()[-1] == ("interrupted" if code == 130 else "terminated")

@@ -56,7 +56,7 @@ def test_presets_are_small_differences() -> None:
         (["data=nope"], "data=nope: no such option; expected digits or mnist"),
         (["~model"], "expected a section of keys, e.g. model=dense"),
         (["model.hidden_width=abc"], "model.hidden_width=abc: expected an integer"),
-        (["model.hidden_width=-5"], "model.hidden_width=-5: expected an integer from 1 to 1,000,000"),
+        (["model.hidden_width=-5"], "model.hidden_width=-5: expected an integer from 1 to 100,000"),
         (["model.hidden_width=0"], "model.hidden_width=0: expected an integer from 1"),
         (["model.dropout_rate=1.0"], "model.dropout_rate=1.0: expected a number from 0 to below 1"),
         (["model.dropout_rate=nan"], "model.dropout_rate=nan: expected a number from 0 to below 1"),
@@ -74,8 +74,12 @@ def test_presets_are_small_differences() -> None:
         (["data.fallback=foo"], "data.fallback=foo: expected digits or null"),
         (["data=digits", "data.npz_url=http://x"], "the chosen data configuration has no such key"),
         (["data.npz_url=ftp://x"], "data.npz_url=ftp://x: expected an http:// or https:// address"),
-        (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: expected sqlite:///PATH"),
-        (["tracking.experiment="], "expected a name that is not empty"),
+        (["tracking.experiment="], "expected a name of 1 to 200 characters"),
+        (["tracking.experiment=" + "x" * 201], "expected a name of 1 to 200 characters"),
+        (["data=null"], "data=None: no such option; expected digits or mnist"),
+        (["data.name=digits"], "data.name: choose with data="),
+        (["data.timeout_sec=1e12"], "at most 3600"),
+        (["train.seed=" + "9" * 5000], "not an override"),
         (["model.hidden_width=${nope}"], "Interpolation key 'nope' not found"),
     ],
 )
@@ -96,14 +100,17 @@ def test_a_multirun_is_checked_whole() -> None:
     assert [(run.train.seed, run.model.hidden_width) for run in runs] == [
         (seed, width) for seed in (0, 1, 2) for width in (16, 32)
     ]
+    with pytest.raises(ConfigError, match=r"make no run at all"):
+        config.check(["train.seed=range(0,0)"], multirun=True)
     with pytest.raises(ConfigError, match=r"train.seed=-1"):
         config.check(["train.seed=0,-1"], multirun=True)
 
 
 def test_a_further_folder_adds_presets(tmp_path: Path) -> None:
-    (tmp_path / "preset").mkdir()
-    (tmp_path / "preset" / "wide.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 512\n")
-    (wide,) = config.check(["preset=wide"], config_dir=str(tmp_path))
+    folder = tmp_path / "it's, (1)"
+    (folder / "preset").mkdir(parents=True)
+    (folder / "preset" / "wide.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 512\n")
+    (wide,) = config.check(["preset=wide"], config_dir=str(folder))
     assert wide.model.hidden_width == 512
 
 
@@ -118,6 +125,11 @@ def test_the_server_option_takes_the_address_of_the_environment(monkeypatch: pyt
     assert config.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5999")
     assert config.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5999"
+
+
+def test_a_password_is_never_logged() -> None:
+    flat = config.compose(["tracking.uri=postgresql://me:secret@db/x"]).flat()
+    assert flat["tracking.uri"] == "postgresql://me:***@db/x"
 
 
 def test_configuration_is_checked_without_heavy_imports() -> None:

@@ -19,7 +19,7 @@ def resolve(*overrides: str) -> str:
 
 
 def test_who_decides_on_the_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert resolve() == f"sqlite:///{home}/mlruns/mlflow.db"
+    assert resolve() == f"sqlite:///{home}/mlruns/mlflow.db".replace(" ", "%20")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5999")
     assert resolve() == "http://127.0.0.1:5999"
     assert resolve("tracking.uri=sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
@@ -29,6 +29,49 @@ def test_artifacts_lie_beside_a_sqlite_store() -> None:
     assert store.artifacts_dir("sqlite:////a/b/mlflow.db") == Path("/a/b/artifacts")
     assert store.artifacts_dir("http://127.0.0.1:5000") is None
     assert store.artifacts_dir("postgresql://u@h/db") is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("./mlruns", "expected sqlite:///PATH"),
+        ("file:///tmp/x", "expected sqlite:///PATH"),
+        ("foo://bar", "expected sqlite:///PATH"),
+        ("sqlite://", "a SQLite store needs a file"),
+        ("sqlite:///:memory:", "a SQLite store needs a file"),
+        ("postgresql+nope", "expected sqlite:///PATH"),
+    ],
+)
+def test_a_uri_of_no_kind_is_refused(uri: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        store.check(uri)
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database at all")
+    with pytest.raises(ConfigError, match="is no SQLite database"):
+        store.check(f"sqlite:///{tmp_path}/text.db")
+    (tmp_path / "folder.db").mkdir()
+    with pytest.raises(ConfigError, match="Is a directory"):
+        store.check(f"sqlite:///{tmp_path}/folder.db")
+
+
+@pytest.mark.parametrize("name", ["a b", "a%20b", "a?b", "a#b", "\u00fc"])
+def test_a_store_may_lie_anywhere(name: str, tmp_path: Path) -> None:
+    database = tmp_path / name / "mlflow.db"
+    store.create(store.sqlite_uri(database))
+    assert has_experiments(database)
+
+
+def test_a_path_that_mlflow_cannot_handle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot keep artifacts under a path with a %"):
+        store.check(store.sqlite_uri(tmp_path / "100%" / "mlflow.db"))
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "http://a b", "http://"])
+def test_an_address_that_is_none_is_told(address: str) -> None:
+    with pytest.raises(UserError, match="no MLflow server answers"):
+        store.check(address)
 
 
 def creator(uri: str) -> subprocess.Popen[bytes]:

@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import gc
 import os
+import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import traceback
@@ -16,20 +18,28 @@ from typing import NoReturn
 
 from mnist_pipeline.errors import ConfigError, Terminated, UserError
 
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # no SIGHUP on Windows
+
 
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    for number in _STOP_SIGNALS:
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish is kept
+            signal.signal(number, _stop)
     # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
     # a fifth of the time. `_heavy_imports` turns the collector on again.
     gc.disable()
     try:
         _dispatch(sys.argv[1:])
+        sys.stdout.flush()
     except UserError as error:
         if os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
             traceback.print_exception(error)
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as head does. Python's own flush at the end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -39,8 +49,11 @@ def main() -> int:
     return 0
 
 
-def _on_sigterm(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    # One is enough: a second must not come between a run and the status that it ends with.
+    for other in _STOP_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -76,6 +89,9 @@ def _help() -> str:
 def train(arguments: Sequence[str]) -> None:
     """Run the `train` command: a Hydra app whose every configuration is checked before Hydra starts a job."""
     parsed = _hydra_parser().parse_args(arguments)
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if getattr(parsed, flag):
+            raise ConfigError(f"--{flag.replace('_', '-')}: not for this command; use a preset, or --config-dir")
     chosen = [flag for flag in ("run", "multirun", "cfg", "info", "shell_completion") if getattr(parsed, flag)]
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} together: choose one of them")
@@ -88,23 +104,25 @@ def train(arguments: Sequence[str]) -> None:
         if not (parsed.cfg or parsed.info):
             for uri in {store.resolve_uri(checked.tracking) for checked in configs}:
                 store.begin(uri)
-    failures: list[UserError] = []
+    failures: list[Exception] = []
 
     def job(composed: object) -> None:
-        # Hydra would print lines of its own about an error that it sees.
+        # Hydra would print lines of its own about an error that it sees. The other runs of a --multirun go on.
         try:
-            _train_once(composed)
-        except UserError as error:
+            _train_once(composed, config_dir=parsed.config_dir)
+        except Exception as error:
             failures.append(error)
 
     _run_hydra(job, arguments)
     for failure in failures[:-1]:
-        print(f"error: {failure}", file=sys.stderr)
+        traceback.print_exception(failure) if not isinstance(failure, UserError) else print(
+            f"error: {failure}", file=sys.stderr
+        )
     if failures:
         raise failures[-1]
 
 
-def _train_once(composed: object) -> None:
+def _train_once(composed: object, *, config_dir: str | None) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
@@ -114,7 +132,13 @@ def _train_once(composed: object) -> None:
         from mnist_pipeline import console, pipeline, tracking
     console.show_log()
     assert isinstance(composed, DictConfig)
-    request = pipeline.prepare(config.from_hydra(composed), list(HydraConfig.get().overrides.task))
+    given = HydraConfig.get().overrides
+    searched = [override for override in given.hydra if override.startswith("hydra.searchpath") and not config_dir]
+
+    def compose(overrides: list[str]) -> config.Config:
+        return config.check([*searched, *overrides], config_dir=config_dir)[0]
+
+    request = pipeline.prepare(config.from_hydra(composed), list(given.task), compose=compose)
     tracker = tracking.MlflowTracker(request.config.tracking)
     with console.EpochProgress(request.config.train.num_epochs) as progress:
         result = pipeline.run(request, tracker, on_epoch=progress)
@@ -133,14 +157,22 @@ def ui(arguments: Sequence[str]) -> None:
     uri = store.resolve_uri(config.compose(parsed.overrides).tracking)
     if store.is_server(uri):
         raise ConfigError(f"{uri} is a server with a UI of its own: open that address in a browser")
-    store.begin(uri)
+    _require_free(parsed.port)
+    store.check(uri)
     store.create(uri)
+    artifacts = store.artifacts_dir(uri)
     print(f"MLflow UI: http://127.0.0.1:{parsed.port}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", flush=True)
     mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow"
-    os.execv(
-        mlflow,
-        [mlflow, "ui", "--backend-store-uri", uri, "--host", "127.0.0.1", "--port", str(parsed.port), "--workers", "1"],
-    )
+    served = ["--backend-store-uri", uri, *(["--default-artifact-root", artifacts.as_uri()] if artifacts else [])]
+    os.execv(mlflow, [mlflow, "ui", *served, "--host", "127.0.0.1", "--port", str(parsed.port), "--workers", "1"])
+
+
+def _require_free(port: int) -> None:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port 5001") from error
 
 
 COMMANDS: dict[str, tuple[Callable[[Sequence[str]], None], str]] = {
@@ -180,12 +212,17 @@ def _run_hydra(job: Callable[[object], None], arguments: Sequence[str]) -> None:
     sys.argv = ["mnist-pipeline", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config.CONFIG_NAME)(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except BrokenPipeError:
+        raise
+    except (HydraException, OmegaConfBaseException, OSError, AttributeError) as error:
+        # The job keeps its own errors to itself: these are Hydra's, about its settings or folders.
         raise ConfigError(" ".join(str(error).split())) from error
 
 
 def _complete(arguments: list[str]) -> None:
     """Answer the shell's question. Hydra knows the overrides, but nothing of the command before them."""
+    if not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", arguments[-1]):
+        raise ConfigError("-sc: expected install=bash, zsh or fish (or uninstall=, query=)")
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     if arguments[-1].startswith("query=") and (len(words) < 2 or (len(words) == 2 and not line.endswith(" "))):
@@ -202,21 +239,20 @@ def _complete(arguments: list[str]) -> None:
 def _heavy_imports() -> Iterator[None]:
     """Import TensorFlow without the lines that its C++ writes to stderr, past every setting; shown if it fails."""
     with tempfile.TemporaryFile() as captured:
-        sys.stderr.flush()
         kept = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:
-            os.dup2(kept, 2)
+        except Exception:
             captured.seek(0)
-            sys.stderr.buffer.write(captured.read())
+            os.write(kept, captured.read())
             raise
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-    gc.freeze()
-    gc.enable()
+    if not gc.isenabled():  # once a process: what later runs leave behind is to be collected
+        gc.freeze()
+        gc.enable()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import enum
 import math
+import re
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -84,10 +85,10 @@ class MnistConfig:
         _require_validation_size(self.validation_size, num_images=self.NUM_IMAGES, num_classes=self.NUM_CLASSES)
         _require_integer(self.split_seed, key="data.split_seed", minimum=0)
         _require(
-            math.isfinite(self.timeout_sec) and self.timeout_sec > 0,
+            0 < self.timeout_sec <= 3600,
             key="data.timeout_sec",
             value=self.timeout_sec,
-            expected="a number of seconds above 0",
+            expected="a number of seconds above 0, at most 3600",
         )
         _require_integer(self.num_retries, key="data.num_retries", minimum=0, maximum=100)
         for key, url in (("data.npz_url", self.npz_url), ("data.idx_url", self.idx_url)):
@@ -128,7 +129,7 @@ class ModelConfig:
     """Share of the hidden units that is dropped in a training step, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        _require_integer(self.hidden_width, key="model.hidden_width", minimum=1, maximum=1_000_000)
+        _require_integer(self.hidden_width, key="model.hidden_width", minimum=1, maximum=100_000)
         _require(
             0 <= self.dropout_rate < 1,
             key="model.dropout_rate",
@@ -190,18 +191,11 @@ class TrackingConfig:
 
     def __post_init__(self) -> None:
         _require(
-            bool(self.experiment.strip()),
+            0 < len(self.experiment.strip()) <= 200,
             key="tracking.experiment",
             value=self.experiment,
-            expected="a name that is not empty",
+            expected="a name of 1 to 200 characters",
         )
-        if self.uri is not None:
-            _require(
-                "://" in self.uri and not self.uri.startswith("file:"),
-                key="tracking.uri",
-                value=self.uri,
-                expected="sqlite:///PATH, another database URL or http(s)://HOST:PORT (MLflow dropped plain folders)",
-            )
 
 
 @dataclass
@@ -215,12 +209,16 @@ class Config:
     tracking: TrackingConfig
 
     def flat(self) -> dict[str, Any]:
-        """Return every value under its dotted key, as Hydra's overrides and MLflow's params name it."""
-        return {
+        """Return every value under its dotted key, as Hydra's overrides and MLflow's params name it.
+
+        A password in `tracking.uri` is left out: what comes from here is logged.
+        """
+        flat = {
             f"{section}.{key}": value.value if isinstance(value, enum.Enum) else value
             for section in _SECTIONS
             for key, value in vars(getattr(self, section)).items()
         }
+        return {**flat, "tracking.uri": self.tracking.uri and without_password(self.tracking.uri)}
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, section by section."""
@@ -228,6 +226,11 @@ class Config:
         for dotted, value in self.flat().items():
             OmegaConf.update(nested, dotted, value)
         return OmegaConf.to_yaml(nested)
+
+
+def without_password(uri: str) -> str:
+    """Return `uri` with three stars for the password that it may hold."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 _SECTIONS = tuple(field.name for field in dataclasses.fields(Config))
@@ -320,14 +323,17 @@ def check(overrides: Sequence[str], *, multirun: bool = False, config_dir: str |
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
-    with _hydra(config_dir) as search_path:
+    with _hydra(config_dir) as added:
         try:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
             _refuse_unknown_options(parsed, config_dir)
+            _refuse_names(parsed)
             runs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0] if multirun else [list(overrides)]
-            return [from_hydra(hydra_compose(CONFIG_NAME, overrides=[*search_path, *run])) for run in map(list, runs)]
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explain(overrides, error)) from error
+            if not runs:
+                raise ConfigError("--multirun: the given values make no run at all; give at least one of each")
+            return [from_hydra(hydra_compose(CONFIG_NAME, overrides=[*added, *run])) for run in map(list, runs)]
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(_explain(overrides, error, multirun=multirun)) from error
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -354,11 +360,17 @@ def _hydra(config_dir: str | None) -> Iterator[list[str]]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(paths.conf_dir()), version_base="1.3"):
-            yield [f"hydra.searchpath=[file://{Path(config_dir).absolute()}]"] if config_dir else []
+            yield search_path(config_dir) if config_dir else []
     finally:
         GlobalHydra.instance().clear()
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
+
+
+def search_path(config_dir: str) -> list[str]:
+    """Return the override that makes Hydra search `config_dir` too."""
+    quoted = f"file://{Path(config_dir).absolute()}".replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['{quoted}']"]
 
 
 def register_resolvers() -> None:
@@ -387,8 +399,16 @@ def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | Non
         chosen = override.sweep_string_iterator() if override.is_sweep_override() else iter([override.value()])
         for option in chosen:
             known = _options(group, config_dir)
-            if option is not None and str(option) not in known:
+            if str(option) not in known and (option is not None or group != "preset"):
                 raise ConfigError(f"{group}={option}: no such option; expected {' or '.join(known)}")
+
+
+def _refuse_names(overrides: Sequence[Override]) -> None:
+    # A name alone, without the keys that go with it, makes no data set and no model.
+    for override in overrides:
+        section, _, key = override.key_or_group.partition(".")
+        if key == "name" and section in _groups():
+            raise ConfigError(f"{override.key_or_group}: choose with {section}=, e.g. {section}={_options(section)[0]}")
 
 
 def _known_keys() -> Iterator[str]:
@@ -397,18 +417,18 @@ def _known_keys() -> Iterator[str]:
             yield f"{section}.{field.name}"
 
 
-def _explain(overrides: Sequence[str], error: Exception) -> str:
+def _explain(overrides: Sequence[str], error: Exception, *, multirun: bool) -> str:
     """Return one line for what Hydra tells in several."""
     known = [*_known_keys(), *_groups()]
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
-        except HydraException:
-            return f"{text}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
+        except (HydraException, ValueError):
+            return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
         key = override.key_or_group
         if key not in known and key.split(".")[0] != "hydra":
             return _unknown_key(key, known)
-        if override.is_sweep_override():
+        if override.is_sweep_override() and not multirun:
             return f"{text}: several values need --multirun (-m) before them"
         if f"'{key}'" in str(error):
             return f"{text}: the chosen {key.split('.')[0]} configuration has no such key"

@@ -17,20 +17,20 @@ err = Console(highlight=False, stderr=True)
 
 
 class EpochProgress:
-    """Shows every epoch as it ends: a bar in a terminal, a plain line elsewhere."""
+    """Prints a line for every epoch as it ends; in a terminal a bar below them shows how far the training is."""
 
     def __init__(self, num_epochs: int) -> None:
         self._num_epochs = num_epochs
         self._started = time.perf_counter()
         self._bar = Progress(
             TextColumn("train    "),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
             console=err,
             disable=not err.is_terminal,
+            transient=True,
         )
         self._task = self._bar.add_task("", total=num_epochs)
 
@@ -45,14 +45,10 @@ class EpochProgress:
 
     def __call__(self, epoch: Epoch) -> None:
         """Show `epoch`."""
-        figures = describe_epoch(epoch)
-        if err.is_terminal:
-            self._bar.update(self._task, completed=epoch.number, description=figures, refresh=True)
-        else:
-            left = (time.perf_counter() - self._started) / epoch.number * (self._num_epochs - epoch.number)
-            err.print(
-                f"train     epoch {epoch.number}/{self._num_epochs}  {figures}  {left:.0f} s left", soft_wrap=True
-            )
+        left = (time.perf_counter() - self._started) / epoch.number * (self._num_epochs - epoch.number)
+        ending = "" if err.is_terminal else f"  {left:.0f} s left"
+        err.print(f"train     epoch {epoch.number}/{self._num_epochs}  {describe_epoch(epoch)}{ending}", soft_wrap=True)
+        self._bar.update(self._task, completed=epoch.number, refresh=True)
 
 
 def describe_epoch(epoch: Epoch) -> str:
@@ -92,7 +88,7 @@ def print_result(result: RunResult) -> None:
         "next": 'make ui shows the run; make train ARGS="model.hidden_width=256" tries another width',
     }
     for name, value in lines.items():
-        out.print(f"{name:<20}{value}")
+        out.print(f"{name:<20}{value}", markup=False)
 
 
 class _Lines(logging.Handler):

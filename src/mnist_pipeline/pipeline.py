@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 
 from mnist_pipeline import config as configuration
 from mnist_pipeline import data, environment, figures, paths
@@ -67,10 +68,17 @@ class RunResult:
     seconds: float
 
 
-def prepare(config: Config, overrides: Sequence[str]) -> Request:
+def prepare(
+    config: Config, overrides: Sequence[str], *, compose: Callable[[list[str]], Config] = configuration.compose
+) -> Request:
     """Find the data, before a run is opened. Where MNIST cannot be had, go on with digits if the configuration says so.
 
     The digits group then replaces `data`: it is composed anew, without the overrides that were meant for MNIST.
+
+    Args:
+        config: What was asked for.
+        overrides: The overrides that it was composed from.
+        compose: Composes others in the same way.
 
     Raises:
         MnistUnavailableError: No source has MNIST and `data.fallback` is null.
@@ -91,7 +99,7 @@ def prepare(config: Config, overrides: Sequence[str]) -> Request:
             _log.warning("FALLBACK: dropped, since they were meant for %s: %s", config.data.name, " ".join(dropped))
             tags["data.dropped_overrides"] = " ".join(dropped)
         tags["data.fallback"] = fallback
-        config = configuration.compose([*kept, f"data={fallback}"])
+        config = compose([*kept, f"data={fallback}"])
         dataset = data.load(config.data)
         attempts = (*error.attempts, *dataset.attempts)
     tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
@@ -219,7 +227,7 @@ def track_surroundings(request: Request, stages: _Stages) -> None:
         "config",
         {
             "config.yaml": request.config.to_yaml(),
-            "overrides.yaml": "".join(f"- {override}\n" for override in request.overrides),
+            "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))),
         },
     )
     stages.log(

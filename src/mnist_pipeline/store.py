@@ -4,20 +4,25 @@ MLflow takes seconds to create a store, and two processes that do it at once dis
 beside its final place, under a lock, moved there when it is whole, and begun while TensorFlow is being imported.
 """
 
+import http.client
 import os
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from filelock import FileLock
 
 from mnist_pipeline import paths
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.errors import UserError
+from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline.errors import ConfigError, UserError
 
 _SQLITE = "sqlite:///"
+_SQLITE_START = b"SQLite format 3\0"
+_SERVERS = ("http", "https")
+_DATABASES = ("postgresql", "mysql", "mssql")
 SERVER_TIMEOUT_SEC = 8.0
 UI_VIEW = "?workflowType=machine_learning"
 """Ends an address of the MLflow UI so that it opens in the view for model training, not for generative AI."""
@@ -25,7 +30,12 @@ UI_VIEW = "?workflowType=machine_learning"
 
 def resolve_uri(config: TrackingConfig) -> str:
     """Return the tracking URI: `tracking.uri`, else `MLFLOW_TRACKING_URI`, else the SQLite store under `mlruns/`."""
-    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{paths.mlruns_dir() / 'mlflow.db'}"
+    return config.uri or os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(paths.mlruns_dir() / "mlflow.db")
+
+
+def sqlite_uri(database: Path) -> str:
+    """Return the URI of a SQLite file, whatever signs its path has."""
+    return f"{_SQLITE}{urllib.parse.quote(str(database))}"
 
 
 def is_server(uri: str) -> bool:
@@ -40,24 +50,39 @@ def artifacts_dir(uri: str) -> Path | None:
 
 
 def begin(uri: str) -> None:
-    """Check a server, or begin to create a SQLite store that is not there yet, and return at once.
+    """Check the store as `check` does, and begin to create a SQLite store that is not there yet; return at once."""
+    check(uri)
+    database = _database(uri)
+    if database is not None and not database.exists():
+        subprocess.Popen(
+            [sys.executable, "-c", f"from mnist_pipeline import store; store.create({uri!r})"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the command, which may well be run again at once
+        )
+
+
+def check(uri: str) -> None:
+    """Refuse a store that cannot be written to, without opening it.
 
     Raises:
-        UserError: The server does not answer, or the folder of the store cannot be written into.
+        ConfigError: The URI is of no kind that MLflow can write to, its file is no SQLite store, or the folder of the
+            store cannot be written into.
+        UserError: The server does not answer.
     """
+    _require_known(uri)
     if is_server(uri):
         _require_server(uri)
     database = _database(uri)
     if database is not None:
-        paths.require_writable(database.parent)
-        if not database.exists():
-            subprocess.Popen(
-                [sys.executable, "-c", f"from mnist_pipeline import store; store.create({uri!r})"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the command, which may well be run again at once
+        if "%" in str(database.parent):
+            raise ConfigError(
+                f"{database.parent}: MLflow cannot keep artifacts under a path with a % in it; give another"
             )
+        paths.require_writable(database.parent)
+        if database.exists():
+            _require_sqlite(database)
 
 
 def create(uri: str) -> None:
@@ -77,7 +102,7 @@ def create(uri: str) -> None:
 
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        store = SqlAlchemyStore(f"{_SQLITE}{unfinished}", (database.parent / "artifacts").as_uri())
+        store = SqlAlchemyStore(sqlite_uri(unfinished), (database.parent / "artifacts").as_uri())
         store.engine.dispose()
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
@@ -85,18 +110,40 @@ def create(uri: str) -> None:
 
 
 def _database(uri: str) -> Path | None:
-    path = uri.removeprefix(_SQLITE)
-    return Path(path).absolute() if path != uri and path and ":memory:" not in path else None
+    path, _, _ = uri.removeprefix(_SQLITE).partition("?")
+    return Path(urllib.parse.unquote(path)).absolute() if uri.startswith(_SQLITE) else None
+
+
+def _require_known(uri: str) -> None:
+    shown = without_password(uri)
+    expected = "expected sqlite:///PATH, http(s)://HOST:PORT or the URL of a PostgreSQL, MySQL or SQL Server database"
+    scheme = uri.partition("://")[0]
+    is_named = _database(uri) is None or bool(uri.removeprefix(_SQLITE).partition("?")[0].strip(":/"))
+    if "://" not in uri or not (scheme in ("sqlite", *_SERVERS) or scheme.partition("+")[0] in _DATABASES):
+        raise ConfigError(f"tracking URI {shown}: {expected}")
+    if scheme == "sqlite" and (not uri.startswith(_SQLITE) or not is_named or ":memory:" in uri):
+        raise ConfigError(f"tracking URI {shown}: a SQLite store needs a file, sqlite:///PATH")
+
+
+def _require_sqlite(database: Path) -> None:
+    try:
+        with database.open("rb") as file:
+            start = file.read(len(_SQLITE_START))
+    except OSError as error:
+        raise ConfigError(f"{database} cannot be read ({error.strerror}): give tracking.uri= another path") from error
+    if start not in (_SQLITE_START, b""):
+        raise ConfigError(f"{database} is no SQLite database: move it away, or give tracking.uri= another path")
 
 
 def _require_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT_SEC):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
             return  # it answers; MLflow's client brings the credentials
         reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"no MLflow server answers at {uri} ({reason}): start one, or give tracking.uri= another address"
+            f"no MLflow server answers at {without_password(uri)} ({reason}): start one, or give tracking.uri= "
+            "another address"
         ) from error

@@ -24,9 +24,10 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline import store
-from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.config import TrackingConfig, without_password
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
 from mnist_pipeline.errors import Terminated, UserError
@@ -135,17 +136,24 @@ class MlflowTracker:
     """Opens runs in the MLflow store of a configuration.
 
     Raises:
-        UserError: The experiment was deleted.
+        UserError: The store cannot be opened, or the experiment was deleted.
     """
 
     def __init__(self, config: TrackingConfig) -> None:
         self._uri = store.resolve_uri(config)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
-        store.create(self._uri)
-        mlflow.set_tracking_uri(self._uri)
-        self._client = MlflowClient(self._uri)
-        self._experiment_id = self._find_experiment(config.experiment)
+        try:
+            store.create(self._uri)
+            mlflow.set_tracking_uri(self._uri)
+            self._client = MlflowClient(self._uri)
+            self._experiment_id = self._find_experiment(config.experiment)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"the tracking store {without_password(self._uri)} cannot be opened ({reason}): mend it (mlflow db "
+                "upgrade URI, where MLflow is newer than the store), or give tracking.uri= another one"
+            ) from error
 
     @contextlib.contextmanager
     def run(
@@ -155,7 +163,7 @@ class MlflowTracker:
         own_tags = {
             "kind": kind,
             "mlflow.note.content": description,
-            "mlflow.user": getpass.getuser(),
+            "mlflow.user": _user(),
             "mlflow.source.name": "mnist-pipeline",
             "mlflow.source.type": "LOCAL",
         }
@@ -180,18 +188,18 @@ class MlflowTracker:
             self._client.set_terminated(run.run_id, "FINISHED")
 
     def _close(self, run: MlflowRun, status: str, *, reason: str) -> None:
+        # The store itself may be what failed: what went wrong first is what the user must hear of.
         try:
-            run.set_tags({"reason": reason[:5000]})
             self._client.set_terminated(run.run_id, status)
-        except MlflowException as error:
-            # The store itself may be what failed: what went wrong first is what the user must hear of.
+            run.set_tags({"reason": reason[:5000]})
+        except (MlflowException, SQLAlchemyError) as error:
             _log.warning("run %s could not be marked %s: %s", run.run_id, status, error)
 
     def _find_experiment(self, name: str) -> str:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
             artifacts = store.artifacts_dir(self._uri)
-            location = (artifacts / re.sub(r"[^\w.-]+", "-", name)).as_uri() if artifacts else None
+            location = (artifacts / re.sub(r"[^\w-]+", "-", name)).as_uri() if artifacts else None
             try:
                 created = self._client.create_experiment(
                     name,
@@ -210,6 +218,13 @@ class MlflowTracker:
                 f"--experiment-id {experiment.experiment_id}) or choose another name"
             )
         return str(experiment.experiment_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
 
 
 def _now_ms() -> int:
