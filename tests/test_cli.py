@@ -1,4 +1,6 @@
+import contextlib
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -104,6 +106,21 @@ def test_train_from_the_command_to_the_store(cli: Cli, home: Path, tmp_path: Pat
     assert "epoch 2/2" in found.stderr
     assert "images/s" in found.stderr
     assert list((tmp_path / "current").iterdir()) == []
+
+
+def test_a_terminal_shows_a_bar(home: Path) -> None:
+    leader, follower = pty.openpty()
+    with subprocess.Popen(command("train", "preset=smoke"), stdout=follower, stderr=follower) as child:
+        os.close(follower)
+        shown = b""
+        with contextlib.suppress(OSError):  # what Linux says at the end of a terminal
+            while chunk := os.read(leader, 65536):
+                shown += chunk
+    os.close(leader)
+    assert child.returncode == 0
+    assert "━" in shown.decode()
+    assert "0/2" in shown.decode()
+    assert "epoch 2/2" in shown.decode()
 
 
 def test_a_new_home_gets_a_store_of_its_own(cli: Cli, tmp_path: Path) -> None:

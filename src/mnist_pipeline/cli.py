@@ -129,7 +129,9 @@ def _train_once(composed: object, *, config_dir: str | None) -> None:
     from mnist_pipeline import config
 
     with _heavy_imports():
-        from mnist_pipeline import console, pipeline, tracking
+        from mnist_pipeline import pipeline, tracking
+    from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
+
     console.show_log()
     assert isinstance(composed, DictConfig)
     given = HydraConfig.get().overrides
