@@ -168,7 +168,7 @@ class MlflowTracker:
             "mlflow.source.type": "LOCAL",
         }
         run_id = self._client.create_run(self._experiment_id, run_name=name, tags={**own_tags, **tags}).info.run_id
-        server = self._uri.rstrip("/") if store.is_server(self._uri) else "http://127.0.0.1:5000"
+        server = without_password(self._uri).rstrip("/") if store.is_server(self._uri) else "http://127.0.0.1:5000"
         run = MlflowRun(self._client, experiment_id=self._experiment_id, run_id=run_id, server=server)
         with self._closed(run):
             self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
