@@ -33,9 +33,7 @@ def main() -> int:
         _dispatch(sys.argv[1:])
         sys.stdout.flush()
     except UserError as error:
-        if os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
-            traceback.print_exception(error)
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _tell(error)
         return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has seen enough, as head does. Python's own flush at the end must not fail again.
@@ -47,6 +45,14 @@ def main() -> int:
         print("terminated", file=sys.stderr)
         return termination.exit_code
     return 0
+
+
+def _tell(error: Exception) -> None:
+    """Print what a user can mend as one line, and a bug as the traceback that it is."""
+    if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -115,9 +121,7 @@ def train(arguments: Sequence[str]) -> None:
 
     _run_hydra(job, arguments)
     for failure in failures[:-1]:
-        traceback.print_exception(failure) if not isinstance(failure, UserError) else print(
-            f"error: {failure}", file=sys.stderr
-        )
+        _tell(failure)
     if failures:
         raise failures[-1]
 
@@ -158,7 +162,9 @@ def ui(arguments: Sequence[str]) -> None:
 
     uri = store.resolve_uri(config.compose(parsed.overrides).tracking)
     if store.is_server(uri):
-        raise ConfigError(f"{uri} is a server with a UI of its own: open that address in a browser")
+        raise ConfigError(
+            f"{config.without_password(uri)} is a server with a UI of its own: open that address in a browser"
+        )
     _require_free(parsed.port)
     store.check(uri)
     store.create(uri)

@@ -360,14 +360,14 @@ def _hydra(config_dir: str | None) -> Iterator[list[str]]:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(paths.conf_dir()), version_base="1.3"):
-            yield search_path(config_dir) if config_dir else []
+            yield _search_path(config_dir) if config_dir else []
     finally:
         GlobalHydra.instance().clear()
         if outer is not None:
             GlobalHydra.instance().initialize(outer)
 
 
-def search_path(config_dir: str) -> list[str]:
+def _search_path(config_dir: str) -> list[str]:
     """Return the override that makes Hydra search `config_dir` too."""
     quoted = f"file://{Path(config_dir).absolute()}".replace("\\", "\\\\").replace("'", "\\'")
     return [f"hydra.searchpath=['{quoted}']"]
