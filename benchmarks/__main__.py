@@ -116,13 +116,13 @@ def measure_startup() -> Iterator[Row]:
 def measure_logging() -> Iterator[Row]:
     """Measure the share of the training time that the per-epoch logging takes."""
     code = (
-        "import time; from mnist_pipeline import config, pipeline, tracking\n"
+        "import time; from mnist_pipeline import composing, pipeline, tracking\n"
         "spent = 0.0; log = tracking.MlflowRun.log_metrics\n"
         "def timed(self, *arguments, **named):\n"
         "    global spent; start = time.perf_counter(); log(self, *arguments, **named)\n"
         "    spent += time.perf_counter() - start\n"
         "tracking.MlflowRun.log_metrics = timed\n"
-        "composed = config.compose([]); request = pipeline.prepare(composed, [])\n"
+        "composed = composing.compose([]); request = pipeline.prepare(composed, [])\n"
         "result = pipeline.run(request, tracking.MlflowTracker(composed.tracking))\n"
         "print(spent / result.metrics['time/train_sec'])"
     )

@@ -8,20 +8,21 @@ import time
 
 import keras
 
-from mnist_pipeline import config, data
+from mnist_pipeline import composing, data
+from mnist_pipeline.config import Config
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.model import build
 from mnist_pipeline.train import fit, score_split, set_num_threads
 
 
-def fit_compiled(model: keras.Model, dataset: Dataset, composed: config.Config) -> float:
+def fit_compiled(model: keras.Model, dataset: Dataset, composed: Config) -> float:
     """Return the seconds of our training, its tracing included."""
     start = time.perf_counter()
     fit(model, dataset, composed.train)
     return time.perf_counter() - start
 
 
-def fit_keras(model: keras.Model, dataset: Dataset, composed: config.Config) -> float:
+def fit_keras(model: keras.Model, dataset: Dataset, composed: Config) -> float:
     """Return the seconds of Keras's `fit` with its defaults, on floats as the tutorial has them."""
     layers = [layer for layer in model.layers if layer.name != "scale"]
     floats = keras.Sequential([keras.Input(dataset.image_shape), *layers])
@@ -35,7 +36,7 @@ def fit_keras(model: keras.Model, dataset: Dataset, composed: config.Config) -> 
 
 def main(way: str, seed: str) -> None:
     """Train and print."""
-    composed = config.compose(["preset=tutorial", f"train.seed={seed}"])
+    composed = composing.compose(["preset=tutorial", f"train.seed={seed}"])
     if way == "compiled":
         set_num_threads(composed.train.num_threads)
     dataset = data.load(composed.data)

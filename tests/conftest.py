@@ -75,6 +75,12 @@ REAL_DATA_DIR = Path(_named).absolute() if _named else None
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test writes into the home of whoever runs them."""
+    os.environ["MNIST_PIPELINE_HOME"] = str(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """TensorFlow takes its number of threads once a process, before it starts."""
     from mnist_pipeline.train import set_num_threads

@@ -11,28 +11,44 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_pipeline.data import Split
-from mnist_pipeline.tracking import Predict, Run
+from mnist_pipeline.tracking import CHECKPOINT_TAG, PastRun, Predict, Run
 
 
 @dataclass
 class MemoryRun:
     run_id: str = "memory"
+    name: str = ""
     address: str = "memory://"
+    is_resumed: bool = False
     status: str = "RUNNING"
     params: dict[str, Any] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
-    metrics: dict[tuple[str, int], float] = field(default_factory=dict)
+    points: dict[tuple[str, int, int], float] = field(default_factory=dict)
     splits: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, bytes] = field(default_factory=dict)
     events: list[str] = field(default_factory=list)
     model: keras.Model | None = None
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric."""
+        return {key: value for (key, _, _), value in sorted(self.points.items(), key=lambda point: point[0][1])}
+
+    def past(self, folder: Path | None) -> PastRun:
+        def path(artifact: str) -> Path:
+            assert folder is not None
+            written = folder / Path(artifact).name
+            written.write_bytes(self.artifacts[artifact])
+            return written
+
+        return PastRun(self.run_id, self.name, self.address, self.metrics, self.tags, path)
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         self.events.append(f"metrics {step}")
-        self.metrics.update({(key, step): value for key, value in metrics.items()})
+        self.points.update({(key, step, timestamp_ms): value for key, value in metrics.items()})
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        self.tags.update(tags)
+        self.tags = {**self.tags, **tags}
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
         self.splits[context] = split.digest
@@ -41,25 +57,52 @@ class MemoryRun:
         self.events.append(folder.name)
         self.artifacts.update({f"{folder.name}/{path.name}": path.read_bytes() for path in folder.iterdir()})
 
-    def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
+    def log_model(
+        self,
+        model: keras.Model,
+        *,
+        example: npt.NDArray[np.uint8],
+        metrics: Mapping[str, float],
+        step: int,
+        timestamp_ms: int,
+    ) -> Predict:
         self.events.append("logged model")
         self.model = model
         return lambda images: np.asarray(model(images, training=False))
 
+    def log_files(self) -> None:
+        self.events.append("files")
+
 
 class MemoryTracker:
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
         self.runs: list[MemoryRun] = []
+        self._folder = folder
 
     @contextlib.contextmanager
     def run(
-        self, *, kind: str, name: str, description: str, params: Mapping[str, Any], tags: Mapping[str, str]
+        self,
+        *,
+        kind: str,
+        name: str,
+        description: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        checkpoint_id: str,
     ) -> Iterator[Run]:
-        run = MemoryRun(params=dict(params), tags={"kind": kind, **tags})
-        self.runs.append(run)
+        known = [run for run in self.runs if run.tags[CHECKPOINT_TAG] == checkpoint_id and run.status != "FINISHED"]
+        run = known[0] if known else MemoryRun(name=name)
+        run.is_resumed, run.status, run.params = bool(known), "RUNNING", dict(params)
+        run.tags = {"kind": kind, CHECKPOINT_TAG: checkpoint_id, **tags}
+        if not known:
+            self.runs.append(run)
         try:
             yield run
         except BaseException:
             run.status = "FAILED"
             raise
         run.status = "FINISHED"
+
+    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+        found = [run for run in self.runs if run.status == "FINISHED" and tags.items() <= run.tags.items()]
+        return found[-1].past(self._folder) if found else None

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_pipeline import config, data
+from mnist_pipeline import composing, data
 from mnist_pipeline.data import Dataset
 
 
 def load(*overrides: str) -> Dataset:
-    return data.load(config.compose(list(overrides)).data)
+    return data.load(composing.compose(list(overrides)).data)
 
 
 def test_the_digits_are_always_the_same_bytes() -> None:

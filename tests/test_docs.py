@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import cli, config
+from mnist_pipeline import cli, composing
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -16,8 +16,8 @@ SOURCES = sorted((ROOT / "src" / "mnist_pipeline").glob("*.py"))
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "errors", "paths", "config", "fingerprint", "mnist", "data", "model", "train", "evaluate", "figures",
-    "environment", "store", "tracking", "pipeline", "console", "cli",
+    "errors", "paths", "config", "composing", "fingerprint", "mnist", "data", "model", "train", "checkpoint",
+    "evaluate", "figures", "environment", "store", "tracking", "pipeline", "console", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 
@@ -77,4 +77,4 @@ def test_the_overrides_in_the_readme_compose() -> None:
     for command in commands:
         words = command.split("#")[0].replace('"', "").split()
         overrides = [word for word in words if "=" in word]
-        config.check(overrides, multirun="-m" in words)
+        composing.check(overrides, multirun="-m" in words)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_pipeline import config, data, figures
+from mnist_pipeline import composing, data, figures
 from mnist_pipeline.config import EvaluateConfig
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.evaluate import Evaluation, evaluate_logits
@@ -17,7 +17,7 @@ SETTINGS = EvaluateConfig(num_calibration_bins=15, num_mistakes=25)
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return data.load(config.compose(["data=digits"]).data)
+    return data.load(composing.compose(["data=digits"]).data)
 
 
 def evaluate(dataset: Dataset, *, sureness: float) -> Evaluation:
@@ -34,6 +34,7 @@ def make_history(*, validated: bool) -> History:
             validation=Score(1 / number, 0.8) if validated else None,
             train_sec=1.0,
             images_per_sec=1.0,
+            ended_ms=0,
         )
         for number in (1, 2, 3)
     ]

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import config, fingerprint
+from mnist_pipeline import composing, fingerprint
 
 PACKAGE = ROOT / "src" / "mnist_pipeline"
 
 
 def of(*overrides: str, data_digest: str = "d") -> str:
-    return fingerprint.fingerprint(config.compose(list(overrides)), data_digest=data_digest)
+    return fingerprint.fingerprint(composing.compose(list(overrides)), data_digest=data_digest)
 
 
 def test_it_is_a_sha256_that_stays_the_same() -> None:
@@ -31,8 +31,9 @@ def test_what_decides_the_result_changes_it(override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["tracking.experiment=other", "data.fallback=null", "data.npz_url=http://127.0.0.1/x.npz", "data.num_retries=0"],
-)
+    ["tracking.experiment=other", "data.fallback=null", "data.npz_url=http://127.0.0.1/x.npz", "data.num_retries=0",
+     "train.checkpoint_every=3", "force=true", "wait=true"],
+)  # fmt: skip
 def test_what_does_not_decide_the_result_leaves_it(override: str) -> None:
     assert of(override) == of()
 
@@ -84,8 +85,8 @@ def test_modules_that_decide_nothing_are_left_out(module: str, package: Path) ->
 
 def test_tensorflow_is_not_imported_for_it() -> None:
     code = (
-        "import sys; from mnist_pipeline import config, fingerprint;"
-        "fingerprint.fingerprint(config.compose([]), data_digest='d');"
+        "import sys; from mnist_pipeline import composing, fingerprint;"
+        "fingerprint.fingerprint(composing.compose([]), data_digest='d');"
         "print({'numpy', 'tensorflow', 'keras', 'mlflow'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import DEAD_ADDRESS
 
-from mnist_pipeline import config, mnist
+from mnist_pipeline import composing, mnist
 from mnist_pipeline.config import MnistConfig
 from mnist_pipeline.mnist import Arrays, MnistUnavailableError
 
@@ -55,7 +55,7 @@ def write_idx(arrays: Arrays, folder: Path, *, zipped: bool) -> None:
 
 
 def make_config(*overrides: str) -> MnistConfig:
-    made = config.compose(
+    made = composing.compose(
         [
             "data=mnist",
             f"data.npz_url={DEAD_ADDRESS}/mnist.npz",

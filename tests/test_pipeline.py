@@ -7,26 +7,25 @@ from pathlib import Path
 import keras
 import matplotlib.image
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pytest
 from conftest import NO_MIRRORS, ROOT
 from memory_tracker import MemoryRun, MemoryTracker
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_pipeline import config, pipeline
+from mnist_pipeline import composing, pipeline
 from mnist_pipeline.mnist import MnistUnavailableError
-from mnist_pipeline.model import build
+from mnist_pipeline.model import Score, build
 from mnist_pipeline.pipeline import RunResult
 from mnist_pipeline.tracking import Predict
-from mnist_pipeline.train import LossNotFiniteError
+from mnist_pipeline.train import Epoch, LossNotFiniteError
 
 SMOKE = ["preset=smoke"]
 
 
 def run(overrides: Sequence[str]) -> tuple[RunResult, MemoryRun]:
     tracker = MemoryTracker()
-    result = pipeline.run(pipeline.prepare(config.compose(overrides), overrides), tracker)
+    result = pipeline.run(pipeline.prepare(composing.compose(overrides), overrides), tracker)
     (tracked,) = tracker.runs
     return result, tracked
 
@@ -40,25 +39,25 @@ def test_the_story_is_told_in_order(smoke: tuple[RunResult, MemoryRun]) -> None:
     _, tracked = smoke
     assert tracked.events == [
         "config", "environment", "data", "model",
-        "metrics 1", "metrics 2", "train", "evaluate", "metrics 2", "logged model", "metrics 2",
+        "metrics 1", "metrics 2", "train", "evaluate", "metrics 2", "logged model", "files", "metrics 2",
     ]  # fmt: skip
     assert tracked.status == "FINISHED"
 
 
 def test_params_are_the_dotted_keys(smoke: tuple[RunResult, MemoryRun]) -> None:
     _, tracked = smoke
-    assert tracked.params == config.compose(SMOKE).flat()
+    assert tracked.params == composing.compose(SMOKE).flat()
     assert tracked.params["model.hidden_width"] == 32
 
 
 def test_every_metric_is_there_once_an_epoch(smoke: tuple[RunResult, MemoryRun]) -> None:
     result, tracked = smoke
     names = {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "time/epoch_sec"}
-    assert {key for key, step in tracked.metrics if step == 1} == names
-    assert {key for key, step in tracked.metrics if step == 2} == names | {
+    assert {key for key, step, _ in tracked.points if step == 1} == names
+    assert {key for key, step, _ in tracked.points if step == 2} == names | {
         "test/loss", "test/accuracy", "test/calibration_error", "time/train_sec", "time/total_sec",
     }  # fmt: skip
-    assert result.metrics["test/accuracy"] == tracked.metrics["test/accuracy", 2] > 0.6
+    assert result.metrics["test/accuracy"] == tracked.metrics["test/accuracy"] > 0.6
 
 
 def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> None:
@@ -91,7 +90,7 @@ def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> Non
     assert (predictions["label"] == predictions["predicted"]).mean() == result.metrics["test/accuracy"]
     composed = OmegaConf.create(tracked.artifacts["config/config.yaml"].decode())
     assert isinstance(composed, DictConfig)
-    assert config.from_hydra(composed) == result.config
+    assert composing.from_hydra(composed) == result.config
     assert OmegaConf.create(tracked.artifacts["config/overrides.yaml"].decode()) == SMOKE
     assert json.loads(tracked.artifacts["environment/versions.json"])["tensorflow"].count(".") == 2
     for name, content in tracked.artifacts.items():
@@ -115,48 +114,49 @@ def test_the_logged_model_is_the_trained_one(smoke: tuple[RunResult, MemoryRun])
     result, tracked = smoke
     assert tracked.model is not None
     probabilities = np.asarray(tracked.model(result.dataset.test.images))
-    np.testing.assert_allclose(probabilities, result.evaluation.predictions.filter(like="probability_"), atol=1e-5)
+    np.testing.assert_allclose(probabilities, result.predictions.filter(like="probability_"), atol=1e-5)
 
 
 def test_a_run_depends_on_nothing_that_ran_before(smoke: tuple[RunResult, MemoryRun]) -> None:
     first, _ = smoke
     again, _ = run(SMOKE)
-    pd.testing.assert_frame_equal(first.evaluation.predictions, again.evaluation.predictions, check_exact=True)
+    pd.testing.assert_frame_equal(first.predictions, again.predictions, check_exact=True)
     other, _ = run([*SMOKE, "train.seed=1"])
-    assert not first.evaluation.predictions.equals(other.evaluation.predictions)
+    assert not first.predictions.equals(other.predictions)
 
 
 def test_without_validation_nothing_is_logged_of_it() -> None:
     result, tracked = run([*SMOKE, "data.validation_size=0", "train.num_epochs=1"])
-    assert not [key for key, _ in tracked.metrics if key.startswith("validation/")]
+    assert not [key for key in tracked.metrics if key.startswith("validation/")]
     assert set(tracked.splits) == {"train", "test"}
-    assert result.history[-1].validation is None
+    assert "validation/loss" not in result.metrics
 
 
 def test_a_diverging_run_is_marked_failed() -> None:
     tracker = MemoryTracker()
     overrides = [*SMOKE, "train.learning_rate=1e30"]
     with pytest.raises(LossNotFiniteError):
-        pipeline.run(pipeline.prepare(config.compose(overrides), overrides), tracker)
+        pipeline.run(pipeline.prepare(composing.compose(overrides), overrides), tracker)
     assert tracker.runs[0].status == "FAILED"
 
 
 def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, MemoryRun]) -> None:
     result, _ = smoke
+    epoch = Epoch(number=1, train=Score(0, 0), validation=None, train_sec=1, images_per_sec=1, ended_ms=0)
     untrained = build(result.config.model, image_shape=(28, 28), num_classes=10, seed=0)
 
     class Forgetful(MemoryRun):
-        def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
+        def log_model(self, model: keras.Model, **about: object) -> Predict:
             return lambda images: np.full((len(images), 10), 0.1, np.float32)
 
     with pytest.raises(RuntimeError, match="differ from the trained model's"):
-        pipeline.log_checked_model(untrained, result.dataset, Forgetful(), step=1)
+        pipeline.log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
 
 
 def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     overrides = [*NO_MIRRORS, "data.split_seed=3", "data.validation_size=0", "train.num_epochs=1"]
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):
-        request = pipeline.prepare(config.compose(overrides), overrides)
+        request = pipeline.prepare(composing.compose(overrides), overrides)
     assert request.config.data.name == request.dataset.name == "digits"
     assert request.config.tracking.experiment == "digits"
     assert request.config.data.validation_size == 300
@@ -175,7 +175,7 @@ def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.Lo
 
 def test_a_preset_outlives_the_fallback(home: Path) -> None:
     overrides = ["preset=tutorial", *NO_MIRRORS]
-    request = pipeline.prepare(config.compose(overrides), overrides)
+    request = pipeline.prepare(composing.compose(overrides), overrides)
     assert request.dataset.name == "digits"
     assert request.dataset.validation is None
 
@@ -183,4 +183,4 @@ def test_a_preset_outlives_the_fallback(home: Path) -> None:
 def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
     with pytest.raises(MnistUnavailableError, match=r"data=mnist cannot be had .*Connection refused"):
-        pipeline.prepare(config.compose(overrides), overrides)
+        pipeline.prepare(composing.compose(overrides), overrides)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline import config, store
+from mnist_pipeline import composing, store
 from mnist_pipeline.errors import ConfigError, UserError
 
 
 def resolve(*overrides: str) -> str:
-    return store.resolve_uri(config.compose(list(overrides)).tracking)
+    return store.resolve_uri(composing.compose(list(overrides)).tracking)
 
 
 def test_who_decides_on_the_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

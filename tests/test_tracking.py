@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from mnist_pipeline import config, data, model
+from mnist_pipeline import composing, data, model
 from mnist_pipeline.config import ModelConfig, TrackingConfig
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.tracking import MlflowTracker, Run
@@ -59,12 +59,17 @@ def open_tracker(uri: str) -> MlflowTracker:
 
 def open_run(tracker: MlflowTracker) -> AbstractContextManager[Run]:
     return tracker.run(
-        kind="train", name="a run", description="**what** it is", params={"train.seed": 0}, tags={"own": "tag"}
+        kind="train",
+        name="a run",
+        description="**what** it is",
+        params={"train.seed": 0},
+        tags={"own": "tag"},
+        checkpoint_id="c" * 32,
     )
 
 
 def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
-    digits = data.load(config.compose(["data=digits"]).data)
+    digits = data.load(composing.compose(["data=digits"]).data)
     built = model.with_probabilities(
         model.build(
             ModelConfig(name="dense", hidden_width=8, dropout_rate=0), image_shape=(28, 28), num_classes=10, seed=0
@@ -73,12 +78,13 @@ def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
     folder = tmp_path / "evaluate"
     folder.mkdir()
     (folder / "table.csv").write_text("a,b\n1,2\n")
+    last = {"train/loss": 0.25, "train/accuracy": 0.5}
     with open_run(open_tracker(uri)) as run:
-        run.log_metrics({"train/loss": 0.5, "train/accuracy": 0.25}, step=1)
-        run.log_metrics({"train/loss": 0.25, "train/accuracy": 0.5}, step=2)
+        run.log_metrics({"train/loss": 0.5, "train/accuracy": 0.25}, step=1, timestamp_ms=1)
+        run.log_metrics(last, step=2, timestamp_ms=2)
         run.log_split(digits.test, name="digits-test", context="test", source="scikit-learn")
         run.log_artifacts(folder)
-        predict = run.log_model(built, example=digits.test.images[:1], step=2)
+        predict = run.log_model(built, example=digits.test.images[:1], metrics=last, step=2, timestamp_ms=2)
         run.set_tags({"more": "later"})
 
     client = MlflowClient(uri)

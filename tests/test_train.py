@@ -9,15 +9,17 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_pipeline import config, data, model, train
+from mnist_pipeline import composing, data, model, train
 from mnist_pipeline.config import ModelConfig, TrainConfig
 from mnist_pipeline.data import Dataset, Split
 from mnist_pipeline.train import Epoch, LossNotFiniteError
 
 
 def make_config(**changes: float) -> TrainConfig:
-    values = {"num_epochs": 2, "batch_size": 32, "learning_rate": 0.001, "seed": 0, "num_threads": 1, **changes}
-    return TrainConfig(**values)  # type: ignore[arg-type]
+    values = {
+        "num_epochs": 2, "batch_size": 32, "learning_rate": 0.001, "seed": 0, "num_threads": 1, "checkpoint_every": 1,
+    }  # fmt: skip
+    return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def make_model(dropout_rate: float = 0.0) -> keras.Model:
@@ -31,7 +33,7 @@ def make_model(dropout_rate: float = 0.0) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return data.load(config.compose(["data=digits"]).data)
+    return data.load(composing.compose(["data=digits"]).data)
 
 
 def first(dataset: Dataset, num_images: int) -> Dataset:
@@ -171,7 +173,7 @@ def test_constraints_hold_and_unused_weights_do_no_harm(digits: Dataset) -> None
 
 def train_and_digest() -> str:
     """Train on the digits with dropout; return the SHA-256 of the weights and of every metric but the times."""
-    dataset, built = data.load(config.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
+    dataset, built = data.load(composing.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
     history = train.fit(built, dataset, make_config())
     digest = hashlib.sha256(b"".join(weights.tobytes() for weights in built.get_weights()))
     for epoch in history:

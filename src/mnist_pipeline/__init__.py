@@ -6,6 +6,7 @@ import os
 for _name, _value in {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # the command prints the run's address itself
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7, with growing pauses, hang for minutes on a dead server
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
     "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -14,9 +14,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from mnist_pipeline.errors import ConfigError, Terminated, UserError
+
+if TYPE_CHECKING:
+    from mnist_pipeline.config import Config
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))  # no SIGHUP on Windows
 
@@ -102,9 +105,9 @@ def train(arguments: Sequence[str]) -> None:
     if len(chosen) > 1:
         raise ConfigError(f"--{chosen[0]} and --{chosen[1]} together: choose one of them")
     if not (parsed.help or parsed.hydra_help or parsed.shell_completion):
-        from mnist_pipeline import config, store
+        from mnist_pipeline import composing, store
 
-        configs = config.check(parsed.overrides, multirun=parsed.multirun, config_dir=parsed.config_dir)
+        configs = composing.check(parsed.overrides, multirun=parsed.multirun, config_dir=parsed.config_dir)
         if len({checked.train.num_threads for checked in configs}) > 1:
             raise ConfigError("train.num_threads: one number for all runs of a --multirun, since they share a process")
         if not (parsed.cfg or parsed.info):
@@ -130,7 +133,7 @@ def _train_once(composed: object, *, config_dir: str | None) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import DictConfig
 
-    from mnist_pipeline import config
+    from mnist_pipeline import composing
 
     with _heavy_imports():
         from mnist_pipeline import pipeline, tracking
@@ -141,10 +144,10 @@ def _train_once(composed: object, *, config_dir: str | None) -> None:
     given = HydraConfig.get().overrides
     searched = [override for override in given.hydra if override.startswith("hydra.searchpath") and not config_dir]
 
-    def compose(overrides: list[str]) -> config.Config:
-        return config.check([*searched, *overrides], config_dir=config_dir)[0]
+    def compose(overrides: list[str]) -> "Config":
+        return composing.check([*searched, *overrides], config_dir=config_dir)[0]
 
-    request = pipeline.prepare(config.from_hydra(composed), list(given.task), compose=compose)
+    request = pipeline.prepare(composing.from_hydra(composed), list(given.task), compose=compose)
     tracker = tracking.MlflowTracker(request.config.tracking)
     with console.EpochProgress(request.config.train.num_epochs) as progress:
         result = pipeline.run(request, tracker, on_epoch=progress)
@@ -158,13 +161,12 @@ def ui(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="another store, as for train")
     parsed = parser.parse_args(arguments)
 
-    from mnist_pipeline import config, store
+    from mnist_pipeline import composing, store
+    from mnist_pipeline.config import without_password
 
-    uri = store.resolve_uri(config.compose(parsed.overrides).tracking)
+    uri = store.resolve_uri(composing.compose(parsed.overrides).tracking)
     if store.is_server(uri):
-        raise ConfigError(
-            f"{config.without_password(uri)} is a server with a UI of its own: open that address in a browser"
-        )
+        raise ConfigError(f"{without_password(uri)} is a server with a UI of its own: open that address in a browser")
     _require_free(parsed.port)
     store.check(uri)
     store.create(uri)
@@ -213,13 +215,13 @@ def _run_hydra(job: Callable[[object], None], arguments: Sequence[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from mnist_pipeline import config, paths
+    from mnist_pipeline import composing, paths
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error comes here instead of being printed in six lines
-    config.register_resolvers()
+    composing.register_resolvers()
     sys.argv = ["mnist-pipeline", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config.CONFIG_NAME)(job)()
+        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=composing.CONFIG_NAME)(job)()
     except BrokenPipeError:
         raise
     except (HydraException, OmegaConfBaseException, OSError, AttributeError) as error:

@@ -22,6 +22,7 @@ class EpochProgress:
     def __init__(self, num_epochs: int) -> None:
         self._num_epochs = num_epochs
         self._started = time.perf_counter()
+        self._num_shown = 0
         self._bar = Progress(
             TextColumn("train    "),
             BarColumn(bar_width=None),
@@ -45,7 +46,8 @@ class EpochProgress:
 
     def __call__(self, epoch: Epoch) -> None:
         """Show `epoch`."""
-        left = (time.perf_counter() - self._started) / epoch.number * (self._num_epochs - epoch.number)
+        self._num_shown += 1  # not the epoch's number: a resumed run begins in the middle
+        left = (time.perf_counter() - self._started) / self._num_shown * (self._num_epochs - epoch.number)
         ending = "" if err.is_terminal else f"  {left:.0f} s left"
         err.print(f"train     epoch {epoch.number}/{self._num_epochs}  {describe_epoch(epoch)}{ending}", soft_wrap=True)
         self._bar.update(self._task, completed=epoch.number, refresh=True)
@@ -65,7 +67,7 @@ def print_result(result: RunResult) -> None:
     table = Table(title=f"The first {NUM_SHOWN_PREDICTIONS} test predictions", title_justify="left")
     for heading in ("image", "label", "predicted", "probability", ""):
         table.add_column(heading, justify="right")
-    for row in result.evaluation.predictions.head(NUM_SHOWN_PREDICTIONS).to_dict("records"):
+    for row in result.predictions.head(NUM_SHOWN_PREDICTIONS).to_dict("records"):
         predicted = class_names[row["predicted"]]
         table.add_row(
             str(row["index"]),
@@ -75,13 +77,15 @@ def print_result(result: RunResult) -> None:
             "" if row["label"] == row["predicted"] else "wrong",
         )
     out.print(table)
-    validation = result.history[-1].validation
+    metrics = result.metrics
+    validation = metrics.get("validation/accuracy")
     lines = {
-        "test accuracy": f"{result.metrics['test/accuracy']:.4f}",
-        "test loss": f"{result.metrics['test/loss']:.4f}",
-        **({"validation accuracy": f"{validation.accuracy:.4f}"} if validation else {}),
-        "calibration error": f"{result.metrics['test/calibration_error']:.4f}",
-        "training": f"{result.metrics['time/train_sec']:.1f} s of {result.seconds:.1f} s",
+        "test accuracy": f"{metrics['test/accuracy']:.4f}",
+        "test loss": f"{metrics['test/loss']:.4f}",
+        **({} if validation is None else {"validation accuracy": f"{validation:.4f}"}),
+        "calibration error": f"{metrics['test/calibration_error']:.4f}",
+        "training": f"{metrics['time/train_sec']:.1f} s",
+        "result digest": result.digest[:32],
         "data": result.dataset.name,
         "run": f"{result.name} ({result.run_id})",
         "address": result.address,

@@ -1,10 +1,11 @@
 """The story of a run, from top to bottom: data, model, train, evaluate, each tracked as it happens."""
 
+import hashlib
 import json
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from mnist_pipeline import config as configuration
-from mnist_pipeline import data, environment, figures, paths
+from mnist_pipeline import composing, data, environment, figures, paths
+from mnist_pipeline.checkpoint import Checkpoints, claim
 from mnist_pipeline.config import Config, MnistConfig
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.evaluate import Evaluation, evaluate
 from mnist_pipeline.fingerprint import fingerprint
 from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.model import build, look_untrained, summarise_layers, with_probabilities
-from mnist_pipeline.tracking import Run, Tracker
-from mnist_pipeline.train import Epoch, History, fit, require_finite, set_num_threads
+from mnist_pipeline.tracking import CHECKPOINT_TAG, PastRun, Run, Tracker
+from mnist_pipeline.train import Epoch, History, TrainState, fit, require_finite, set_num_threads
 
 NUM_SHOWN_PREDICTIONS = 8
 NUM_COMPARED_IMAGES = 1000
@@ -54,7 +55,8 @@ class RunResult:
 
     Attributes:
         metrics: The last value of every metric, as logged.
-        seconds: Wall time from opening the run to its end.
+        predictions: One row a test image, as in `Evaluation`.
+        digest: SHA-256 of the weights, of every metric but the times, and of the predictions.
     """
 
     run_id: str
@@ -62,14 +64,13 @@ class RunResult:
     address: str
     config: Config
     dataset: Dataset
-    history: History
-    evaluation: Evaluation
     metrics: dict[str, float]
-    seconds: float
+    predictions: pd.DataFrame
+    digest: str
 
 
 def prepare(
-    config: Config, overrides: Sequence[str], *, compose: Callable[[list[str]], Config] = configuration.compose
+    config: Config, overrides: Sequence[str], *, compose: Callable[[list[str]], Config] = composing.compose
 ) -> Request:
     """Find the data, before a run is opened. Where MNIST cannot be had, go on with digits if the configuration says so.
 
@@ -92,7 +93,7 @@ def prepare(
         if config.data.fallback is None:
             raise
         fallback = config.data.fallback.value
-        kept, dropped = configuration.without_group(overrides, "data")
+        kept, dropped = composing.without_group(overrides, "data")
         _log.warning("%s", error)
         _log.warning("FALLBACK: this run uses data=%s instead of data=%s", fallback, config.data.name)
         if dropped:
@@ -109,14 +110,59 @@ def prepare(
 
 
 def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
-    """Build, train and evaluate a model, and track all of it.
+    """Make sure that the run has been made: find it done, or go on with it where it was interrupted, or begin it.
 
     Raises:
-        UserError: The loss is not finite, or TensorFlow already runs with another number of threads.
+        UserError: Another command is at this run, the loss is not finite, the disk is full, or TensorFlow already runs
+            with another number of threads.
+    """
+    mark = request.tags["fingerprint"]
+    with claim(mark, wait=request.config.wait) as checkpoints:
+        if tracker.find_finished({CHECKPOINT_TAG: checkpoints.id}):
+            checkpoints.clear()  # its command was killed between its last two acts
+        past = None if request.config.force else tracker.find_finished({"kind": "train", "fingerprint": mark})
+        result = recall(past, request) if past else None
+        if result is None:
+            result = perform(request, tracker, checkpoints, on_epoch=on_epoch)
+        checkpoints.clear()
+    return result
+
+
+def recall(past: PastRun, request: Request) -> RunResult | None:
+    """Return the result of a finished run; None where its predictions can no longer be read."""
+    try:
+        predictions = pd.read_parquet(past.path("evaluate/predictions.parquet"))
+    except (OSError, ValueError) as error:
+        _log.warning("run %s is finished, but its predictions cannot be read (%s): it does not count", past.name, error)
+        return None
+    _log.info("done      run %s has the same fingerprint; force=true trains again, as a new run", past.name)
+    return RunResult(
+        run_id=past.run_id,
+        name=past.name,
+        address=past.address,
+        config=request.config,
+        dataset=request.dataset,
+        metrics=dict(past.metrics),
+        predictions=predictions,
+        digest=past.tags["result.digest"],
+    )
+
+
+def perform(
+    request: Request,
+    tracker: Tracker,
+    checkpoints: Checkpoints,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> RunResult:
+    """Build, train and evaluate a model, and track all of it; go on from the last checkpoint where there is one.
+
+    Every step may be taken a second time after the command was killed, and then leaves what the first time left.
     """
     config, dataset = request.config, request.dataset
     started = time.perf_counter()
     name = describe_name(config)
+    state = checkpoints.load()
     with (
         tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch,
         tracker.run(
@@ -125,8 +171,10 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
             description=describe(config, dataset),
             params=config.flat(),
             tags={**request.tags, **code_tags()},
+            checkpoint_id=checkpoints.id,
         ) as tracked,
     ):
+        tell_start(state, tracked, num_epochs=config.train.num_epochs)
         stages = _Stages(tracked, Path(scratch))
         track_surroundings(request, stages)
         track_data(dataset, tracked, stages)
@@ -138,39 +186,74 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
         )
         track_model(model, dataset, stages)
 
-        def report(epoch: Epoch) -> None:
-            tracked.log_metrics(epoch.metrics(), step=epoch.number)
-            if on_epoch is not None:
-                on_epoch(epoch)
+        def keep(state: TrainState) -> None:
+            # In this order: should the command be killed in between, the next one sends the very same points.
+            checkpoints.save(state)
+            log_epochs(tracked, state.history[-config.train.checkpoint_every :])
 
-        history = fit(model, dataset, config.train, on_epoch=report)
+        log_epochs(tracked, state.history if state else ())
+        history = fit(model, dataset, config.train, start=state, checkpoint=keep, on_epoch=on_epoch)
         track_training(history, stages)
 
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
         require_finite(evaluation.score.loss, what="test loss", config=config.train)
         track_evaluation(evaluation, dataset, stages)
 
-        metrics = {
+        last = history[-1]
+        test_metrics = {
             "test/loss": evaluation.score.loss,
             "test/accuracy": evaluation.score.accuracy,
             "test/calibration_error": evaluation.calibration_error,
             "time/train_sec": sum(epoch.train_sec for epoch in history),
         }
-        tracked.log_metrics(metrics, step=config.train.num_epochs)
-        log_checked_model(model, dataset, tracked, step=config.train.num_epochs)
+        # With the last epoch's time stamp, which the checkpoint holds: sent twice they are the same points.
+        tracked.log_metrics(test_metrics, step=last.number, timestamp_ms=last.ended_ms)
+        metrics = {**last.metrics(), **test_metrics}
+        log_checked_model(model, dataset, tracked, metrics=metrics, epoch=last)
+        digest = digest_result(model, history, evaluation)
+        tracked.set_tags({"result.digest": digest})
+        tracked.log_files()
         total = {"time/total_sec": time.perf_counter() - started}
-        tracked.log_metrics(total, step=config.train.num_epochs)
+        tracked.log_metrics(total, step=last.number, timestamp_ms=last.ended_ms)
     return RunResult(
         run_id=tracked.run_id,
         name=name,
         address=tracked.address,
         config=config,
         dataset=dataset,
-        history=history,
-        evaluation=evaluation,
-        metrics={**history[-1].metrics(), **metrics, **total},
-        seconds=time.perf_counter() - started,
+        metrics={**metrics, **total},
+        predictions=evaluation.predictions,
+        digest=digest,
     )
+
+
+def tell_start(state: TrainState | None, tracked: Run, *, num_epochs: int) -> None:
+    """Say where an interrupted run goes on."""
+    if state is None:
+        if tracked.is_resumed:
+            _log.info("resume    the same run, from its beginning")
+        return
+    _log.info("resume    after epoch %d of %d", len(state.history), num_epochs)
+    if not tracked.is_resumed:
+        _log.warning("the run that was interrupted is no longer in the store: its epochs become part of a new run")
+
+
+def log_epochs(tracked: Run, epochs: Sequence[Epoch]) -> None:
+    """Log the metrics of epochs."""
+    for epoch in epochs:
+        tracked.log_metrics(epoch.metrics(), step=epoch.number, timestamp_ms=epoch.ended_ms)
+
+
+def digest_result(model: keras.Model, history: History, evaluation: Evaluation) -> str:
+    """Return the SHA-256 of the weights, of every metric but the times, and of the predictions."""
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(variable.numpy().tobytes())
+    scores = [*((epoch.train, epoch.validation) for epoch in history), evaluation.score, evaluation.calibration_error]
+    digest.update(repr(scores).encode())  # of floats it has every bit
+    for column in evaluation.predictions:
+        digest.update(evaluation.predictions[column].to_numpy().tobytes())
+    return digest.hexdigest()
 
 
 def describe_name(config: Config) -> str:
@@ -318,8 +401,10 @@ def track_evaluation(evaluation: Evaluation, dataset: Dataset, stages: _Stages) 
     )
 
 
-def log_checked_model(model: keras.Model, dataset: Dataset, tracked: Run, *, step: int) -> None:
-    """Log the model, load it as a caller would, and require of it the probabilities of the trained one.
+def log_checked_model(
+    model: keras.Model, dataset: Dataset, tracked: Run, *, metrics: Mapping[str, float], epoch: Epoch
+) -> None:
+    """Log the model as of `epoch`, load it as a caller would, and require of it the probabilities of the trained one.
 
     Raises:
         RuntimeError: They differ.
@@ -327,7 +412,10 @@ def log_checked_model(model: keras.Model, dataset: Dataset, tracked: Run, *, ste
     complete = with_probabilities(model)
     images = dataset.test.images[:NUM_COMPARED_IMAGES]
     expected = np.asarray(complete(images, training=False))
-    reloaded = tracked.log_model(complete, example=images[:1], step=step)(images)
+    predict = tracked.log_model(
+        complete, example=images[:1], metrics=metrics, step=epoch.number, timestamp_ms=epoch.ended_ms
+    )
+    reloaded = predict(images)
     if reloaded.dtype != np.float32 or not np.allclose(reloaded, expected, rtol=0, atol=1e-6):
         raise RuntimeError(
             f"the logged model gives {reloaded.dtype} that differ from the trained model's by "

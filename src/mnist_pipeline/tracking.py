@@ -1,12 +1,16 @@
 """The only door to MLflow's runs."""
 
 import contextlib
+import errno
 import getpass
+import json
 import logging
 import re
-import time
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +24,17 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Dataset as DatasetEntity
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import (
+    DatasetInput,
+    FileInfo,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -35,19 +49,26 @@ from mnist_pipeline.errors import Terminated, UserError
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
 MODEL_NAME = "model"
+FILES = "environment/files.json"
 _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
+CHECKPOINT_TAG = "checkpoint.id"
 
 _log = logging.getLogger(__name__)
 
 
 class Run(Protocol):
-    """An open run."""
+    """An open run.
+
+    Attributes:
+        is_resumed: Whether it was begun by an earlier command. All that is logged again replaces what is there.
+    """
 
     run_id: str
     address: str
+    is_resumed: bool
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Log figures of one step, in one call."""
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
+        """Log figures of one step, in one call. The very same point sent again adds nothing."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Add or change tags."""
@@ -58,32 +79,79 @@ class Run(Protocol):
     def log_artifacts(self, folder: Path) -> None:
         """Log every file in `folder` under the folder's own name."""
 
-    def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
-        """Log a model from uint8 images to float32 probabilities; return it as a caller will load it."""
+    def log_model(
+        self,
+        model: keras.Model,
+        *,
+        example: npt.NDArray[np.uint8],
+        metrics: Mapping[str, float],
+        step: int,
+        timestamp_ms: int,
+    ) -> Predict:
+        """Log the run's model, from uint8 images to float32 probabilities; return it as a caller will load it.
+
+        `metrics` are those of the run's points, at `step` and `timestamp_ms`, that are the model's own.
+        """
+
+    def log_files(self) -> None:
+        """Log the list of all files of the run and of its model, with their sizes."""
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A finished run, with everything that it logged.
+
+    Attributes:
+        metrics: The last value of each.
+        path: Returns a path at which an artifact can be read.
+    """
+
+    run_id: str
+    name: str
+    address: str
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    path: Callable[[str], Path]
 
 
 class Tracker(Protocol):
-    """Opens runs."""
+    """Opens runs and finds them again."""
 
     def run(
-        self, *, kind: str, name: str, description: str, params: Mapping[str, Any], tags: Mapping[str, str]
+        self,
+        *,
+        kind: str,
+        name: str,
+        description: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        checkpoint_id: str,
     ) -> AbstractContextManager[Run]:
-        """Open a run; at the end it is FINISHED, or FAILED or KILLED with a `reason`, and what was raised goes on."""
+        """Open a run, or that unfinished one again which has the same `checkpoint_id`.
+
+        At the end it is FINISHED, or FAILED or KILLED with a `reason`, and what was raised goes on.
+        """
+
+    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+        """Return the newest FINISHED run with all of `tags`; one whose files or model are gone does not count."""
 
 
 class MlflowRun:
     """A run in an MLflow store."""
 
-    def __init__(self, client: MlflowClient, *, experiment_id: str, run_id: str, server: str) -> None:
+    def __init__(
+        self, client: MlflowClient, *, experiment_id: str, run_id: str, address: str, is_resumed: bool
+    ) -> None:
         self.run_id = run_id
-        self.address = f"{server}/#/experiments/{experiment_id}/runs/{run_id}{store.UI_VIEW}"
+        self.address = address
+        self.is_resumed = is_resumed
         self._client = client
         self._experiment_id = experiment_id
 
-    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
-        """Log the figures with one time stamp."""
-        now = _now_ms()
-        self._client.log_batch(self.run_id, metrics=[Metric(key, value, now, step) for key, value in metrics.items()])
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
+        """Log the figures with one time stamp; MLflow knows a point by it."""
+        points = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=points)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set the tags in one call."""
@@ -105,31 +173,76 @@ class MlflowRun:
         """Upload the folder."""
         self._client.log_artifacts(self.run_id, str(folder), folder.name)
 
-    def log_model(self, model: keras.Model, *, example: npt.NDArray[np.uint8], step: int) -> Predict:
-        """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`."""
+    def log_model(
+        self,
+        model: keras.Model,
+        *,
+        example: npt.NDArray[np.uint8],
+        metrics: Mapping[str, float],
+        step: int,
+        timestamp_ms: int,
+    ) -> Predict:
+        """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`.
+
+        `mlflow.tensorflow.log_model` is not for us: it works on an active run, which MLflow marks FINISHED by itself
+        when the interpreter exits, and where it is killed and called again it leaves two models. Here every step may
+        be taken twice; READY, the last, says that all of them were.
+        """
         keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would draw bars on stdout
-        # Called directly and not through mlflow.tensorflow.log_model: that one works on an active run, which MLflow
-        # marks FINISHED by itself when the interpreter exits.
-        placeholder = self._client.create_logged_model(
-            self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
+        found = self._client.search_logged_models(
+            [self._experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
         )
-        logged = Model.log(
-            artifact_path=None,
-            flavor=mlflow.tensorflow,
-            model_id=placeholder.model_id,
-            run_id=self.run_id,
-            step=step,
-            model=model,
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
-                Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
-            ),
-            input_example=example,
-            # Without them MLflow would import the model once more in a child process to find out.
-            pip_requirements=requirements(MODEL_LIBRARIES),
+        logged = (
+            found[0]
+            if found
+            else self._client.create_logged_model(
+                self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
+            )
         )
-        loaded = mlflow.pyfunc.load_model(logged.model_uri)
+        with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+            mlflow.tensorflow.save_model(
+                model,
+                path=f"{scratch}/{MODEL_NAME}",
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=self.run_id,
+                    model_id=logged.model_id,
+                ),
+                signature=ModelSignature(
+                    Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
+                    Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
+                ),
+                input_example=example,
+                # Without them MLflow would import the model once more in a child process to find out.
+                pip_requirements=requirements(MODEL_LIBRARIES),
+            )
+            self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+        points = [Metric(key, value, timestamp_ms, step, model_id=logged.model_id) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=points)
+        outputs = self._client.get_run(self.run_id).outputs
+        if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
+            self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        loaded = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
         return lambda images: np.asarray(loaded.predict(images))
+
+    def log_files(self) -> None:
+        """Log the list as `environment/files.json`."""
+        self._client.log_text(self.run_id, json.dumps(_list_files(self._client, self.run_id), indent=2), FILES)
+
+
+def _list_files(client: MlflowClient, run_id: str) -> dict[str, int]:
+    """Return the size in bytes of every file of the run by its path; MLflow counts those of its model among them."""
+    return {path: size for path, size in _walk(partial(client.list_artifacts, run_id)) if path != FILES}
+
+
+def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:
+    for info in list_folder(folder):
+        if info.is_dir:
+            yield from _walk(list_folder, info.path)
+        else:
+            yield info.path, info.file_size
 
 
 class MlflowTracker:
@@ -157,22 +270,107 @@ class MlflowTracker:
 
     @contextlib.contextmanager
     def run(
-        self, *, kind: str, name: str, description: str, params: Mapping[str, Any], tags: Mapping[str, str]
+        self,
+        *,
+        kind: str,
+        name: str,
+        description: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        checkpoint_id: str,
     ) -> Iterator[Run]:
-        """Open a run. Its status is written even where Ctrl-C or SIGTERM ends it."""
-        own_tags = {
+        """Open a run, or an unfinished one again. Its status is written even where Ctrl-C or SIGTERM ends it."""
+        all_tags = {
             "kind": kind,
             "mlflow.note.content": description,
             "mlflow.user": _user(),
             "mlflow.source.name": "mnist-pipeline",
             "mlflow.source.type": "LOCAL",
+            CHECKPOINT_TAG: checkpoint_id,
+            **tags,
         }
-        run_id = self._client.create_run(self._experiment_id, run_name=name, tags={**own_tags, **tags}).info.run_id
+        with self._telling():
+            unfinished = self._search({CHECKPOINT_TAG: checkpoint_id}, status="!= 'FINISHED'")
+            if unfinished:
+                run_id = unfinished[0].info.run_id
+                self._reopen(unfinished[0], tags=all_tags)
+                known = unfinished[0].data.params
+            else:
+                run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
+                known = {}
+            run = MlflowRun(
+                self._client,
+                experiment_id=self._experiment_id,
+                run_id=run_id,
+                address=self._address(run_id),
+                is_resumed=bool(unfinished),
+            )
+            with self._closed(run):
+                # MLflow lets no param change. Those that may, such as the address of a mirror, stay as they were first.
+                missing = [Param(key, str(value)) for key, value in params.items() if key not in known]
+                self._client.log_batch(run_id, params=missing)
+                yield run
+
+    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+        """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
+        with self._telling():
+            for entity in self._search(tags, status="= 'FINISHED'"):
+                run_id = entity.info.run_id
+                if self._is_whole(run_id):
+                    return PastRun(
+                        run_id=run_id,
+                        name=entity.info.run_name,
+                        address=self._address(run_id),
+                        metrics=entity.data.metrics,
+                        tags=entity.data.tags,
+                        path=partial(self._path, run_id),
+                    )
+                _log.warning("run %s is finished, but files of it are gone: it does not count", run_id)
+        return None
+
+    def _path(self, run_id: str, artifact: str) -> Path:
+        return Path(self._client.download_artifacts(run_id, artifact))
+
+    def _is_whole(self, run_id: str) -> bool:
+        try:
+            logged = json.loads(self._path(run_id, FILES).read_text())
+            return bool(logged.items() <= _list_files(self._client, run_id).items())
+        except (MlflowException, OSError, ValueError):
+            return False
+
+    def _search(self, tags: Mapping[str, str], *, status: str) -> list[MlflowEntity]:
+        conditions = [f"attributes.status {status}", *(f"tags.`{key}` = '{value}'" for key, value in tags.items())]
+        found = self._client.search_runs(
+            [self._experiment_id],
+            filter_string=" and ".join(conditions),
+            order_by=["attributes.start_time DESC"],
+            max_results=100,
+        )
+        return list(found)
+
+    def _reopen(self, run: MlflowEntity, *, tags: Mapping[str, str]) -> None:
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        if "reason" in run.data.tags:
+            self._client.delete_tag(run.info.run_id, "reason")
+        self._client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def _address(self, run_id: str) -> str:
         server = without_password(self._uri).rstrip("/") if store.is_server(self._uri) else "http://127.0.0.1:5000"
-        run = MlflowRun(self._client, experiment_id=self._experiment_id, run_id=run_id, server=server)
-        with self._closed(run):
-            self._client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-            yield run
+        return f"{server}/#/experiments/{self._experiment_id}/runs/{run_id}{store.UI_VIEW}"
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell of a store that fails in one line."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # no matter of the store's
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"the tracking store {without_password(self._uri)} fails ({reason}): mend it and run the same command "
+                "again; training goes on from its last checkpoint"
+            ) from error
 
     @contextlib.contextmanager
     def _closed(self, run: MlflowRun) -> Iterator[None]:
@@ -225,7 +423,3 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         return "unknown"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

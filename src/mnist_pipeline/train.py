@@ -31,6 +31,7 @@ class Epoch:
         validation: At the end of the epoch, dropout off; None without a validation split.
         train_sec: Seconds spent in the compiled epoch.
         images_per_sec: Training images a second in it.
+        ended_ms: When it ended, in milliseconds of Unix time: the time stamp of its metric points.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Epoch:
     validation: Score | None
     train_sec: float
     images_per_sec: float
+    ended_ms: int
 
     def metrics(self) -> dict[str, float]:
         """Return the figures under the names that MLflow knows them by."""
@@ -52,6 +54,19 @@ class Epoch:
 
 
 History = list[Epoch]
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that training goes on from after an epoch; the rest follows from the configuration and the data.
+
+    Attributes:
+        history: Every epoch so far.
+        arrays: The values of the model's variables, dropout's generator among them, then those of the optimiser's.
+    """
+
+    history: tuple[Epoch, ...]
+    arrays: tuple[npt.NDArray[np.generic], ...]
 
 
 class LossNotFiniteError(UserError):
@@ -77,14 +92,22 @@ def set_num_threads(num_threads: int) -> None:
 
 
 def fit(
-    model: keras.Model, dataset: Dataset, config: TrainConfig, *, on_epoch: Callable[[Epoch], None] | None = None
+    model: keras.Model,
+    dataset: Dataset,
+    config: TrainConfig,
+    *,
+    start: TrainState | None = None,
+    checkpoint: Callable[[TrainState], None] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
 ) -> History:
     """Train `model` in place, by Adam on the sparse categorical cross-entropy of its logits.
 
     Args:
         model: Any Keras classifier from uint8 images to float32 logits `(n, num_classes)`.
         dataset: Trained on `dataset.train`; `dataset.validation`, where there is one, is scored after every epoch.
-        config: Epochs, batch size, learning rate and seed.
+        config: Epochs, batch size, learning rate, seed and how often to checkpoint.
+        start: The state to go on from; the result is, bit for bit, that of a training that was never interrupted.
+        checkpoint: Called with the state after every `checkpoint_every` epochs and after the last, before `on_epoch`.
         on_epoch: Called after every epoch; what it raises ends the training.
 
     Returns:
@@ -95,10 +118,13 @@ def fit(
     """
     trainer = Trainer(model, dataset.train, config)
     history: History = []
-    for number in range(1, config.num_epochs + 1):
-        start = time.perf_counter()
+    if start is not None:
+        trainer.restore(start.arrays)
+        history += start.history
+    for number in range(len(history) + 1, config.num_epochs + 1):
+        began = time.perf_counter()
         found = trainer.run_epoch(epoch_order(len(dataset.train), seed=config.seed, epoch=number))
-        train_sec = time.perf_counter() - start
+        train_sec = time.perf_counter() - began
         require_finite(found.loss, what="training loss", config=config)
         validation = score_split(model, dataset.validation) if dataset.validation else None
         if validation is not None:
@@ -109,8 +135,11 @@ def fit(
             validation=validation,
             train_sec=train_sec,
             images_per_sec=len(dataset.train) / train_sec,
+            ended_ms=time.time_ns() // 1_000_000,
         )
         history.append(epoch)
+        if checkpoint is not None and (number % config.checkpoint_every == 0 or number == config.num_epochs):
+            checkpoint(TrainState(history=tuple(history), arrays=trainer.arrays()))
         if on_epoch is not None:
             on_epoch(epoch)
     return history
@@ -145,6 +174,7 @@ class Adam:
         self._first_moments = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
         self._second_moments = [tf.Variable(tf.zeros_like(variable)) for variable in variables]
         self._num_steps = tf.Variable(0, dtype=tf.int64)
+        self.state = [*self._first_moments, *self._second_moments, self._num_steps]
 
     def apply(self, gradients: list[tf.Tensor | None]) -> None:
         """Take one step."""
@@ -181,6 +211,18 @@ class Trainer:
         self._batch_size = config.batch_size
         # AutoGraph would parse and rewrite the source for nothing: the loop below is already TensorFlow's.
         self._compiled_epoch = tf.function(self._epoch, autograph=False)
+
+    def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
+        """Return a copy of everything that an epoch changes."""
+        return tuple(np.array(variable.numpy()) for variable in self._state())
+
+    def restore(self, arrays: tuple[npt.NDArray[np.generic], ...]) -> None:
+        """Put back what `arrays` returned."""
+        for variable, array in zip(self._state(), arrays, strict=True):
+            variable.assign(array)
+
+    def _state(self) -> list[tf.Variable]:
+        return [*(variable.value for variable in self._model.variables), *self._optimizer.state]
 
     def run_epoch(self, order: npt.NDArray[np.int32]) -> Score:
         """Train once on the images that `order` int32 (n,) lists, batch by batch, the last partial batch too.

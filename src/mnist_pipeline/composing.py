@@ -1,0 +1,244 @@
+"""From `conf/` and the command line to checked dataclasses. Hydra composes; its DictConfig ends here.
+
+Whatever is wrong is told in one line that names the value, what was expected and the next step.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import enum
+import types
+import typing
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_pipeline import paths
+from mnist_pipeline.config import (
+    SECTIONS,
+    SWITCHES,
+    Config,
+    DigitsConfig,
+    EvaluateConfig,
+    MnistConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainConfig,
+)
+from mnist_pipeline.errors import ConfigError
+
+CONFIG_NAME = "config"
+
+_SCHEMAS: dict[tuple[str, str], type] = {
+    ("data", "mnist"): MnistConfig,
+    ("data", "digits"): DigitsConfig,
+    ("model", "dense"): ModelConfig,
+    ("train", ""): TrainConfig,
+    ("evaluate", ""): EvaluateConfig,
+    ("tracking", ""): TrackingConfig,
+}
+
+
+def from_hydra(composed: DictConfig) -> Config:
+    """Turn what Hydra composed into the checked dataclasses.
+
+    Raises:
+        ConfigError: A key is unknown or missing, a value has the wrong type or is out of range.
+    """
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    _refuse_unknown(values.keys(), known=[*SECTIONS, *SWITCHES], prefix="")
+    sections = {name: _section(name, values.get(name)) for name in SECTIONS}
+    return Config(**sections, **{key: _typed(values.get(key, False), bool, key=key) for key in SWITCHES})
+
+
+def _section(section: str, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{section}={values}: expected a section of keys, e.g. {section}={_options(section)[0]}")
+    schema = _SCHEMAS.get((section, "")) or _SCHEMAS.get((section, str(values.get("name"))))
+    if schema is None:
+        known = [name for group, name in _SCHEMAS if group == section]
+        raise ConfigError(f"{section}.name={values.get('name')}: expected {' or '.join(known)}; choose with {section}=")
+    hints = typing.get_type_hints(schema)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+    _refuse_unknown(values.keys(), known=fields, prefix=f"{section}.")
+    for key in fields:
+        if key not in values or values[key] == "???":
+            raise ConfigError(f"{section}.{key} is missing: give it a value, e.g. in conf/{section}/")
+    return schema(**{key: _typed(values[key], hint, key=f"{section}.{key}") for key, hint in fields.items()})
+
+
+def _typed(value: Any, hint: Any, *, key: str) -> Any:
+    """Return `value` as the type that the field declares; a number may be written as text, as MLflow stores it."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (hint,) = (option for option in typing.get_args(hint) if option is not type(None))
+    try:
+        if issubclass(hint, enum.Enum):
+            return hint(value)
+        if hint is bool and isinstance(value, bool):
+            return value
+        if hint is int and isinstance(value, int | str) and not isinstance(value, bool):
+            return int(value)
+        if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+        if hint is str and isinstance(value, str | int | float) and not isinstance(value, bool):
+            return str(value)
+    except ValueError:
+        pass
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+    expected = names.get(hint) or " or ".join([*(option.value for option in hint), "null"])
+    raise ConfigError(f"{key}={'null' if value is None else value}: expected {expected}")
+
+
+def _refuse_unknown(keys: Iterable[object], *, known: Collection[str], prefix: str) -> None:
+    for key in keys:
+        if key not in known:
+            raise ConfigError(_unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in known]))
+
+
+def _unknown_key(key: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else "mnist-pipeline train --cfg job shows every key"
+    return f"unknown key {key}: {hint}"
+
+
+def check(overrides: Sequence[str], *, multirun: bool = False, config_dir: str | None = None) -> list[Config]:
+    """Compose and check every configuration that the overrides ask for, before Hydra starts a job.
+
+    Args:
+        overrides: The command line's overrides, in Hydra's grammar.
+        multirun: Whether `KEY=A,B` stands for several runs.
+        config_dir: A further folder that is searched for presets and group options.
+
+    Returns:
+        One configuration a run.
+
+    Raises:
+        ConfigError: Any of them is wrong; the message names the value and what was expected.
+    """
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    with _hydra(config_dir) as added:
+        try:
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            _refuse_unknown_options(parsed, config_dir)
+            _refuse_names(parsed)
+            runs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0] if multirun else [list(overrides)]
+            if not runs:
+                raise ConfigError("--multirun: the given values make no run at all; give at least one of each")
+            return [from_hydra(hydra_compose(CONFIG_NAME, overrides=[*added, *run])) for run in map(list, runs)]
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(_explain(overrides, error, multirun=multirun)) from error
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """Compose and check one configuration."""
+    return check(overrides)[0]
+
+
+def without_group(overrides: Sequence[str], group: str) -> tuple[list[str], list[str]]:
+    """Split overrides into those that leave `group` alone and those that choose it or set a key of it."""
+    kept: list[str] = []
+    dropped: list[str] = []
+    for override in overrides:
+        key = OverridesParser.create().parse_override(override).key_or_group
+        (dropped if key == group or key.startswith(f"{group}.") else kept).append(override)
+    return kept, dropped
+
+
+@contextlib.contextmanager
+def _hydra(config_dir: str | None) -> Iterator[list[str]]:
+    """Let Hydra's compose API work on `conf/` and a further folder; yield the overrides that add that folder."""
+    register_resolvers()
+    # The compose API wants Hydra's global state to itself, and a running Hydra app wants it back.
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(paths.conf_dir()), version_base="1.3"):
+            yield _search_path(config_dir) if config_dir else []
+    finally:
+        GlobalHydra.instance().clear()
+        if outer is not None:
+            GlobalHydra.instance().initialize(outer)
+
+
+def _search_path(config_dir: str) -> list[str]:
+    """Return the override that makes Hydra search `config_dir` too."""
+    quoted = f"file://{Path(config_dir).absolute()}".replace("\\", "\\\\").replace("'", "\\'")
+    return [f"hydra.searchpath=['{quoted}']"]
+
+
+def register_resolvers() -> None:
+    """Teach OmegaConf `${mlruns_dir:}`, which conf/config.yaml uses."""
+    OmegaConf.register_new_resolver("mlruns_dir", lambda: str(paths.mlruns_dir()), replace=True)
+
+
+def _options(group: str, config_dir: str | None = None) -> list[str]:
+    folders = [paths.conf_dir(), *([Path(config_dir)] if config_dir else [])]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in paths.conf_dir().iterdir() if path.is_dir())
+
+
+def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | None) -> None:
+    # Hydra passes over a missing option of an optional group, such as preset, in silence.
+    groups = _groups()
+    if any(override.key_or_group == "hydra.searchpath" for override in overrides):
+        return  # the option may be anywhere
+    for override in overrides:
+        group = override.key_or_group
+        if group not in groups or override.is_delete():
+            continue
+        chosen = override.sweep_string_iterator() if override.is_sweep_override() else iter([override.value()])
+        for option in chosen:
+            known = _options(group, config_dir)
+            if str(option) not in known and (option is not None or group != "preset"):
+                raise ConfigError(f"{group}={option}: no such option; expected {' or '.join(known)}")
+
+
+def _refuse_names(overrides: Sequence[Override]) -> None:
+    # A name alone, without the keys that go with it, makes no data set and no model.
+    for override in overrides:
+        section, _, key = override.key_or_group.partition(".")
+        if key == "name" and section in _groups():
+            raise ConfigError(f"{override.key_or_group}: choose with {section}=, e.g. {section}={_options(section)[0]}")
+
+
+def _known_keys() -> Iterator[str]:
+    yield from SWITCHES
+    for (section, _), schema in _SCHEMAS.items():
+        for field in dataclasses.fields(schema):
+            yield f"{section}.{field.name}"
+
+
+def _explain(overrides: Sequence[str], error: Exception, *, multirun: bool) -> str:
+    """Return one line for what Hydra tells in several."""
+    known = [*_known_keys(), *_groups()]
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except (HydraException, ValueError):
+            return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
+        key = override.key_or_group
+        if key not in known and key.split(".")[0] != "hydra":
+            return _unknown_key(key, known)
+        if override.is_sweep_override() and not multirun:
+            return f"{text}: several values need --multirun (-m) before them"
+        if f"'{key}'" in str(error):
+            return f"{text}: the chosen {key.split('.')[0]} configuration has no such key"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) or type(error).__name__

@@ -1,0 +1,382 @@
+"""A run that is killed at any moment and called again ends where one that never was ends, bit for bit."""
+
+import hashlib
+import logging
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import mlflow
+import pandas as pd
+import pytest
+from conftest import NO_MIRRORS, Cli, command
+from mlflow import MlflowClient
+
+from mnist_pipeline import composing, pipeline
+from mnist_pipeline.checkpoint import Checkpoints
+from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.pipeline import RunResult
+from mnist_pipeline.tracking import MlflowTracker
+from mnist_pipeline.train import Epoch
+
+SMOKE = ["train", "preset=smoke", "train.num_epochs=4"]
+KILL_AT = str(Path(__file__).with_name("kill_at.py"))
+
+
+def uri(home: Path) -> str:
+    return f"sqlite:///{home}/mlruns/mlflow.db"
+
+
+def kill_at(moment: str, arguments: list[str] = SMOKE) -> None:
+    child = subprocess.Popen(
+        [sys.executable, KILL_AT, moment, *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert child.wait(120) == -signal.SIGKILL, f"{moment} never came"
+
+
+def kill_after(seconds: float) -> None:
+    child = subprocess.Popen(
+        command(*SMOKE), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    time.sleep(seconds)
+    os.killpg(child.pid, signal.SIGKILL)
+    child.wait(10)
+
+
+@dataclass
+class EndState:
+    """Everything that a run leaves which must not depend on interruptions; times and names given by chance left out."""
+
+    params: dict[str, str]
+    tags: dict[str, str]
+    points: dict[str, list[tuple[int, float]]]
+    inputs: list[tuple[str, str]]
+    files: dict[str, str]
+    weights: list[bytes]
+    model_metrics: dict[str, float]
+
+
+def read_end(home: Path, experiment: str = "digits") -> EndState:
+    """Read the one run of a home, after checking that it is the only one, finished, with one model and no remains."""
+    client = MlflowClient(uri(home))
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    (run,) = client.search_runs([found.experiment_id])
+    assert run.info.status == "FINISHED"
+    (model,) = client.search_logged_models([found.experiment_id])
+    assert model.status.value == "READY"
+    assert run.outputs is not None
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    assert list((home / "mlruns" / "checkpoints").iterdir()) == []
+    mlflow.set_tracking_uri(uri(home))
+    loaded = keras.models.load_model(
+        Path(mlflow.artifacts.download_artifacts(model.artifact_location)) / "data/model.keras"
+    )
+    assert run.inputs is not None
+    return EndState(
+        params=run.data.params,
+        tags={
+            key: value
+            for key, value in run.data.tags.items()
+            if key not in ("mlflow.runName", "checkpoint.id", "mlflow.source.git.commit", "git.dirty")
+        },
+        points={
+            key: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+            if not key.startswith("time/")
+        },
+        inputs=sorted((used.dataset.name, used.dataset.digest) for used in run.inputs.dataset_inputs),
+        files=digest_files(Path(run.info.artifact_uri.removeprefix("file://").replace("%20", " "))),
+        weights=[array.tobytes() for array in loaded.get_weights()],
+        model_metrics={metric.key: metric.value for metric in model.metrics if not metric.key.startswith("time/")},
+    )
+
+
+def digest_files(folder: Path) -> dict[str, str]:
+    digests = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if path.name == "history.csv":
+            table = pd.read_csv(path)
+            content = table.drop(columns=[name for name in table if str(name).startswith("time/")]).to_csv().encode()
+        elif path.name == "files.json":
+            content = re.sub(rb"(history.csv|MLmodel)\": \d+", b"", path.read_bytes())  # their lengths vary with times
+        else:
+            content = path.read_bytes()
+        digests[str(path.relative_to(folder))] = hashlib.sha256(content).hexdigest()
+    return digests
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> EndState:
+    home = tmp_path_factory.mktemp("uninterrupted")
+    (home / "mlruns").mkdir()
+    shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
+    subprocess.run(
+        command(*SMOKE), env={**os.environ, "MNIST_PIPELINE_HOME": str(home)}, check=True, capture_output=True
+    )
+    end = read_end(home)
+    assert end.points["train/loss"][-1][0] == 4
+    assert len(end.files) == 22
+    assert len(end.model_metrics) == 7
+    return end
+
+
+def test_a_run_killed_four_times_ends_like_one_that_never_was(cli: Cli, home: Path, uninterrupted: EndState) -> None:
+    """One after the other: the second is a command that goes on, and so on."""
+    for moment in (
+        "import keras",
+        "call os fsync 3 before",  # while the checkpoint of the second epoch is written
+        "call mlflow MlflowClient.log_model_artifacts 1 after",
+        "call mlflow MlflowClient.set_terminated 1 before",
+    ):
+        kill_at(moment)
+    found = cli(*SMOKE)
+    assert found.returncode == 0, found.stderr
+    assert "resume    after epoch 4 of 4" in found.stderr
+    assert read_end(home) == uninterrupted
+
+
+CLIENT = "call mlflow MlflowClient"
+MOMENTS = [
+    *(f"import {module}" for module in ("hydra", "tensorflow", "keras", "mlflow", "mnist_pipeline.pipeline")),
+    f"{CLIENT}.create_experiment 1 before", f"{CLIENT}.create_experiment 1 after",
+    f"{CLIENT}.create_run 1 before", f"{CLIENT}.create_run 1 after",
+    f"{CLIENT}.log_batch 1 after",
+    *(f"{CLIENT}.log_artifacts {nth} after" for nth in (1, 2, 3, 4, 5, 6)),
+    f"{CLIENT}.log_inputs 1 after", f"{CLIENT}.log_inputs 3 before",
+    "call shutil copy2 3 after", "call shutil copy2 12 before",
+    *(f"call mnist_pipeline.train Trainer.run_epoch {nth} after" for nth in (1, 3, 4)),
+    # os.fsync: the id, its folder, then each checkpoint and its folder
+    *(f"call os fsync {nth} {when}" for nth in (1, 2, 3, 6) for when in ("before", "after")),
+    *(f"call mnist_pipeline.checkpoint Checkpoints.save {nth} after" for nth in (1, 4)),
+    f"{CLIENT}.log_batch 3 after", f"{CLIENT}.log_batch 6 before",
+    f"{CLIENT}.create_logged_model 1 before", f"{CLIENT}.create_logged_model 1 after",
+    "call mlflow.tensorflow save_model 1 before", "call mlflow.tensorflow save_model 1 after",
+    f"{CLIENT}.log_model_artifacts 1 after",
+    f"{CLIENT}.log_outputs 1 before", f"{CLIENT}.log_outputs 1 after",
+    f"{CLIENT}.finalize_logged_model 1 before", f"{CLIENT}.finalize_logged_model 1 after",
+    f"{CLIENT}.log_text 1 before", f"{CLIENT}.log_text 1 after",
+    f"{CLIENT}.set_terminated 1 before", f"{CLIENT}.set_terminated 1 after",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_kill_at_a_moment_leaves_no_trace(moment: str, cli: Cli, home: Path, uninterrupted: EndState) -> None:
+    kill_at(moment)
+    found = cli(*SMOKE)
+    assert found.returncode == 0, found.stderr
+    assert read_end(home) == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_kills_at_random_times_leave_no_trace(seed: int, cli: Cli, home: Path, uninterrupted: EndState) -> None:
+    """Three in a row, from outside, wherever the command happens to be."""
+    chance = random.Random(seed)
+    for _ in range(3):
+        kill_after(chance.uniform(0.2, 8.0))
+    found = cli(*SMOKE)
+    assert found.returncode == 0, found.stderr
+    assert read_end(home) == uninterrupted
+
+
+class StopAfter:
+    """Ends a training in this process after some epochs, as an error would."""
+
+    def __init__(self, num_epochs: int) -> None:
+        self._num_epochs = num_epochs
+
+    def __call__(self, epoch: Epoch) -> None:
+        if epoch.number == self._num_epochs:
+            raise InterruptedError
+
+
+def run_here(*overrides: str, stop_after: int = 0) -> RunResult:
+    """Do in this process what the command does; it saves the imports."""
+    request = pipeline.prepare(composing.compose(list(overrides)), list(overrides))
+    return pipeline.run(request, MlflowTracker(request.config.tracking), on_epoch=StopAfter(stop_after))
+
+
+def interrupt_here(*overrides: str, stop_after: int) -> None:
+    with pytest.raises(InterruptedError):
+        run_here(*overrides, stop_after=stop_after)
+
+
+def test_points_are_not_sent_before_their_checkpoint(home: Path, uninterrupted: EndState) -> None:
+    """With a checkpoint every third epoch the second would be trained again, and its point get another time stamp."""
+    overrides = [*SMOKE[1:], "train.checkpoint_every=3"]
+    interrupt_here(*overrides, stop_after=2)
+    assert "train/loss" not in all_runs(home)[0].data.metrics
+    run_here(*overrides)
+    end = read_end(home)
+    assert (end.points, end.weights) == (uninterrupted.points, uninterrupted.weights)
+
+
+def test_a_failed_run_goes_on_and_forgets_its_reason(home: Path, uninterrupted: EndState) -> None:
+    interrupt_here(*SMOKE[1:], stop_after=3)
+    (run,) = all_runs(home)
+    assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "InterruptedError: ")
+    run_here(*SMOKE[1:])
+    assert read_end(home) == uninterrupted
+
+
+def test_a_run_that_is_gone_from_the_store_is_begun_anew(
+    home: Path, uninterrupted: EndState, caplog: pytest.LogCaptureFixture
+) -> None:
+    interrupt_here(*SMOKE[1:], stop_after=2)
+    MlflowClient(uri(home)).delete_run(all_runs(home)[0].info.run_id)
+    run_here(*SMOKE[1:])
+    assert "the run that was interrupted is no longer in the store" in caplog.text
+    assert read_end(home) == uninterrupted
+
+
+def test_params_that_decide_nothing_may_change_in_between(home: Path, uninterrupted: EndState) -> None:
+    interrupt_here(*SMOKE[1:], "train.checkpoint_every=2", stop_after=3)
+    run_here(*SMOKE[1:])
+    end = read_end(home)
+    assert (end.points, end.weights) == (uninterrupted.points, uninterrupted.weights)
+    assert end.params["train.checkpoint_every"] == "2"
+
+
+def test_a_fallback_run_is_not_continued_on_mnist(
+    home: Path, mnist_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = ["train.num_epochs=2", "model.hidden_width=8", *NO_MIRRORS]
+    caplog.set_level(logging.INFO, "mnist_pipeline")
+    interrupt_here(*overrides, stop_after=1)
+    with monkeypatch.context() as patch:
+        patch.setenv("MNIST_PIPELINE_DATA_DIR", str(mnist_dir))
+        assert run_here(*overrides).dataset.name == "mnist"
+    assert "resume" not in caplog.text
+    assert run_here(*overrides).dataset.name == "digits"
+    assert "resume    after epoch 1 of 2" in caplog.text
+
+
+def test_a_second_owner_is_told_or_waits(cli: Cli, home: Path) -> None:
+    arguments = [*SMOKE, "train.num_epochs=1000000"]
+    with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True) as owner:
+        assert owner.stderr is not None
+        for line in owner.stderr:
+            if "epoch 2/" in line:
+                break
+        refused = cli(*arguments)
+        assert refused.returncode == 1
+        assert refused.stderr.startswith(f"error: process {owner.pid} on ")
+        assert "wait=true" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+
+        with subprocess.Popen(command(*arguments, "wait=true"), stderr=subprocess.PIPE, text=True) as waiting:
+            assert waiting.stderr is not None
+            assert f"process {owner.pid}" in waiting.stderr.readline()
+            owner.kill()
+            resumed = waiting.stderr.readline()
+            assert re.match(r"resume    after epoch \d+ of 1000000", resumed)
+            waiting.terminate()
+            waiting.stderr.read()
+    assert waiting.returncode == 143
+
+
+def test_what_is_done_is_shown_and_not_done_again(cli: Cli, home: Path) -> None:
+    first, second = cli(*SMOKE), cli(*SMOKE)
+    assert second.returncode == 0
+    assert second.stdout == first.stdout
+    assert "force=true trains again" in second.stderr
+    assert "epoch" not in second.stderr
+    assert len(all_runs(home)) == 1
+
+    forced = run_here(*SMOKE[1:], "force=true")
+    assert forced.digest[:32] == read_digest(first.stdout)
+    assert [run.info.status for run in all_runs(home)] == ["FINISHED", "FINISHED"]
+
+
+def test_a_forced_run_that_was_interrupted_is_one_run_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "clear", lambda self: None)  # as if killed between its last two acts
+        run_here(*SMOKE[1:])
+    assert list((home / "mlruns" / "checkpoints").glob("*/epoch-4.checkpoint"))
+    forced = [*SMOKE[1:], "force=true"]
+    interrupt_here(*forced, stop_after=2)
+    assert sorted(run.info.status for run in all_runs(home)) == ["FAILED", "FINISHED"]
+    run_here(*forced)
+    assert [run.info.status for run in all_runs(home)] == ["FINISHED", "FINISHED"]
+
+
+def test_a_run_whose_files_are_gone_does_not_count(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = run_here(*SMOKE[1:])
+    client = MlflowClient(uri(home))
+    (run,) = all_runs(home)
+    (model,) = client.search_logged_models([run.info.experiment_id])
+    tracker = MlflowTracker(TrackingConfig(uri=None, experiment="digits"))
+    asked = {"fingerprint": run.data.tags["fingerprint"]}
+    artifacts = home / "mlruns" / "artifacts" / "digits"
+    logged = artifacts / run.info.run_id / "artifacts"
+    for gone in (
+        logged / "evaluate" / "predictions.parquet",
+        logged / "environment" / "files.json",
+        logged / "config",
+        artifacts / "models" / model.model_id / "artifacts" / "data" / "model.keras",
+        artifacts / "models" / model.model_id,
+    ):
+        assert tracker.find_finished(asked) is not None
+        gone.rename(home / "elsewhere")
+        assert tracker.find_finished(asked) is None, gone
+        (home / "elsewhere").rename(gone)
+    client.delete_logged_model(model.model_id)
+    assert tracker.find_finished(asked) is None
+    again = run_here(*SMOKE[1:])
+    assert f"run {run.info.run_id} is finished, but files of it are gone: it does not count" in caplog.text
+    assert again.run_id != first.run_id
+    assert again.digest == first.digest
+
+
+def test_predictions_that_cannot_be_read_do_not_count(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = run_here(*SMOKE[1:])
+    (predictions,) = home.rglob("predictions.parquet")
+    predictions.write_bytes(bytes(predictions.stat().st_size))
+    assert run_here(*SMOKE[1:]).run_id != first.run_id
+    assert "predictions cannot be read" in caplog.text
+
+
+def test_a_file_that_cannot_grow_stops_the_run_cleanly(home: Path) -> None:
+    """As on a full disk: the kernel refuses what is beyond the limit."""
+    arguments = [*SMOKE, "model.hidden_width=2000"]  # a checkpoint of 19 MB
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, 10_000_000))
+
+    stopped = subprocess.run(command(*arguments), preexec_fn=limit, capture_output=True, text=True, check=False)
+    assert stopped.returncode == 1
+    (error,) = [line for line in stopped.stderr.splitlines() if line.startswith("error:")]
+    assert "the checkpoint of epoch 1 cannot be written" in error
+    assert "run the same command again" in error
+    assert "Traceback" not in stopped.stderr
+    assert [path.name for path in home.rglob("*") if ".checkpoint" in path.name] == []
+    (run,) = all_runs(home)
+    assert run.info.status == "FAILED"
+    assert "the checkpoint of epoch 1 cannot be written" in run.data.tags["reason"]
+
+
+def all_runs(home: Path) -> list[Any]:
+    client = MlflowClient(uri(home))
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def read_digest(output: str) -> str:
+    (digest,) = re.findall(r"^result digest +([0-9a-f]{32})$", output, re.MULTILINE)
+    return str(digest)
