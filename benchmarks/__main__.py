@@ -5,7 +5,9 @@ Every figure is a ratio within one run: what is compared takes turns, so that th
 
 import argparse
 import os
+import random
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from scipy.stats import t as student_t
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 MARKS = ("<!-- bench -->\n", "<!-- /bench -->")
+NUM_KILLS = 30
 NUM_SEEDS = 30  # ten leave the interval about as wide as the bound
 PIPELINE = [str(Path(sys.executable).parent / "mnist-pipeline")]
 
@@ -113,21 +116,57 @@ def measure_startup() -> Iterator[Row]:
         yield Row(f"{what}, against `import tensorflow`", f"{ratio:.3f} of its time ({seconds:.2f} s)", "at most 0.125")
 
 
-def measure_logging() -> Iterator[Row]:
-    """Measure the share of the training time that the per-epoch logging takes."""
-    code = (
-        "import time; from mnist_pipeline import composing, pipeline, tracking\n"
-        "spent = 0.0; log = tracking.MlflowRun.log_metrics\n"
-        "def timed(self, *arguments, **named):\n"
-        "    global spent; start = time.perf_counter(); log(self, *arguments, **named)\n"
-        "    spent += time.perf_counter() - start\n"
-        "tracking.MlflowRun.log_metrics = timed\n"
-        "composed = composing.compose([]); request = pipeline.prepare(composed, [])\n"
-        "result = pipeline.run(request, tracking.MlflowTracker(composed.tracking))\n"
-        "print(spent / result.metrics['time/train_sec'])"
+def measure_shares() -> Iterator[Row]:
+    """Measure the shares of the training time that the logging of the epochs and the checkpoints take."""
+    for what, method, bound in (
+        ("logging of the epochs", "tracking.MlflowRun.log_metrics", 5),
+        ("checkpoints after every epoch", "checkpoint.Checkpoints.save", 3),
+    ):
+        code = (
+            "import time; from mnist_pipeline import checkpoint, composing, pipeline, tracking\n"
+            f"spent = 0.0; original = {method}\n"
+            "def timed(self, *arguments, **named):\n"
+            "    global spent; start = time.perf_counter(); original(self, *arguments, **named)\n"
+            "    spent += time.perf_counter() - start\n"
+            f"{method} = timed\n"
+            "composed = composing.compose([]); request = pipeline.prepare(composed, [])\n"
+            "result = pipeline.run(request, tracking.MlflowTracker(composed.tracking))\n"
+            "print(spent / result.metrics['time/train_sec'])"
+        )
+        share = statistics.median(float(run(python("-c", code)).output.split()[-1]) for _ in range(3))
+        yield Row(f"{what}, of the training time", f"{share:.1%}", f"at most {bound} %")
+
+
+def measure_kills() -> Iterator[Row]:
+    """Kill -9 the default run at random times, call it again until it is done, and compare the results."""
+    chance = random.Random(0)
+    num_kills, num_different, digests = 0, 0, []
+    with tempfile.TemporaryDirectory() as home:
+        environment = {**os.environ, "MNIST_PIPELINE_HOME": home}
+        while num_kills < NUM_KILLS:
+            child = subprocess.Popen(
+                [*PIPELINE, "train", "force=true"],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                start_new_session=True,
+            )
+            try:
+                # The first run is left alone: what the others are compared with.
+                output, _ = child.communicate(timeout=chance.uniform(1, 14) if digests else None)
+                digests += re.findall(r"^result digest +(\w+)$", output, re.MULTILINE)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.communicate()
+                num_kills += 1
+        num_different = sum(digest != digests[0] for digest in digests)
+    yield Row(
+        f"kill -9 of `make train` at random times, {NUM_KILLS} in all, and the same command again",
+        f"{len(digests) - 1} runs finished, {num_different} differ from the uninterrupted one by any bit",
+        "0 differ",
     )
-    share = statistics.median(float(run(python("-c", code)).output.split()[-1]) for _ in range(3))
-    yield Row("logging of the epochs, of the training time", f"{share:.1%}", "at most 5 %")
 
 
 def measure_equality() -> Iterator[Row]:
@@ -155,7 +194,8 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "training": measure_training,
     "process": measure_process,
     "startup": measure_startup,
-    "logging": measure_logging,
+    "shares": measure_shares,
+    "kills": measure_kills,
     "equality": measure_equality,
 }
 
