@@ -119,18 +119,18 @@ def measure_startup() -> Iterator[Row]:
 def measure_shares() -> Iterator[Row]:
     """Measure the shares of the training time that the logging of the epochs and the checkpoints take."""
     for what, method, bound in (
-        ("logging of the epochs", "tracking.MlflowRun.log_metrics", 5),
+        ("logging of the epochs", "mlflow_tracking.MlflowRun.log_metrics", 5),
         ("checkpoints after every epoch", "checkpoint.Checkpoints.save", 3),
     ):
         code = (
-            "import time; from mnist_pipeline import checkpoint, composing, pipeline, tracking\n"
+            "import time; from mnist_pipeline import checkpoint, composing, mlflow_tracking, pipeline, request\n"
             f"spent = 0.0; original = {method}\n"
             "def timed(self, *arguments, **named):\n"
             "    global spent; start = time.perf_counter(); original(self, *arguments, **named)\n"
             "    spent += time.perf_counter() - start\n"
             f"{method} = timed\n"
-            "composed = composing.compose([]); request = pipeline.prepare(composed, [])\n"
-            "result = pipeline.run(request, tracking.MlflowTracker(composed.tracking))\n"
+            "composed = composing.compose([]); asked = request.prepare(composed, [])\n"
+            "result = pipeline.run(asked, mlflow_tracking.MlflowTracker(composed.tracking))\n"
             "print(spent / result.metrics['time/train_sec'])"
         )
         share = statistics.median(float(run(python("-c", code)).output.split()[-1]) for _ in range(3))
@@ -140,7 +140,7 @@ def measure_shares() -> Iterator[Row]:
 def measure_kills() -> Iterator[Row]:
     """Kill -9 the default run at random times, call it again until it is done, and compare the results."""
     chance = random.Random(0)
-    num_kills, num_different, digests = 0, 0, []
+    num_kills, digests = 0, list[str]()
     with tempfile.TemporaryDirectory() as home:
         environment = {**os.environ, "MNIST_PIPELINE_HOME": home}
         while num_kills < NUM_KILLS:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_pipeline.data import Split
-from mnist_pipeline.tracking import CHECKPOINT_TAG, PastRun, Predict, Run
+from mnist_pipeline.tracking import RESUME_TAG, PastRun, Predict, Run
 
 
 @dataclass
@@ -88,12 +88,12 @@ class MemoryTracker:
         description: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
-        checkpoint_id: str,
+        resume_id: str,
     ) -> Iterator[Run]:
-        known = [run for run in self.runs if run.tags[CHECKPOINT_TAG] == checkpoint_id and run.status != "FINISHED"]
+        known = [run for run in self.runs if run.tags[RESUME_TAG] == resume_id and run.status != "FINISHED"]
         run = known[0] if known else MemoryRun(name=name)
         run.is_resumed, run.status, run.params = bool(known), "RUNNING", dict(params)
-        run.tags = {"kind": kind, CHECKPOINT_TAG: checkpoint_id, **tags}
+        run.tags = {"kind": kind, RESUME_TAG: resume_id, **tags}
         if not known:
             self.runs.append(run)
         try:

@@ -17,6 +17,7 @@ from mnist_pipeline import composing, pipeline
 from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.model import Score, build
 from mnist_pipeline.pipeline import RunResult
+from mnist_pipeline.request import prepare
 from mnist_pipeline.tracking import Predict
 from mnist_pipeline.train import Epoch, LossNotFiniteError
 
@@ -25,7 +26,7 @@ SMOKE = ["preset=smoke"]
 
 def run(overrides: Sequence[str]) -> tuple[RunResult, MemoryRun]:
     tracker = MemoryTracker()
-    result = pipeline.run(pipeline.prepare(composing.compose(overrides), overrides), tracker)
+    result = pipeline.run(prepare(composing.compose(overrides), overrides), tracker)
     (tracked,) = tracker.runs
     return result, tracked
 
@@ -136,7 +137,7 @@ def test_a_diverging_run_is_marked_failed() -> None:
     tracker = MemoryTracker()
     overrides = [*SMOKE, "train.learning_rate=1e30"]
     with pytest.raises(LossNotFiniteError):
-        pipeline.run(pipeline.prepare(composing.compose(overrides), overrides), tracker)
+        pipeline.run(prepare(composing.compose(overrides), overrides), tracker)
     assert tracker.runs[0].status == "FAILED"
 
 
@@ -156,7 +157,7 @@ def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, Memory
 def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     overrides = [*NO_MIRRORS, "data.split_seed=3", "data.validation_size=0", "train.num_epochs=1"]
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):
-        request = pipeline.prepare(composing.compose(overrides), overrides)
+        request = prepare(composing.compose(overrides), overrides)
     assert request.config.data.name == request.dataset.name == "digits"
     assert request.config.tracking.experiment == "digits"
     assert request.config.data.validation_size == 300
@@ -175,7 +176,7 @@ def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.Lo
 
 def test_a_preset_outlives_the_fallback(home: Path) -> None:
     overrides = ["preset=tutorial", *NO_MIRRORS]
-    request = pipeline.prepare(composing.compose(overrides), overrides)
+    request = prepare(composing.compose(overrides), overrides)
     assert request.dataset.name == "digits"
     assert request.dataset.validation is None
 
@@ -183,4 +184,4 @@ def test_a_preset_outlives_the_fallback(home: Path) -> None:
 def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
     with pytest.raises(MnistUnavailableError, match=r"data=mnist cannot be had .*Connection refused"):
-        pipeline.prepare(composing.compose(overrides), overrides)
+        prepare(composing.compose(overrides), overrides)

@@ -25,8 +25,9 @@ from mlflow import MlflowClient
 from mnist_pipeline import composing, pipeline
 from mnist_pipeline.checkpoint import Checkpoints
 from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.mlflow_tracking import MlflowTracker
 from mnist_pipeline.pipeline import RunResult
-from mnist_pipeline.tracking import MlflowTracker
+from mnist_pipeline.request import prepare
 from mnist_pipeline.train import Epoch
 
 SMOKE = ["train", "preset=smoke", "train.num_epochs=4"]
@@ -91,7 +92,7 @@ def read_end(home: Path, experiment: str = "digits") -> EndState:
         tags={
             key: value
             for key, value in run.data.tags.items()
-            if key not in ("mlflow.runName", "checkpoint.id", "mlflow.source.git.commit", "git.dirty")
+            if key not in ("mlflow.runName", "resume.id", "mlflow.source.git.commit", "git.dirty")
         },
         points={
             key: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]
@@ -207,7 +208,7 @@ class StopAfter:
 
 def run_here(*overrides: str, stop_after: int = 0) -> RunResult:
     """Do in this process what the command does; it saves the imports."""
-    request = pipeline.prepare(composing.compose(list(overrides)), list(overrides))
+    request = prepare(composing.compose(list(overrides)), list(overrides))
     return pipeline.run(request, MlflowTracker(request.config.tracking), on_epoch=StopAfter(stop_after))
 
 

@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from mnist_pipeline import composing, data, model
 from mnist_pipeline.config import ModelConfig, TrackingConfig
 from mnist_pipeline.errors import Terminated, UserError
-from mnist_pipeline.tracking import MlflowTracker, Run
+from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.tracking import Run
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -64,7 +65,7 @@ def open_run(tracker: MlflowTracker) -> AbstractContextManager[Run]:
         description="**what** it is",
         params={"train.seed": 0},
         tags={"own": "tag"},
-        checkpoint_id="c" * 32,
+        resume_id="c" * 32,
     )
 
 

@@ -136,7 +136,7 @@ def _train_once(composed: object, *, config_dir: str | None) -> None:
     from mnist_pipeline import composing
 
     with _heavy_imports():
-        from mnist_pipeline import pipeline, tracking
+        from mnist_pipeline import mlflow_tracking, pipeline, request
     from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
 
     console.show_log()
@@ -147,10 +147,10 @@ def _train_once(composed: object, *, config_dir: str | None) -> None:
     def compose(overrides: list[str]) -> "Config":
         return composing.check([*searched, *overrides], config_dir=config_dir)[0]
 
-    request = pipeline.prepare(composing.from_hydra(composed), list(given.task), compose=compose)
-    tracker = tracking.MlflowTracker(request.config.tracking)
-    with console.EpochProgress(request.config.train.num_epochs) as progress:
-        result = pipeline.run(request, tracker, on_epoch=progress)
+    asked = request.prepare(composing.from_hydra(composed), list(given.task), compose=compose)
+    tracker = mlflow_tracking.MlflowTracker(asked.config.tracking)
+    with console.EpochProgress(asked.config.train.num_epochs) as progress:
+        result = pipeline.run(asked, tracker, on_epoch=progress)
     console.print_result(result)
 
 

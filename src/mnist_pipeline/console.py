@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mnist_pipeline.pipeline import NUM_SHOWN_PREDICTIONS, RunResult
+from mnist_pipeline.pipeline import RunResult
+from mnist_pipeline.stages import NUM_SHOWN_PREDICTIONS
 from mnist_pipeline.train import Epoch
 
 out = Console(highlight=False, soft_wrap=True)

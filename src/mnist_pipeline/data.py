@@ -74,8 +74,33 @@ class Dataset:
         return {name: split for name, split in splits.items() if split is not None}
 
 
+@dataclass(frozen=True)
+class Found:
+    """A data set as it was found, before it is split.
+
+    Attributes:
+        arrays: `x_train`, `y_train`, `x_test`, `y_test`, in MNIST's layout.
+        digest: SHA-256 of their bytes.
+        attempts: Every source that was tried, the last of them the one that gave the data.
+    """
+
+    name: str
+    arrays: mnist.Arrays
+    digest: str
+    attempts: tuple[Attempt, ...]
+
+
 def load(config: DataConfig) -> Dataset:
     """Return the data set that `config` describes.
+
+    Raises:
+        MnistUnavailableError: MNIST is asked for and no source has it.
+    """
+    return split(find(config), config)
+
+
+def find(config: DataConfig) -> Found:
+    """Return the arrays of the data set that `config` names.
 
     Raises:
         MnistUnavailableError: MNIST is asked for and no source has it.
@@ -84,16 +109,23 @@ def load(config: DataConfig) -> Dataset:
         arrays, attempts = mnist.find(config, home=paths.home())
     else:
         arrays, attempts = digits_arrays(), [Attempt("scikit-learn", "found")]
+    digest = _digest(*(arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")))
+    return Found(name=config.name, arrays=arrays, digest=digest, attempts=tuple(attempts))
+
+
+def split(found: Found, config: DataConfig) -> Dataset:
+    """Hold the validation images out that `config` asks for."""
+    arrays = found.arrays
     learn = Split(arrays["x_train"], arrays["y_train"].astype(np.int32))
     train, validation = _hold_out(learn, size=config.validation_size, seed=config.split_seed)
     return Dataset(
-        name=config.name,
+        name=found.name,
         train=train,
         validation=validation,
         test=Split(arrays["x_test"], arrays["y_test"].astype(np.int32)),
         class_names=tuple(str(digit) for digit in range(10)),
-        digest=_digest(*(arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))),
-        attempts=tuple(attempts),
+        digest=found.digest,
+        attempts=found.attempts,
     )
 
 
@@ -121,13 +153,13 @@ def digits_arrays() -> mnist.Arrays:
     return {"x_train": images[train], "y_train": labels[train], "x_test": images[test], "y_test": labels[test]}
 
 
-def _hold_out(split: Split, *, size: int, seed: int) -> tuple[Split, Split | None]:
+def _hold_out(learn: Split, *, size: int, seed: int) -> tuple[Split, Split | None]:
     if size == 0:
-        return split, None
-    kept, held_out = _stratified_indices(split.labels, size=size, seed=seed)
+        return learn, None
+    kept, held_out = _stratified_indices(learn.labels, size=size, seed=seed)
     return (
-        Split(split.images[kept], split.labels[kept]),
-        Split(split.images[held_out], split.labels[held_out]),
+        Split(learn.images[kept], learn.labels[kept]),
+        Split(learn.images[held_out], learn.labels[held_out]),
     )
 
 

@@ -1,0 +1,349 @@
+"""The only door to MLflow's runs."""
+
+import contextlib
+import errno
+import getpass
+import json
+import logging
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.data.numpy_dataset import NumpyDataset
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import (
+    DatasetInput,
+    FileInfo,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.entities import Run as MlflowEntity
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_pipeline import store
+from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline.data import Split
+from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
+from mnist_pipeline.errors import Terminated, UserError
+from mnist_pipeline.tracking import RESUME_TAG, PastRun, Predict, Run
+
+MODEL_NAME = "model"
+FILES = "environment/files.json"
+_MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
+
+if TYPE_CHECKING:
+    import keras
+
+_log = logging.getLogger(__name__)
+
+
+class MlflowRun:
+    """A run in an MLflow store."""
+
+    def __init__(
+        self, client: MlflowClient, *, experiment_id: str, run_id: str, address: str, is_resumed: bool
+    ) -> None:
+        self.run_id = run_id
+        self.address = address
+        self.is_resumed = is_resumed
+        self._client = client
+        self._experiment_id = experiment_id
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
+        """Log the figures with one time stamp; MLflow knows a point by it."""
+        points = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=points)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set the tags in one call."""
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
+        """Log the split as an MLflow dataset; its digest is cut to MLflow's length, the tag `sha256` has it whole."""
+        is_address = source.startswith(("http://", "https://"))
+        origin = HTTPDatasetSource(source) if is_address else CodeDatasetSource({"source": source})
+        # MLflow by itself would digest the first 10,000 numbers only: a dozen images.
+        dataset = NumpyDataset(
+            split.images, origin, targets=split.labels, name=name, digest=split.digest[:_MAX_DIGEST_LENGTH]
+        )
+        entity = DatasetEntity.from_dictionary(dataset.to_dict())
+        tags = [InputTag("mlflow.data.context", context), InputTag("sha256", split.digest)]
+        self._client.log_inputs(self.run_id, [DatasetInput(entity, tags)])
+
+    def log_artifacts(self, folder: Path) -> None:
+        """Upload the folder."""
+        self._client.log_artifacts(self.run_id, str(folder), folder.name)
+
+    def log_model(
+        self,
+        model: "keras.Model",
+        *,
+        example: npt.NDArray[np.uint8],
+        metrics: Mapping[str, float],
+        step: int,
+        timestamp_ms: int,
+    ) -> Predict:
+        """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`.
+
+        `mlflow.tensorflow.log_model` is not for us: it works on an active run, which MLflow marks FINISHED by itself
+        when the interpreter exits, and where it is killed and called again it leaves two models. Here every step may
+        be taken twice; READY, the last, says that all of them were.
+        """
+        # Only here, and not above: whoever tracks without logging a model need not wait for TensorFlow.
+        import keras
+        import mlflow.pyfunc
+        import mlflow.tensorflow
+
+        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would draw bars on stdout
+        found = self._client.search_logged_models(
+            [self._experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
+        )
+        logged = (
+            found[0]
+            if found
+            else self._client.create_logged_model(
+                self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
+            )
+        )
+        with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+            mlflow.tensorflow.save_model(
+                model,
+                path=f"{scratch}/{MODEL_NAME}",
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=self.run_id,
+                    model_id=logged.model_id,
+                ),
+                signature=ModelSignature(
+                    Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
+                    Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
+                ),
+                input_example=example,
+                # Without them MLflow would import the model once more in a child process to find out.
+                pip_requirements=requirements(MODEL_LIBRARIES),
+            )
+            self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+        points = [Metric(key, value, timestamp_ms, step, model_id=logged.model_id) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=points)
+        outputs = self._client.get_run(self.run_id).outputs
+        if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
+            self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        loaded = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+        return lambda images: np.asarray(loaded.predict(images))
+
+    def log_files(self) -> None:
+        """Log the list as `environment/files.json`."""
+        self._client.log_text(self.run_id, json.dumps(_list_files(self._client, self.run_id), indent=2), FILES)
+
+
+def _list_files(client: MlflowClient, run_id: str) -> dict[str, int]:
+    """Return the size in bytes of every file of the run by its path; MLflow counts those of its model among them."""
+    return {path: size for path, size in _walk(partial(client.list_artifacts, run_id)) if path != FILES}
+
+
+def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:
+    for info in list_folder(folder):
+        if info.is_dir:
+            yield from _walk(list_folder, info.path)
+        else:
+            yield info.path, info.file_size
+
+
+class MlflowTracker:
+    """Opens runs in the MLflow store of a configuration.
+
+    Raises:
+        UserError: The store cannot be opened, or the experiment was deleted.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self._uri = store.resolve_uri(config)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        try:
+            store.create(self._uri)
+            mlflow.set_tracking_uri(self._uri)
+            self._client = MlflowClient(self._uri)
+            self._experiment_id = self._find_experiment(config.experiment)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"the tracking store {without_password(self._uri)} cannot be opened ({reason}): mend it (mlflow db "
+                "upgrade URI, where MLflow is newer than the store), or give tracking.uri= another one"
+            ) from error
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        *,
+        kind: str,
+        name: str,
+        description: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        resume_id: str,
+    ) -> Iterator[Run]:
+        """Open a run, or one again. Its status is written even where Ctrl-C or SIGTERM ends it."""
+        all_tags = {
+            "kind": kind,
+            "mlflow.note.content": description,
+            "mlflow.user": _user(),
+            "mlflow.source.name": "mnist-pipeline",
+            "mlflow.source.type": "LOCAL",
+            RESUME_TAG: resume_id,
+            **tags,
+        }
+        with self._telling():
+            begun = self._search({RESUME_TAG: resume_id})
+            if begun:
+                run_id = begun[0].info.run_id
+                self._reopen(begun[0], tags=all_tags)
+                known = begun[0].data.params
+            else:
+                run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
+                known = {}
+            run = MlflowRun(
+                self._client,
+                experiment_id=self._experiment_id,
+                run_id=run_id,
+                address=self._address(run_id),
+                is_resumed=bool(begun),
+            )
+            with self._closed(run):
+                # MLflow lets no param change. Those that may, such as the address of a mirror, stay as they were first.
+                missing = [Param(key, str(value)) for key, value in params.items() if key not in known]
+                self._client.log_batch(run_id, params=missing)
+                yield run
+
+    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+        """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
+        with self._telling():
+            for entity in self._search(tags, is_finished=True):
+                run_id = entity.info.run_id
+                if self._is_whole(run_id):
+                    return PastRun(
+                        run_id=run_id,
+                        name=entity.info.run_name,
+                        address=self._address(run_id),
+                        metrics=entity.data.metrics,
+                        tags=entity.data.tags,
+                        path=partial(self._path, run_id),
+                    )
+                _log.warning("run %s is finished, but files of it are gone: it does not count", run_id)
+        return None
+
+    def _path(self, run_id: str, artifact: str) -> Path:
+        return Path(self._client.download_artifacts(run_id, artifact))
+
+    def _is_whole(self, run_id: str) -> bool:
+        try:
+            logged = json.loads(self._path(run_id, FILES).read_text())
+            return bool(logged.items() <= _list_files(self._client, run_id).items())
+        except (MlflowException, OSError, ValueError):
+            return False
+
+    def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> list[MlflowEntity]:
+        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+        if is_finished:
+            conditions.append("attributes.status = 'FINISHED'")
+        found = self._client.search_runs(
+            [self._experiment_id],
+            filter_string=" and ".join(conditions),
+            order_by=["attributes.start_time DESC"],
+            max_results=100,
+        )
+        return list(found)
+
+    def _reopen(self, run: MlflowEntity, *, tags: Mapping[str, str]) -> None:
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        if "reason" in run.data.tags:
+            self._client.delete_tag(run.info.run_id, "reason")
+        self._client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def _address(self, run_id: str) -> str:
+        server = without_password(self._uri).rstrip("/") if store.is_server(self._uri) else "http://127.0.0.1:5000"
+        return f"{server}/#/experiments/{self._experiment_id}/runs/{run_id}{store.UI_VIEW}"
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Tell of a store that fails in one line."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # no matter of the store's
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"the tracking store {without_password(self._uri)} fails ({reason}): mend it and run the same command "
+                "again; training goes on from its last checkpoint"
+            ) from error
+
+    @contextlib.contextmanager
+    def _closed(self, run: MlflowRun) -> Iterator[None]:
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated) as interruption:
+            self._close(run, "KILLED", reason="SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C")
+            raise
+        except BaseException as error:
+            self._close(run, "FAILED", reason=f"{type(error).__name__}: {error}")
+            raise
+        else:
+            self._client.set_terminated(run.run_id, "FINISHED")
+
+    def _close(self, run: MlflowRun, status: str, *, reason: str) -> None:
+        # The store itself may be what failed: what went wrong first is what the user must hear of.
+        try:
+            self._client.set_terminated(run.run_id, status)
+            run.set_tags({"reason": reason[:5000]})
+        except (MlflowException, SQLAlchemyError) as error:
+            _log.warning("run %s could not be marked %s: %s", run.run_id, status, error)
+
+    def _find_experiment(self, name: str) -> str:
+        experiment = self._client.get_experiment_by_name(name)
+        if experiment is None:
+            artifacts = store.artifacts_dir(self._uri)
+            location = (artifacts / re.sub(r"[^\w-]+", "-", name)).as_uri() if artifacts else None
+            try:
+                created = self._client.create_experiment(
+                    name,
+                    artifact_location=location,
+                    # Without it the UI opens the experiment in its view for generative AI.
+                    tags={"mlflow.experimentKind": "custom_model_development"},
+                )
+                return str(created)
+            except MlflowException:
+                experiment = self._client.get_experiment_by_name(name)  # another process was faster
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage != "active":
+            raise UserError(
+                f"tracking.experiment={name} was deleted: restore it (mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}) or choose another name"
+            )
+        return str(experiment.experiment_id)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"

@@ -1,0 +1,100 @@
+"""What is asked for, and what becomes of it before a run is opened: the data found, or others in their stead."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mnist_pipeline import composing, data, environment, paths
+from mnist_pipeline.config import Config, MnistConfig
+from mnist_pipeline.data import Dataset, Found
+from mnist_pipeline.fingerprint import fingerprint
+from mnist_pipeline.mnist import MnistUnavailableError
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for, and what became of it before a run was opened.
+
+    Attributes:
+        config: What the run does; after a fallback not what was asked for.
+        overrides: The command line's overrides, as they were given.
+        found: The data set as it was found and verified.
+        dataset: The same, split.
+        tags: What is to be remembered of how the data was found.
+    """
+
+    config: Config
+    overrides: tuple[str, ...]
+    found: Found
+    dataset: Dataset
+    tags: dict[str, str]
+
+
+def prepare(
+    config: Config, overrides: Sequence[str], *, compose: Callable[[list[str]], Config] = composing.compose
+) -> Request:
+    """Find the data, before a run is opened. Where MNIST cannot be had, go on with digits if the configuration says so.
+
+    The digits group then replaces `data`: it is composed anew, without the overrides that were meant for MNIST.
+
+    Args:
+        config: What was asked for.
+        overrides: The overrides that it was composed from.
+        compose: Composes others in the same way.
+
+    Raises:
+        MnistUnavailableError: No source has MNIST and `data.fallback` is null.
+    """
+    tags = {"data.requested": config.data.name}
+    try:
+        found = data.find(config.data)
+        attempts = found.attempts
+    except MnistUnavailableError as error:
+        assert isinstance(config.data, MnistConfig)
+        if config.data.fallback is None:
+            raise
+        fallback = config.data.fallback.value
+        kept, dropped = composing.without_group(overrides, "data")
+        _log.warning("%s", error)
+        _log.warning("FALLBACK: this run uses data=%s instead of data=%s", fallback, config.data.name)
+        if dropped:
+            _log.warning("FALLBACK: dropped, since they were meant for %s: %s", config.data.name, " ".join(dropped))
+            tags["data.dropped_overrides"] = " ".join(dropped)
+        tags["data.fallback"] = fallback
+        config = compose([*kept, f"data={fallback}"])
+        found = data.find(config.data)
+        attempts = (*error.attempts, *found.attempts)
+    tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
+    tags["data.digest"] = found.digest
+    tags["fingerprint"] = fingerprint(config, data_digest=found.digest)
+    dataset = data.split(found, config.data)
+    return Request(config=config, overrides=tuple(overrides), found=found, dataset=dataset, tags=tags)
+
+
+def describe_name(config: Config) -> str:
+    """Return a run's name: the data and what is swept most often."""
+    return (
+        f"{config.data.name}-w{config.model.hidden_width}-d{config.model.dropout_rate:g}"
+        f"-e{config.train.num_epochs}-s{config.train.seed}"
+    )
+
+
+def describe(config: Config, dataset: Dataset) -> str:
+    """Return what MLflow shows as a run's description, in Markdown."""
+    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    return (
+        f"**{dataset.name}** ({sizes}); one hidden layer of {config.model.hidden_width} units, dropout "
+        f"{config.model.dropout_rate:g}; Adam {config.train.learning_rate:g}, batches of {config.train.batch_size}, "
+        f"{config.train.num_epochs} epochs, seed {config.train.seed}."
+    )
+
+
+def code_tags() -> dict[str, str]:
+    """Return the tags that say which code ran."""
+    root = paths.checkout()
+    state = environment.git_state(root) if root else None
+    if state is None:
+        return {}
+    return {"mlflow.source.git.commit": state.commit, "git.dirty": str(state.is_dirty).lower()}
