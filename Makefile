@@ -13,7 +13,7 @@ ARGS ?=
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train ui test test-slow bench lint format lock clean
+.PHONY: help train sweep dashboard ui test test-slow bench lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
@@ -33,6 +33,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 train: $(INSTALLED) ## train, evaluate and track the baseline
 	@$(BIN)/mnist-pipeline train $(ARGS)
+
+sweep: $(INSTALLED) ## search for a better model around the baseline, and confirm that it is
+	@$(BIN)/mnist-pipeline sweep $(ARGS)
+
+dashboard: $(INSTALLED) ## look at a sweep's study in Optuna's dashboard
+	@$(BIN)/mnist-pipeline dashboard $(ARGS)
 
 ui: $(INSTALLED) ## look at the runs in the MLflow UI
 	@$(BIN)/mnist-pipeline ui $(ARGS)

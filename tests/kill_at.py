@@ -60,8 +60,9 @@ def main() -> int:
         sys.meta_path.insert(0, KillAtImport(rest[0]))
     else:
         module, name, nth, when = rest
-        import mnist_pipeline.pipeline
-        import mnist_pipeline.tracking  # noqa: F401 (all modules, so that what they imported is what is replaced)
+        # All modules, so that what they imported is what is replaced.
+        importlib.import_module("mnist_pipeline.mlflow_tracking")
+        importlib.import_module("mnist_pipeline.sweep.run" if "sweep" in sys.argv else "mnist_pipeline.pipeline")
 
         kill_at_call(module, name, int(nth), when)
     from mnist_pipeline import cli

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_pipeline.data import Split
-from mnist_pipeline.tracking import RESUME_TAG, PastRun, Predict, Run
+from mnist_pipeline.tracking import RESUME_TAG, PastRun, PastTraining, Predict, Run
 
 
 @dataclass
@@ -46,6 +46,9 @@ class MemoryRun:
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         self.events.append(f"metrics {step}")
         self.points.update({(key, step, timestamp_ms): value for key, value in metrics.items()})
+
+    def list_steps(self, metric: str) -> set[int]:
+        return {step for key, step, _ in self.points if key == metric}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self.tags = {**self.tags, **tags}
@@ -102,6 +105,9 @@ class MemoryTracker:
             run.status = "FAILED"
             raise
         run.status = "FINISHED"
+
+    def find_training(self, mark: str) -> PastTraining | None:
+        return None
 
     def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
         found = [run for run in self.runs if run.status == "FINISHED" and tags.items() <= run.tags.items()]

@@ -9,16 +9,24 @@ import pytest
 from conftest import ROOT
 
 from mnist_pipeline import cli, composing
+from mnist_pipeline.sweep import space
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-SOURCES = sorted((ROOT / "src" / "mnist_pipeline").glob("*.py"))
+PACKAGE = ROOT / "src" / "mnist_pipeline"
+SOURCES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem != "__init__"
+}
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "errors", "paths", "config", "composing", "fingerprint", "mnist", "data", "model", "train", "checkpoint",
-    "evaluate", "figures", "environment", "store", "tracking", "mlflow_tracking", "request", "stages", "pipeline",
-    "console", "cli",
+    "errors", "paths", "quiet", "ownership", "config", "composing", "fingerprint", "mnist", "data", "model", "train",
+    "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "environment", "store", "tracking",
+    "mlflow_tracking", "request", "stages", "pipeline", "console", "sweep.study", "sweep.work", "sweep.worker",
+    "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search", "sweep.summary", "sweep.run", "sweep.console",
+    "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 
@@ -34,26 +42,26 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_module_has_its_place() -> None:
-    assert {path.stem for path in SOURCES} == {*ORDER, "__init__"}
+    assert set(SOURCES) == set(ORDER)
 
 
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_point_one_way(module: str) -> None:
     lower = ORDER[: ORDER.index(module)]
-    own = {
-        name.split(".")[1] for name in imports(ROOT / f"src/mnist_pipeline/{module}.py") if "mnist_pipeline." in name
-    }
-    assert own <= set(lower)
+    found = {name.removeprefix("mnist_pipeline.") for name in imports(SOURCES[module]) if "mnist_pipeline." in name}
+    assert found & set(ORDER) <= set(lower)
 
 
 @pytest.mark.parametrize("module", PURE)
 def test_the_core_knows_nothing_of_tracking_or_composing(module: str) -> None:
-    roots = {name.split(".")[0] for name in imports(ROOT / f"src/mnist_pipeline/{module}.py")}
+    roots = {name.split(".")[0] for name in imports(SOURCES[module])}
     assert not roots & {"mlflow", "hydra", "omegaconf", "optuna", "rich"}
 
 
 def test_only_tracking_and_the_store_speak_to_mlflow() -> None:
-    speaking = {path.stem for path in SOURCES if any(name.split(".")[0] == "mlflow" for name in imports(path))}
+    speaking = {
+        module for module, path in SOURCES.items() if any(name.split(".")[0] == "mlflow" for name in imports(path))
+    }
     assert speaking == {"mlflow_tracking", "store"}
 
 
@@ -79,3 +87,12 @@ def test_the_overrides_in_the_readme_compose() -> None:
         words = command.split("#")[0].replace('"', "").split()
         overrides = [word for word in words if "=" in word]
         composing.check(overrides, multirun="-m" in words)
+
+
+def test_the_sweeps_in_the_readme_compose() -> None:
+    commands = re.findall(r"^(?:mnist-pipeline sweep|make sweep ARGS=)(.*)$", README, re.MULTILINE)
+    assert len(commands) >= 3
+    for command in commands:
+        words = re.sub("[\"']", "", command.split("#")[0]).split()
+        base, values, fixed = composing.check_sweep([word for word in words if "=" in word or word.startswith("~")])
+        space.read(values, base, fixed=fixed)

@@ -11,20 +11,18 @@ import io
 import json
 import logging
 import os
-import platform
 import re
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from mnist_pipeline import paths
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.model import Score
+from mnist_pipeline.ownership import own
 from mnist_pipeline.train import Epoch, TrainState
 
 NUM_KEPT = 2
@@ -106,39 +104,15 @@ def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
     Raises:
         UserError: Another process owns them and `wait` is false.
     """
-    folder = paths.mlruns_dir() / "checkpoints" / fingerprint
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f"{fingerprint}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        holder = _describe_holder(path)
-        if not wait:
-            raise UserError(
-                f"{holder} is at this very run: let it finish, or wait for it with wait=true (to train it twice at "
-                "once, give one of them another train.seed)"
-            ) from error
-        _log.info("wait      %s is at this very run", holder)
-        lock.acquire()
-    try:
-        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
+    folder = paths.checkpoints_dir() / fingerprint
+    lock = folder.with_name(f"{fingerprint}.lock")
+    next_step = "(to train it twice at once, give one of them another train.seed)"
+    with own(lock, what="this very run", wait=wait, next_step=next_step):
         yield Checkpoints(folder)
-    finally:
-        # While the lock is still held: whoever waits for it notices that its file is gone, and makes a new one.
         if not folder.exists():
+            # While the lock is still held: whoever waits for it notices that its file is gone, and makes a new one.
             with contextlib.suppress(OSError):
-                path.unlink()
-        lock.release()
-
-
-def _describe_holder(path: Path) -> str:
-    try:
-        holder = json.loads(path.read_text())
-        since = time.strftime("%H:%M:%S on %Y-%m-%d", time.localtime(holder["since"]))
-        return f"process {holder['pid']} on {holder['host']}, since {since},"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # it has only just begun
+                lock.unlink()
 
 
 def encode(state: TrainState) -> bytes:

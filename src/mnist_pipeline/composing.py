@@ -38,6 +38,7 @@ from mnist_pipeline.config import (
 from mnist_pipeline.errors import ConfigError
 
 CONFIG_NAME = "config"
+SWEEP_CONFIG_NAME = "sweep"
 
 _SCHEMAS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MnistConfig,
@@ -57,7 +58,8 @@ def from_hydra(composed: DictConfig) -> Config:
     """
     values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
-    _refuse_unknown(values.keys(), known=[*SECTIONS, *SWITCHES], prefix="")
+    # A preset may have a section for the sweep, which is none of a single run's business.
+    _refuse_unknown(values.keys(), known=[*SECTIONS, *SWITCHES, "sweep"], prefix="")
     sections = {name: _section(name, values.get(name)) for name in SECTIONS}
     return Config(**sections, **{key: _typed(values.get(key, False), bool, key=key) for key in SWITCHES})
 
@@ -69,13 +71,28 @@ def _section(section: str, values: Any) -> Any:
     if schema is None:
         known = [name for group, name in _SCHEMAS if group == section]
         raise ConfigError(f"{section}.name={values.get('name')}: expected {' or '.join(known)}; choose with {section}=")
+    return fill(schema, values, prefix=section)
+
+
+def fill(schema: type, values: dict[str, Any], *, prefix: str, **parsed: Any) -> Any:
+    """Return the dataclass `schema` with `values`, each as the type that its field declares.
+
+    Args:
+        schema: Its fields are the keys.
+        values: The keys and values of a section.
+        prefix: The section's dotted name, for messages.
+        parsed: Values of fields that were read already, and are no plain types.
+
+    Raises:
+        ConfigError: A key is unknown or missing, a value has the wrong type or is out of range.
+    """
     hints = typing.get_type_hints(schema)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-    _refuse_unknown(values.keys(), known=fields, prefix=f"{section}.")
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.name not in parsed}
+    _refuse_unknown(values.keys(), known=fields, prefix=f"{prefix}.")
     for key in fields:
         if key not in values or values[key] == "???":
-            raise ConfigError(f"{section}.{key} is missing: give it a value, e.g. in conf/{section}/")
-    return schema(**{key: _typed(values[key], hint, key=f"{section}.{key}") for key, hint in fields.items()})
+            raise ConfigError(f"{prefix}.{key} is missing: give it a value, e.g. in conf/{prefix}/")
+    return schema(**{key: _typed(values[key], hint, key=f"{prefix}.{key}") for key, hint in fields.items()}, **parsed)
 
 
 def _typed(value: Any, hint: Any, *, key: str) -> Any:
@@ -128,6 +145,28 @@ def check(overrides: Sequence[str], *, multirun: bool = False, config_dir: str |
     Raises:
         ConfigError: Any of them is wrong; the message names the value and what was expected.
     """
+    composed = _compose(CONFIG_NAME, overrides, multirun=multirun, config_dir=config_dir)
+    return [from_hydra(one) for one in composed]
+
+
+def check_sweep(overrides: Sequence[str], *, config_dir: str | None = None) -> tuple[Config, dict[str, Any], list[str]]:
+    """Compose what a sweep is asked for, as `check` does for runs.
+
+    Returns:
+        The baseline, the plain values of the `sweep` section, and the keys that the overrides fix.
+
+    Raises:
+        ConfigError: Any of it is wrong, but for the `sweep` section, which `sweep/space.py` checks.
+    """
+    (composed,) = _compose(SWEEP_CONFIG_NAME, overrides, multirun=False, config_dir=config_dir)
+    values = OmegaConf.to_container(composed.sweep, resolve=True)
+    if not isinstance(values, dict):
+        raise ConfigError(f"sweep={values}: expected a section of keys, e.g. sweep={_options('sweep')[0]}")
+    fixed = [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+    return from_hydra(composed), {str(key): value for key, value in values.items()}, fixed
+
+
+def _compose(config_name: str, overrides: Sequence[str], *, multirun: bool, config_dir: str | None) -> list[DictConfig]:
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
     with _hydra(config_dir) as added:
@@ -138,9 +177,12 @@ def check(overrides: Sequence[str], *, multirun: bool = False, config_dir: str |
             runs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0] if multirun else [list(overrides)]
             if not runs:
                 raise ConfigError("--multirun: the given values make no run at all; give at least one of each")
-            return [from_hydra(hydra_compose(CONFIG_NAME, overrides=[*added, *run])) for run in map(list, runs)]
+            composed = [hydra_compose(config_name, overrides=[*added, *run]) for run in map(list, runs)]
+            for one in composed:
+                OmegaConf.resolve(one)
+            return composed
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(_explain(overrides, error, multirun=multirun)) from error
+            raise ConfigError(_explain(config_name, overrides, error, multirun=multirun)) from error
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -218,26 +260,39 @@ def _refuse_names(overrides: Sequence[Override]) -> None:
             raise ConfigError(f"{override.key_or_group}: choose with {section}=, e.g. {section}={_options(section)[0]}")
 
 
-def _known_keys() -> Iterator[str]:
+def _known_keys(config_name: str) -> Iterator[str]:
     yield from SWITCHES
+    if config_name == SWEEP_CONFIG_NAME:
+        yield "sweep"
+        yield from _flatten(OmegaConf.load(paths.conf_dir() / "sweep" / "default.yaml"), prefix="sweep")
     for (section, _), schema in _SCHEMAS.items():
         for field in dataclasses.fields(schema):
             yield f"{section}.{field.name}"
 
 
-def _explain(overrides: Sequence[str], error: Exception, *, multirun: bool) -> str:
+def _flatten(section: Any, *, prefix: str) -> Iterator[str]:
+    for key, value in section.items():
+        yield f"{prefix}.{key}"
+        if isinstance(value, DictConfig):
+            yield from _flatten(value, prefix=f"{prefix}.{key}")
+
+
+def _explain(config_name: str, overrides: Sequence[str], error: Exception, *, multirun: bool) -> str:
     """Return one line for what Hydra tells in several."""
-    known = [*_known_keys(), *_groups()]
+    groups = [group for group in _groups() if group != "sweep" or config_name == SWEEP_CONFIG_NAME]
+    known = [*_known_keys(config_name), *groups]
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
         except (HydraException, ValueError):
             return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
         key = override.key_or_group
-        if key not in known and key.split(".")[0] != "hydra":
+        # What else may stand in sweep.space, Hydra knows better than the default's own keys.
+        if key not in known and not key.startswith(("hydra", "sweep.space.")):
             return _unknown_key(key, known)
         if override.is_sweep_override() and not multirun:
-            return f"{text}: several values need --multirun (-m) before them"
+            next_step = "need --multirun (-m) before them" if config_name == CONFIG_NAME else "stand in sweep.space"
+            return f"{text}: several values {next_step}"
         if f"'{key}'" in str(error):
             return f"{text}: the chosen {key.split('.')[0]} configuration has no such key"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,15 +3,17 @@
 import logging
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mnist_pipeline.pipeline import RunResult
-from mnist_pipeline.stages import NUM_SHOWN_PREDICTIONS
-from mnist_pipeline.train import Epoch
+from mnist_pipeline.figures import NUM_SHOWN_PREDICTIONS
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline import RunResult
+    from mnist_pipeline.train import Epoch
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, stderr=True)
@@ -45,7 +47,7 @@ class EpochProgress:
     ) -> None:
         self._bar.stop()
 
-    def __call__(self, epoch: Epoch) -> None:
+    def __call__(self, epoch: "Epoch") -> None:
         """Show `epoch`."""
         self._num_shown += 1  # not the epoch's number: a resumed run begins in the middle
         left = (time.perf_counter() - self._started) / self._num_shown * (self._num_epochs - epoch.number)
@@ -54,7 +56,7 @@ class EpochProgress:
         self._bar.update(self._task, completed=epoch.number, refresh=True)
 
 
-def describe_epoch(epoch: Epoch) -> str:
+def describe_epoch(epoch: "Epoch") -> str:
     """Return an epoch's figures in one line."""
     parts = [f"loss {epoch.train.loss:.4f}", f"accuracy {epoch.train.accuracy:.4f}"]
     if epoch.validation:
@@ -62,7 +64,7 @@ def describe_epoch(epoch: Epoch) -> str:
     return "  ".join([*parts, f"{epoch.images_per_sec:,.0f} images/s"])
 
 
-def print_result(result: RunResult) -> None:
+def print_result(result: "RunResult") -> None:
     """Print the first test predictions, the scores, where the run is and what to do next."""
     class_names = result.dataset.class_names
     table = Table(title=f"The first {NUM_SHOWN_PREDICTIONS} test predictions", title_justify="left")

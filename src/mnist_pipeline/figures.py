@@ -4,7 +4,9 @@ Every function returns a `matplotlib.figure.Figure` of its own; pyplot's global 
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 import numpy as np
@@ -15,9 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_pipeline.data import Split
-from mnist_pipeline.evaluate import Evaluation
-from mnist_pipeline.train import History
 
+if TYPE_CHECKING:
+    from mnist_pipeline.evaluate import Evaluation
+    from mnist_pipeline.sweep.confirm import Comparison
+    from mnist_pipeline.train import History
+
+NUM_SHOWN_PREDICTIONS = 8
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#9aa5ad"
 
 mpl.rcParams.update(
@@ -28,6 +34,20 @@ mpl.rcParams.update(
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` as a PNG file."""
     figure.savefig(path, format="png", pil_kwargs={"compress_level": 3})
+
+
+def draw_intervals(comparisons: Sequence["Comparison"]) -> Figure:
+    """Draw how far candidates are from the baseline, each with its interval."""
+    figure, axes = _axes(7, 1.6 + 0.4 * len(comparisons), "Difference from the baseline, with its interval")
+    for row, comparison in enumerate(comparisons):
+        colour = GREY if comparison.low <= 0 <= comparison.high else BLUE
+        axes.plot([comparison.low, comparison.high], [row, row], color=colour, linewidth=3)
+        axes.plot(comparison.mean, row, "o", color=colour)
+    axes.axvline(0, color=ORANGE, linewidth=1)
+    axes.set_yticks(range(len(comparisons)), [comparison.name for comparison in comparisons])
+    axes.set_ylim(len(comparisons) - 0.5, -0.5)
+    axes.set_xlabel("candidate less baseline, mean over the pairs of seeds")
+    return figure
 
 
 def _axes(width: float, height: float, title: str) -> tuple[Figure, Axes]:
@@ -68,7 +88,7 @@ def draw_samples(split: Split, *, class_names: tuple[str, ...], most: int = 10) 
     return figure
 
 
-def draw_learning_curves(history: History) -> Figure:
+def draw_learning_curves(history: "History") -> Figure:
     """Draw loss and accuracy over the epochs, in training and in validation."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [epoch.number for epoch in history]
@@ -85,7 +105,7 @@ def draw_learning_curves(history: History) -> Figure:
     return figure
 
 
-def draw_confusion(evaluation: Evaluation) -> Figure:
+def draw_confusion(evaluation: "Evaluation") -> Figure:
     """Draw the confusion matrix: rows in shares of the true class, the counts written in."""
     counts = evaluation.confusion.to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -104,7 +124,7 @@ def draw_confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_reliability(evaluation: Evaluation) -> Figure:
+def draw_reliability(evaluation: "Evaluation") -> Figure:
     """Draw the reliability diagram: accuracy against confidence, and how many images each bin holds."""
     bins = evaluation.calibration
     figure = Figure(figsize=(5.6, 5.6), layout="constrained")
@@ -124,7 +144,7 @@ def draw_reliability(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def draw_mistakes(evaluation: Evaluation, split: Split, *, class_names: tuple[str, ...]) -> Figure:
+def draw_mistakes(evaluation: "Evaluation", split: Split, *, class_names: tuple[str, ...]) -> Figure:
     """Draw the images that the model got wrong while it was the surest."""
     mistakes = evaluation.mistakes
     titles = [
@@ -137,7 +157,7 @@ def draw_mistakes(evaluation: Evaluation, split: Split, *, class_names: tuple[st
     return _draw_grid(images, titles, title="The most confident mistakes", empty="no mistakes")
 
 
-def draw_predictions(evaluation: Evaluation, split: Split, *, class_names: tuple[str, ...], most: int) -> Figure:
+def draw_predictions(evaluation: "Evaluation", split: Split, *, class_names: tuple[str, ...], most: int) -> Figure:
     """Draw the first images with what the model says of them."""
     rows = evaluation.predictions.head(most)
     confidence = rows[[f"probability_{name}" for name in class_names]].max(axis=1)

@@ -32,7 +32,23 @@ def fingerprint(config: Config, *, data_digest: str) -> str:
         config: Resolved: after a fallback the one that the run has.
         data_digest: SHA-256 of the whole data set.
     """
-    deciding = {
+    return _sha256(deciding(config, data_digest=data_digest))
+
+
+def training_fingerprint(config: Config, *, data_digest: str) -> str:
+    """Return the SHA-256 of all that decides a training but its length: of two with the same, one goes on the other."""
+    everything = deciding(config, data_digest=data_digest)
+    settings = {
+        key: value
+        for key, value in everything["config"].items()
+        if not key.startswith("evaluate.") and key != "train.num_epochs"
+    }
+    return _sha256({**everything, "config": settings})
+
+
+def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
+    """Return what decides a run's result: configuration, data, code, versions and the kind of machine."""
+    return {
         "config": {
             key: value
             for key, value in config.flat().items()
@@ -46,7 +62,6 @@ def fingerprint(config: Config, *, data_digest: str) -> str:
         },
         "machine": platform.machine(),
     }
-    return _sha256(deciding)
 
 
 def code_digest(package: Path = _PACKAGE) -> str:

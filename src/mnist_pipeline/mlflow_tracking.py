@@ -41,7 +41,7 @@ from mnist_pipeline.config import TrackingConfig, without_password
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
 from mnist_pipeline.errors import Terminated, UserError
-from mnist_pipeline.tracking import RESUME_TAG, PastRun, Predict, Run
+from mnist_pipeline.tracking import EPOCH_METRICS, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
 
 MODEL_NAME = "model"
 FILES = "environment/files.json"
@@ -69,6 +69,10 @@ class MlflowRun:
         """Log the figures with one time stamp; MLflow knows a point by it."""
         points = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
         self._client.log_batch(self.run_id, metrics=points)
+
+    def list_steps(self, metric: str) -> set[int]:
+        """Return the steps at which `metric` has been logged."""
+        return {point.step for point in self._client.get_metric_history(self.run_id, metric)}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set the tags in one call."""
@@ -249,6 +253,26 @@ class MlflowTracker:
                     )
                 _log.warning("run %s is finished, but files of it are gone: it does not count", run_id)
         return None
+
+    def find_training(self, mark: str) -> PastTraining | None:
+        """Return the longest training with the tag; a run whose epochs have gaps counts up to the first."""
+        with self._telling():
+            found = [self._read_training(entity) for entity in self._search({TRAINING_TAG: mark})]
+        return max(found, key=lambda training: len(training.points), default=None)
+
+    def _read_training(self, entity: MlflowEntity) -> PastTraining:
+        run_id = entity.info.run_id
+        epochs: dict[int, dict[str, Metric]] = {}
+        names = [key for key in entity.data.metrics if key in EPOCH_METRICS]
+        for key in names:
+            for point in self._client.get_metric_history(run_id, key):
+                epochs.setdefault(point.step, {})[key] = point
+        points: list[Point] = []
+        while len(epochs.get(len(points) + 1, {})) == len(names) > 0:
+            metrics = epochs[len(points) + 1]
+            ended_ms = next(iter(metrics.values())).timestamp
+            points.append(Point(len(points) + 1, {key: point.value for key, point in metrics.items()}, ended_ms))
+        return PastTraining(run_id=run_id, points=tuple(points))
 
     def _path(self, run_id: str, artifact: str) -> Path:
         return Path(self._client.download_artifacts(run_id, artifact))

@@ -41,6 +41,11 @@ def mlruns_dir() -> Path:
     return home() / "mlruns"
 
 
+def checkpoints_dir() -> Path:
+    """Return the folder of all checkpoints, one folder a run."""
+    return mlruns_dir() / "checkpoints"
+
+
 def require_writable(folder: Path) -> None:
     """Create `folder` where it is missing and prove that a file can be written into it.
 

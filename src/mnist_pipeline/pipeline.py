@@ -98,6 +98,8 @@ def perform(
     tracker: Tracker,
     checkpoints: Checkpoints,
     *,
+    kind: str = "train",
+    tags: Mapping[str, str] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> RunResult:
     """Build, train and evaluate a model, and track all of it; go on from the last checkpoint where there is one.
@@ -111,11 +113,11 @@ def perform(
     with (
         tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch,
         tracker.run(
-            kind="train",
+            kind=kind,
             name=name,
             description=describe(config, dataset),
             params=config.flat(),
-            tags={**request.tags, **code_tags()},
+            tags={**request.tags, **code_tags(), **(tags or {})},
             resume_id=checkpoints.id,
         ) as tracked,
     ):

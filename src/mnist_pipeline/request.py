@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from mnist_pipeline import composing, data, environment, paths
 from mnist_pipeline.config import Config, MnistConfig
 from mnist_pipeline.data import Dataset, Found
-from mnist_pipeline.fingerprint import fingerprint
+from mnist_pipeline.fingerprint import fingerprint, training_fingerprint
 from mnist_pipeline.mnist import MnistUnavailableError
+from mnist_pipeline.tracking import TRAINING_TAG
 
 _log = logging.getLogger(__name__)
 
@@ -68,9 +69,26 @@ def prepare(
         attempts = (*error.attempts, *found.attempts)
     tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
     tags["data.digest"] = found.digest
-    tags["fingerprint"] = fingerprint(config, data_digest=found.digest)
+    return _of(config, overrides, found, tags)
+
+
+def data_tags(request: Request) -> dict[str, str]:
+    """Return the tags that say where the data came from, without those of a single training."""
+    return {key: value for key, value in request.tags.items() if key.startswith("data.")}
+
+
+def retarget(request: Request, config: Config) -> Request:
+    """Return the request for `config` instead, on the same data."""
+    return _of(config, request.overrides, request.found, request.tags)
+
+
+def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, str]) -> Request:
+    prints = {
+        "fingerprint": fingerprint(config, data_digest=found.digest),
+        TRAINING_TAG: training_fingerprint(config, data_digest=found.digest),
+    }
     dataset = data.split(found, config.data)
-    return Request(config=config, overrides=tuple(overrides), found=found, dataset=dataset, tags=tags)
+    return Request(config=config, overrides=tuple(overrides), found=found, dataset=dataset, tags={**tags, **prints})
 
 
 def describe_name(config: Config) -> str:

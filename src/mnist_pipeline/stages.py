@@ -18,8 +18,6 @@ from mnist_pipeline.request import Request
 from mnist_pipeline.tracking import Run
 from mnist_pipeline.train import History
 
-NUM_SHOWN_PREDICTIONS = 8
-
 _log = logging.getLogger(__name__)
 
 
@@ -135,7 +133,7 @@ def track_evaluation(evaluation: Evaluation, dataset: Dataset, stages: Stages) -
             "reliability.png": figures.draw_reliability(evaluation),
             "mistakes.png": figures.draw_mistakes(evaluation, test, class_names=class_names),
             "first_predictions.png": figures.draw_predictions(
-                evaluation, test, class_names=class_names, most=NUM_SHOWN_PREDICTIONS
+                evaluation, test, class_names=class_names, most=figures.NUM_SHOWN_PREDICTIONS
             ),
         },
     )

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
+EPOCH_METRICS = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "time/epoch_sec")
+TRAINING_TAG = "training.fingerprint"
+"""The tag by which runs that train the same way, however long, find each other."""
+
 RESUME_TAG = "resume.id"
 """The tag by which a command finds the run again that an earlier one began."""
 
@@ -33,6 +37,9 @@ class Run(Protocol):
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         """Log figures of one step, in one call. The very same point sent again adds nothing."""
+
+    def list_steps(self, metric: str) -> set[int]:
+        """Return the steps at which `metric` has been logged."""
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Add or change tags."""
@@ -78,6 +85,29 @@ class PastRun:
     path: Callable[[str], Path]
 
 
+@dataclass(frozen=True)
+class Point:
+    """The metrics of an epoch.
+
+    Attributes:
+        number: Of the epoch, counted from 1.
+        metrics: By the names that they are tracked under.
+        ended_ms: When the epoch ended, in milliseconds of Unix time: the time stamp of the metrics.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    ended_ms: int
+
+
+@dataclass(frozen=True)
+class PastTraining:
+    """The epochs that a run has tracked, from the first without a gap."""
+
+    run_id: str
+    points: tuple[Point, ...]
+
+
 class Tracker(Protocol):
     """Opens runs and finds them again."""
 
@@ -95,6 +125,9 @@ class Tracker(Protocol):
 
         At the end it is FINISHED, or FAILED or KILLED with a `reason`, and what was raised goes on.
         """
+
+    def find_training(self, mark: str) -> PastTraining | None:
+        """Return the longest training that any run has tracked under the training fingerprint `mark`."""
 
     def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
         """Return the newest FINISHED run with all of `tags`; one whose files or model are gone does not count."""

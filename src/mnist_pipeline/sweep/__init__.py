@@ -1,0 +1,1 @@
+"""The sweep: Optuna proposes, workers train, MLflow has it all."""

@@ -1,0 +1,99 @@
+"""The confirmation: whether the best of many is better than the baseline, or was lucky. Pure functions of values.
+
+Many trials scored on one validation split: the best score is that of a good configuration and of a good split together.
+So the best are trained again on fresh pairs of seeds, the same for all, and compared with the baseline pair by pair.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from mnist_pipeline.sweep.space import Direction
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The seeds of one training; every configuration is trained with the same pairs."""
+
+    train_seed: int
+    split_seed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate's values less the baseline's, pair by pair.
+
+    Attributes:
+        name: Of the candidate.
+        mean: Of the differences.
+        low, high: The interval that holds the true mean difference with the confidence asked for.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+    def is_better(self, direction: Direction) -> bool:
+        """Return whether the interval lies wholly on the better side of 0."""
+        return self.low > 0 if direction is Direction.maximize else self.high < 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the confirmation says.
+
+    Attributes:
+        winner: The name of a candidate, or None: the baseline stays.
+        confidence: Of all intervals together, 0..1.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    winner: str | None
+    confidence: float
+
+
+def draw_pairs(seed: int, *, num_pairs: int, taken: Pair) -> list[Pair]:
+    """Return pairs of seeds, a pure function of the study's seed; none of them has a seed of the study's own runs."""
+    pairs: list[Pair] = []
+    words = iter(np.random.SeedSequence((seed, 0x636F6E66)).generate_state(4 * num_pairs + 4))
+    while len(pairs) < num_pairs:
+        pair = Pair(train_seed=int(next(words)) % 2**31, split_seed=int(next(words)) % 2**31)
+        if pair.train_seed != taken.train_seed and pair.split_seed != taken.split_seed:
+            pairs.append(pair)
+    return pairs
+
+
+def compare(
+    baseline: Sequence[float], candidates: Mapping[str, Sequence[float]], *, direction: Direction, alpha: float = ALPHA
+) -> Verdict:
+    """Compare candidates with the baseline by paired t intervals (Student, 1908), Bonferroni's way over all of them.
+
+    Args:
+        baseline: Its values, one a pair.
+        candidates: Theirs, by name, in the order of the same pairs.
+        direction: Whether more or less is better.
+        alpha: Probability that any interval misses the true mean difference.
+    """
+    each = alpha / max(len(candidates), 1)
+    comparisons = tuple(
+        _compare_one(name, np.subtract(values, baseline), alpha=each) for name, values in candidates.items()
+    )
+    sign = 1 if direction is Direction.maximize else -1
+    better = [comparison for comparison in comparisons if comparison.is_better(direction)]
+    winner = max(better, key=lambda comparison: sign * comparison.mean).name if better else None
+    return Verdict(comparisons=comparisons, winner=winner, confidence=1 - alpha)
+
+
+def _compare_one(
+    name: str, differences: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, alpha: float
+) -> Comparison:
+    mean = float(differences.mean())
+    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+    half = float(student_t.ppf(1 - alpha / 2, len(differences) - 1)) * error
+    return Comparison(name=name, mean=mean, low=mean - half, high=mean + half)

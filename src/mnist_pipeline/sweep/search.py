@@ -1,0 +1,101 @@
+"""The search: trials, until as many as asked for are complete or pruned."""
+
+import math
+import threading
+import time
+from functools import partial
+
+from optuna.trial import Trial, TrialState
+
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.sweep.crew import Crew, Job, Member
+from mnist_pipeline.sweep.setting import Setting
+from mnist_pipeline.sweep.space import Sampler, apply
+from mnist_pipeline.sweep.study import REASON, RUN, SOURCE, Study, count_finished
+from mnist_pipeline.sweep.trainings import Trainings
+from mnist_pipeline.sweep.worker import TrainingFailedError, WorkerDiedError
+from mnist_pipeline.tracking import Point
+
+
+def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> None:
+    """Run trials until as many as asked for are complete or pruned.
+
+    Raises:
+        UserError: More trials failed than may.
+    """
+    config = what.config
+    deadline = time.monotonic() + config.timeout_sec if config.timeout_sec else math.inf
+    adoptable = study.trials(TrialState.RUNNING)
+    num_running = 0
+    lock = threading.Lock()
+
+    def next_job() -> Job | None:
+        nonlocal num_running
+        with lock:
+            if trainings.stop.is_set:
+                return None
+            if adoptable:
+                trial = study.adopt(adoptable.pop(0))
+            elif may_begin():
+                trial = study.ask()
+            else:
+                return None
+            num_running += 1
+        return partial(run, trial)
+
+    def may_begin() -> bool:
+        if time.monotonic() > deadline or len(study.trials(TrialState.FAIL)) > config.max_failures:
+            return False
+        if config.sampler is Sampler.grid and not study.trials(TrialState.WAITING):
+            return False
+        return count_finished(study.trials()) + num_running < config.num_trials
+
+    def run(trial: Trial, member: Member) -> None:
+        nonlocal num_running
+        try:
+            run_trial(trial, member, what, study, trainings)
+        finally:
+            with lock:
+                num_running -= 1
+
+    best = next((trial.value for trial in study.ranked()), None)
+    num_done = count_finished(study.trials())
+    trainings.progress.begin(what="trials", num_done=num_done, num_total=config.num_trials, best=best)
+    crew.run(next_job)
+    trainings.stop.check()
+    failed = study.trials(TrialState.FAIL)
+    if len(failed) > config.max_failures:
+        raise UserError(
+            f"{len(failed)} trials failed, more than sweep.max_failures={config.max_failures}; the last: "
+            f"{failed[-1].user_attrs.get(REASON)}"
+        )
+
+
+def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainings: Trainings) -> None:
+    """Train one trial. Optuna is told after its run is closed: killed in between, it is adopted and closed again."""
+    metric = what.config.metric
+    num_reported = max(study.trials()[trial.number].intermediate_values, default=0)
+
+    def decide(point: Point) -> bool:
+        if point.number > num_reported:
+            trial.report(point.metrics[metric], point.number)
+        # What was reported before a kill was decided then, but for the last of it.
+        return point.number >= num_reported and trial.should_prune()
+
+    try:
+        trained = trainings.train(
+            member,
+            apply(what.base, trial.params),
+            kind="trial",
+            label=f"trial {trial.number}",
+            tags={"trial.number": str(trial.number)},
+            decide=decide,
+        )
+    except (TrainingFailedError, WorkerDiedError) as error:
+        trial.set_user_attr(REASON, str(error))
+        study.tell(trial, TrialState.FAIL)
+        return
+    trial.set_user_attr(RUN, trained.run_id)
+    if trained.source:
+        trial.set_user_attr(SOURCE, trained.source)
+    study.tell(trial, TrialState.PRUNED if trained.is_pruned else TrialState.COMPLETE, value=trained.value)

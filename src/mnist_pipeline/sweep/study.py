@@ -1,0 +1,249 @@
+"""The study: what Optuna keeps of a sweep, so that any kill can be gone on from.
+
+Only the sweep's own process speaks to Optuna. What it proposes is a pure function of the study's seed, the trial's
+number and the trials that are finished, so that a sweep which was killed proposes what it would have proposed.
+"""
+
+import contextlib
+import itertools
+import json
+import logging
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from filelock import FileLock
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from mnist_pipeline import paths
+from mnist_pipeline.config import without_password
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
+
+IDENTITY = "identity"
+UNIQUE_ID = "id"
+REASON = "reason"
+RUN = "run_id"
+SOURCE = "source"
+NUM_UNPRUNED_TRIALS = 5
+NUM_UNPRUNED_EPOCHS = 3
+"""Before so many trials are complete, and in a trial's epochs before this one, the median pruner ends none."""
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Study:
+    """A study of Optuna's, opened or made.
+
+    Attributes:
+        id: 32 hexadecimal digits that no other study has, whatever its name.
+    """
+
+    def __init__(self, config: SweepConfig, *, name: str, identity: Mapping[str, Any], max_epochs: int) -> None:
+        self.name = name
+        self._config = config
+        self._distributions = {key: _distribution(dimension) for key, dimension in config.space.items()}
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        with warnings.catch_warnings(), self._telling():
+            warnings.simplefilter("ignore")  # of what is experimental in Optuna: the versions are pinned
+            self.optuna = optuna.create_study(
+                storage=_open_storage(config.storage, name),
+                study_name=name,
+                sampler=_Repeatable(config),
+                pruner=_make_pruner(config.pruner, max_epochs=max_epochs),
+                direction=config.direction.value,
+                load_if_exists=True,
+            )
+            known = self.optuna.user_attrs
+            if IDENTITY not in known:
+                self.optuna.set_user_attr(UNIQUE_ID, uuid.uuid4().hex)
+                self.optuna.set_user_attr(IDENTITY, json.dumps(identity, sort_keys=True))
+                known = self.optuna.user_attrs
+        self.id: str = known[UNIQUE_ID]
+        _require_same(json.loads(known[IDENTITY]), json.loads(json.dumps(identity)), name=name)
+
+    def plan(self, first: Mapping[str, Any] | None) -> None:
+        """Have the first trials tried: the baseline, and every point of a grid."""
+        points: list[Mapping[str, Any]] = [first] if first is not None else []
+        if self._config.sampler is Sampler.grid:
+            axes = [
+                [(key, value) for value in dimension.values() or ()] for key, dimension in self._config.space.items()
+            ]
+            points += [dict(point) for point in itertools.product(*axes) if dict(point) != first]
+        known = [trial.system_attrs.get("fixed_params") for trial in self.trials()]
+        for point in points:
+            if dict(point) not in known:
+                self.optuna.enqueue_trial(dict(point))
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """Return the trials, in the order of their numbers; all of them, or those in one of `states`."""
+        return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def ask(self) -> Trial:
+        """Return a new trial with all its values."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self._complete(self.optuna.ask())
+
+    def adopt(self, trial: FrozenTrial) -> Trial:
+        """Return the trial that a command left unfinished when it was killed: the same number, the same values."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self._complete(Trial(self.optuna, trial._trial_id))
+
+    def _complete(self, trial: Trial) -> Trial:
+        for key, distribution in self._distributions.items():
+            trial._suggest(key, distribution)
+        return trial
+
+    def tell(self, trial: Trial, state: TrialState, *, value: float | None = None) -> None:
+        """Finish a trial. A pruned one has its last reported value."""
+        self.optuna.tell(trial, values=value if state is TrialState.COMPLETE else None, state=state)
+
+    def best(self) -> FrozenTrial | None:
+        """Return the best complete trial, the earliest of equal ones."""
+        return next(iter(self.ranked()), None)
+
+    def ranked(self) -> list[FrozenTrial]:
+        """Return the complete trials, the best first, of equal ones the earliest."""
+        sign = -1 if self._config.direction is Direction.maximize else 1
+        complete = self.trials(TrialState.COMPLETE)
+        return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:  # Optuna lets through whatever its storage raises
+            shown = without_password(self._config.storage or str(journal_path(self.name)))
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"sweep.storage={shown} cannot be opened ({type(error).__name__}: {reason}): mend it, or give another"
+            ) from error
+
+
+def journal_path(study: str) -> Path:
+    """Return where the journal of a study is kept by default."""
+    safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
+    return paths.mlruns_dir() / "optuna" / f"{safe}.journal"
+
+
+def count_finished(trials: Sequence[FrozenTrial]) -> int:
+    """Return how many trials count towards `sweep.num_trials`."""
+    return sum(trial.state in FINISHED for trial in trials)
+
+
+def _require_same(known: dict[str, Any], asked: dict[str, Any], *, name: str) -> None:
+    differing = [key for key in sorted({*known, *asked}) if known.get(key) != asked.get(key)]
+    if differing:
+        shown = "; ".join(f"{key} was {_short(known.get(key))}, is {_short(asked.get(key))}" for key in differing[:3])
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise UserError(
+            f"sweep.study={name} exists and was made of something else ({shown}{more}): give this sweep another name"
+        )
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 70 else f"{text[:67]}..."
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(dimension.choices)
+    assert isinstance(dimension, Interval)
+    if dimension.is_integer:
+        return IntDistribution(
+            int(dimension.low), int(dimension.high), log=dimension.log, step=int(dimension.step or 1)
+        )
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.log, step=dimension.step)
+
+
+def _make_pruner(pruner: Pruner, *, max_epochs: int) -> optuna.pruners.BasePruner:
+    if pruner is Pruner.median:
+        return optuna.pruners.MedianPruner(n_startup_trials=NUM_UNPRUNED_TRIALS, n_warmup_steps=NUM_UNPRUNED_EPOCHS)
+    if pruner is Pruner.hyperband:
+        return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=max_epochs, reduction_factor=3)
+    return optuna.pruners.NopPruner()
+
+
+class _Repeatable(BaseSampler):
+    """A sampler that begins anew for every value it draws, from the study's seed and what the value is for.
+
+    Optuna's own draw from one stream, so that a resumed study would begin it again and repeat its first proposals.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        self._seed = config.seed
+        self._is_tpe = config.sampler is Sampler.tpe
+
+    def _sampler(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
+        words = np.random.SeedSequence((self._seed, trial.number, *name.encode())).generate_state(1)
+        seed = int(words[0])
+        # constant_liar: what other workers are at counts as bad, or they would all be sent to the same place.
+        return (
+            TPESampler(seed=seed, multivariate=True, constant_liar=True) if self._is_tpe else RandomSampler(seed=seed)
+        )
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return self._sampler(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
+
+
+class _FileLock(BaseJournalFileLock):
+    """A lock of the operating system, which a killed command does not leave behind as Optuna's own would."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = FileLock(path, thread_local=False)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def _open_storage(storage: str | None, study: str) -> BaseStorage:
+    if storage is not None and "://" in storage:
+        return RDBStorage(storage)
+    path = Path(storage).absolute() if storage else journal_path(study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _drop_torn_line(path)
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(f"{path.name}.lock"))))
+
+
+def _drop_torn_line(path: Path) -> None:
+    """Cut off what a power cut left of a line: Optuna would write the next one behind it and then read neither."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)

@@ -1,0 +1,152 @@
+"""The processes that train: each takes a task, trains it epoch by epoch, and is told after each whether to go on.
+
+They are forked from a server that has imported TensorFlow once. They know nothing of Optuna or MLflow: whoever gives
+the tasks tracks them. A worker dies at once when that process does, whatever way it dies.
+"""
+
+import contextlib
+import functools
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mnist_pipeline import quiet
+from mnist_pipeline.config import Config
+from mnist_pipeline.data import Dataset, Found, split
+from mnist_pipeline.tracking import Point
+
+if TYPE_CHECKING:
+    from mnist_pipeline.train import Epoch
+
+_PRELOADED = ["mnist_pipeline.sweep.work"]
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+_MAX_REASON_LENGTH = 2_000
+_STARTING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training.
+
+    Attributes:
+        config: Its data, model and train sections are what is trained.
+        folder: Where its checkpoints are, and go.
+    """
+
+    config: Config
+    folder: Path
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+
+
+class TrainingFailedError(Exception):
+    """A training raised an error; the message is the reason."""
+
+
+class WorkerDiedError(Exception):
+    """The process is gone, for want of memory say."""
+
+
+class Worker:
+    """A process that trains, as seen by the one that gives it tasks."""
+
+    def __init__(self, found: Found) -> None:
+        with _STARTING:
+            context = _context()
+        self._tasks, theirs = context.Pipe()
+        # Nothing is ever written to it: its end is this process's own end.
+        life, self._held = context.Pipe(duplex=False)
+        self._process = context.Process(target=_work, args=(theirs, life, found), daemon=True)
+        self._process.start()
+        theirs.close()
+        life.close()
+
+    def train(self, task: Task) -> Generator[Point]:
+        """Yield every epoch of a training, those that a checkpoint has first. To stop the training, close the iterator.
+
+        Raises:
+            TrainingFailedError: The training raised an error. The worker is ready for another.
+            WorkerDiedError: The process died.
+        """
+        try:
+            self._tasks.send(task)
+            while (message := self._tasks.recv()) is not None:
+                if isinstance(message, _Failure):
+                    raise TrainingFailedError(message.reason)
+                goes_on = False
+                try:
+                    yield message
+                    goes_on = True
+                finally:
+                    self._tasks.send(goes_on)
+                    if not goes_on:
+                        self._tasks.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(5)
+            raise WorkerDiedError(f"its worker died ({_describe_exit(self._process.exitcode)})") from error
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.join(5)
+
+
+@functools.cache
+def _context() -> Any:
+    if os.name != "posix":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    with quiet.library_noise():
+        forkserver.ensure_running()
+    return context
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    hint = ", out of memory?" if -code == signal.SIGKILL else ""
+    return f"signal {-code}{hint}"
+
+
+def _work(tasks: Connection, life: Connection, found: Found) -> None:
+    from mnist_pipeline.sweep import work
+
+    for number in _STOP_SIGNALS:  # Ctrl-C reaches the whole group; the process that gives the tasks decides
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(life,), daemon=True).start()
+    gc.freeze()  # what was imported is shared with the other workers, as long as nobody writes into it
+    splits: dict[tuple[int, int], Dataset] = {}
+
+    def report(epoch: "Epoch") -> None:
+        # Not the epoch itself: to unpickle it, the other side would have to import TensorFlow.
+        tasks.send(Point(epoch.number, epoch.metrics(), epoch.ended_ms))
+        if not tasks.recv():
+            raise work.StoppedError
+
+    with contextlib.suppress(EOFError):
+        while True:
+            task: Task = tasks.recv()
+            key = (task.config.data.validation_size, task.config.data.split_seed)
+            if key not in splits:
+                splits.clear()  # those of the confirmation come one after the other
+                splits[key] = split(found, task.config.data)
+            reason = work.train(task.config, splits[key], folder=task.folder, report=report)
+            tasks.send(None if reason is None else _Failure(reason[:_MAX_REASON_LENGTH]))
+
+
+def _die_with(life: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        life.recv()
+    os._exit(1)

@@ -1,0 +1,483 @@
+"""A sweep, with real workers and a real store."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from conftest import Cli, command
+from mlflow import MlflowClient
+from mlflow.entities import Run as MlflowEntity
+from optuna.trial import TrialState
+
+from mnist_pipeline import composing, paths
+from mnist_pipeline.errors import Terminated, UserError
+from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.request import prepare
+from mnist_pipeline.sweep import space, worker
+from mnist_pipeline.sweep.run import SweepResult, sweep
+from mnist_pipeline.sweep.study import Study, journal_path
+from mnist_pipeline.sweep.trainings import Stop
+from mnist_pipeline.tracking import Point
+
+KILL_AT = str(Path(__file__).with_name("kill_at.py"))
+SMOKE = ["preset=smoke", "sweep.study=s", "sweep.confirm=null"]
+ALONE = [*SMOKE, "sweep.num_workers=1"]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+class Recorder:
+    """Hears what happens, and may do something about it."""
+
+    def __init__(self, on_epoch: Callable[[str, Point], None] | None = None) -> None:
+        self.finished: list[tuple[str, str]] = []
+        self.epochs: list[tuple[str, int]] = []
+        self.members: set[int] = set()
+        self._on_epoch = on_epoch
+        self._lock = threading.Lock()
+
+    def begin(self, *, what: str, num_done: int, num_total: int, best: float | None = None) -> None:
+        pass
+
+    def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
+        with self._lock:
+            self.members.add(member)
+            self.epochs.append((name, point.number))
+        if self._on_epoch:
+            self._on_epoch(name, point)
+
+    def finish(self, member: int, *, name: str, outcome: str, value: float | None) -> None:
+        with self._lock:
+            self.finished.append((name, outcome))
+
+
+def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: Stop | None = None) -> SweepResult:
+    """Do in this process what the command does; it saves the imports."""
+    base, values, fixed = composing.check_sweep(list(overrides))
+    request = prepare(base, list(overrides), compose=lambda given: composing.check_sweep(given)[0])
+    return sweep(
+        request,
+        space.read(values, base, fixed=fixed),
+        MlflowTracker(request.config.tracking),
+        progress=recorder or Recorder(),
+        stop=stop or Stop(),
+    )
+
+
+def client_of(home: Path) -> MlflowClient:
+    return MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+
+
+def runs(home: Path, kind: str) -> list[MlflowEntity]:
+    client = client_of(home)
+    experiment = client.get_experiment_by_name("digits")
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'", order_by=["start_time ASC"])
+    return list(found)
+
+
+def outcome(study: Study) -> list[tuple[Any, ...]]:
+    return [
+        (trial.number, trial.state, trial.params, trial.value, trial.intermediate_values) for trial in study.trials()
+    ]
+
+
+def read_study(home: Path) -> Study:
+    """Open the study that a command has made."""
+    base, values, fixed = composing.check_sweep(ALONE)
+    config = space.read(values, base, fixed=fixed)
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal_path("s"))))
+    identity = json.loads(optuna.load_study(study_name="s", storage=storage).user_attrs["identity"])
+    return Study(config, name="s", identity=identity, max_epochs=4)
+
+
+def require_whole(home: Path, study: Study) -> None:
+    """Every trial has exactly one run, closed, with each of its points once; nothing else is left."""
+    (parent,) = runs(home, "sweep")
+    assert parent.info.status == "FINISHED"
+    children = {int(run.data.tags["trial.number"]): run for run in runs(home, "trial")}
+    assert len(children) == len(runs(home, "trial"))
+    assert sorted(children) == [trial.number for trial in study.trials()]
+    client = client_of(home)
+    for trial in study.trials():
+        run = children[trial.number]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.data.tags["trial.state"] == trial.state.name
+        assert run.info.status == ("FAILED" if trial.state is TrialState.FAIL else "FINISHED")
+        points = client.get_metric_history(run.info.run_id, "validation/accuracy")
+        assert [(point.step, point.value) for point in points] == list(trial.intermediate_values.items())
+        assert all(run.data.params[key] == str(value) for key, value in trial.params.items())
+    assert list(paths.checkpoints_dir().glob("*/*")) == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[list[tuple[Any, ...]]]:
+    """What eight trials by one worker come to when nobody disturbs them."""
+    home = tmp_path_factory.mktemp("uninterrupted")
+    (home / "mlruns").mkdir()
+    shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_PIPELINE_HOME", str(home))
+        study = sweep_here(*ALONE).study
+        require_whole(home, study)
+        yield outcome(study)
+
+
+def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
+    found = cli("sweep", "preset=smoke")
+    assert found.returncode == 0, found.stderr
+    assert "8/8" in found.stderr
+    assert len([line for line in found.stderr.splitlines() if line.startswith("trial ")]) == 8
+    assert not [line for line in found.stderr.splitlines() if "WARNING" in line or "cuda" in line.lower()]
+    assert re.search(r"^winner  +(trial \d+|the baseline: no interval excludes 0)$", found.stdout, re.MULTILINE)
+    (parent,) = runs(home, "sweep")
+    assert parent.data.metrics["sweep/num_complete"] + parent.data.metrics["sweep/num_pruned"] == 8
+    artifacts = home / "mlruns" / "artifacts" / "digits" / parent.info.run_id / "artifacts" / "sweep"
+    assert {path.name for path in artifacts.rglob("*") if path.is_file()} == {
+        "contours.png", "importances.png", "learning_curves.png", "optimization_history.png",
+        "parallel_coordinates.png", "slices.png", "plots.html", "trials.csv", "trials.parquet", "verdict.json",
+        "verdict.png", "winner.yaml",
+    }  # fmt: skip
+    table = pd.read_parquet(artifacts / "trials.parquet")
+    assert list(table["number"]) == list(range(8))
+    trials = {int(run.data.tags["trial.number"]): run.info.run_id for run in runs(home, "trial")}
+    assert list(table["run_id"]) == [trials[number] for number in range(8)]
+    first = table.to_dict("records")[0]
+    assert [first[key] for key in ("model.hidden_width", "model.dropout_rate", "train.num_epochs")] == [32, 0.2, 2]
+    page = (artifacts / "plots.html").read_text()
+    assert page.count("<h2>") == 6
+    assert 'src="http' not in page
+    assert len(runs(home, "confirm")) == 2 * 3
+    assert len({run.data.params["data.split_seed"] for run in runs(home, "confirm")}) == 3
+    (final,) = runs(home, "final")
+    assert final.info.status == "FINISHED"
+    assert final.data.metrics["test/accuracy"] > 0.8
+    experiment = client_of(home).get_experiment_by_name("digits")
+    assert experiment is not None
+    (model,) = client_of(home).search_logged_models([experiment.experiment_id])
+    assert model.source_run_id == final.info.run_id
+    assert not any("test/accuracy" in run.data.metrics for kind in ("trial", "confirm") for run in runs(home, kind))
+    verdict = json.loads((artifacts / "verdict.json").read_text())
+    (winner,) = composing.check(["preset=winner"], config_dir=str(artifacts))
+    assert final.data.params["model.hidden_width"] == str(verdict["params"]["model.hidden_width"])
+    assert winner.model.hidden_width == verdict["params"]["model.hidden_width"]
+    assert list((home / "mlruns" / "checkpoints").iterdir()) == []
+
+    again = cli("sweep", "preset=smoke")
+    assert again.returncode == 0, again.stderr
+    assert "trials: 8 of 8 are done" in again.stderr
+    assert [len(runs(home, kind)) for kind in ("sweep", "trial", "confirm", "final")] == [1, 8, 6, 1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sweep.num_trails=3"], "error: unknown key sweep.num_trails: did you mean sweep.num_trials?"),
+        (["model.hidden_width=3"], "error: model.hidden_width: is swept"),
+        (["-m", "sweep.seed=1,2"], "error: --multirun: not for this command"),
+        (["tracking.uri=foo://bar"], "error: tracking URI foo://bar"),
+    ],
+)
+def test_bad_usage_is_one_line_and_leaves_nothing(overrides: list[str], message: str, cli: Cli, home: Path) -> None:
+    before = sorted(home.rglob("*"))
+    found = cli("sweep", *overrides)
+    assert found.returncode == 2
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert sorted(home.rglob("*")) == before
+
+
+def start_sweep(*overrides: str, moment: str = "") -> subprocess.Popen[str]:
+    arguments = [sys.executable, KILL_AT, moment, "sweep", *overrides] if moment else command("sweep", *overrides)
+    return subprocess.Popen(
+        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that `pid` has begun, and theirs."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, ValueError):
+            continue  # it has just ended
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [grandchild for child in found for grandchild in descendants(child)]
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlives its parent"
+        time.sleep(0.05)
+
+
+def test_killed_all_at_once_a_sweep_ends_where_it_would_have(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+    """Between the end of a trial's run and telling Optuna."""
+    with start_sweep(*ALONE, moment="call mnist_pipeline.sweep.study Study.tell 4 before") as child:
+        child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert [trial.state.name for trial in read_study(home).trials()] == [
+        *(state.name for _, state, *_ in uninterrupted[:3]),
+        "RUNNING",
+    ]
+    result = sweep_here(*ALONE)
+    assert outcome(result.study) == uninterrupted
+    require_whole(home, result.study)
+
+
+def test_when_the_command_is_killed_its_workers_die_too(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+    with start_sweep(*ALONE) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if line.startswith("trial 2"):
+                break
+        started = descendants(child.pid)
+        assert len(started) >= 2  # the server that forks, and a worker
+        child.kill()
+    wait_until_gone(started)
+    result = sweep_here(*ALONE)
+    assert outcome(result.study) == uninterrupted
+    require_whole(home, result.study)
+
+
+def kill_worker(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+
+
+def own_workers() -> list[int]:
+    """Return the workers of this process: what its server has forked."""
+    return [pid for child in descendants(os.getpid()) for pid in descendants(child)]
+
+
+def test_a_worker_that_is_killed_is_replaced(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+    killed: list[int] = []
+
+    def kill_once(name: str, point: Point) -> None:
+        if name == "trial 3" and point.number == 2 and not killed:
+            killed.extend(own_workers())
+            for pid in killed:
+                kill_worker(pid)
+
+    recorder = Recorder(kill_once)
+    result = sweep_here(*ALONE, recorder=recorder)
+    assert len(killed) == 1
+    assert outcome(result.study) == uninterrupted
+    assert recorder.epochs.count(("trial 3", 2)) == 1
+    require_whole(home, result.study)
+
+
+def test_a_training_that_kills_every_worker_fails_and_is_replaced(home: Path) -> None:
+    def kill_always(name: str, point: Point) -> None:
+        if name == "trial 3":
+            for pid in own_workers():
+                kill_worker(pid)
+
+    result = sweep_here(*ALONE, recorder=Recorder(kill_always))
+    states = [trial.state for trial in result.study.trials()]
+    assert states[3] is TrialState.FAIL
+    assert len(states) == 9
+    assert result.study.trials()[3].user_attrs["reason"] == "its worker died (signal 9, out of memory?)"
+    (failed,) = [run for run in runs(home, "trial") if run.info.status == "FAILED"]
+    assert "its worker died" in failed.data.tags["reason"]
+    require_whole(home, result.study)
+
+
+def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -> None:
+    diverging = "+sweep.space.train.learning_rate={type:categorical,choices:[0.001,1e30]}"
+    overrides = [*SMOKE, diverging, "sweep.num_trials=6", "sweep.sampler=random", "sweep.max_failures=20"]
+    result = sweep_here(*overrides)
+    failed = result.study.trials(TrialState.FAIL)
+    assert result.num_failed == len(failed) > 0
+    assert all(trial.user_attrs["reason"].startswith("LossNotFiniteError: the training loss") for trial in failed)
+    assert len(result.study.trials(TrialState.COMPLETE, TrialState.PRUNED)) == 6
+    require_whole(home, result.study)
+
+    with pytest.raises(UserError, match=r"trials failed, more than sweep.max_failures=0; the last: LossNotFiniteError"):
+        sweep_here(*overrides, "sweep.study=t", "sweep.max_failures=0")
+    assert not [run for run in runs(home, "trial") if run.info.status == "RUNNING"]
+
+
+def test_a_study_goes_on_to_a_higher_total(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+    sweep_here(*ALONE, "sweep.num_trials=3")
+    result = sweep_here(*ALONE)
+    assert outcome(result.study) == uninterrupted
+    assert len(runs(home, "sweep")) == 1
+    with pytest.raises(UserError, match=r"sweep.study=s exists and was made of something else \(sweep.space.model.hid"):
+        sweep_here(*ALONE, "sweep.space.model.hidden_width.high=65")
+
+
+def test_what_was_trained_before_is_replayed_and_gone_on_with(home: Path) -> None:
+    """Two points, so that nearly every trial is a duplicate; the longer one goes on where the shorter one ended."""
+    points = ["~sweep.space.model.hidden_width", "~sweep.space.model.dropout_rate", "sweep.sampler=random"]
+    epochs = ["sweep.space.train.num_epochs.low=2", "sweep.pruner=none"]
+    recorder = Recorder()
+    result = sweep_here(*ALONE, *points, *epochs, recorder=recorder)
+    trials = result.study.trials()
+    assert len(trials) == 8
+    by_length: dict[int, set[float | None]] = {}
+    for trial in trials:
+        by_length.setdefault(trial.params["train.num_epochs"], set()).add(trial.value)
+    assert all(len(values) == 1 for values in by_length.values())
+    sources = [trial.user_attrs.get("source") for trial in trials]
+    assert sources[0] is None
+    assert all(sources[1:])
+    assert {run.data.tags.get("source.run_id") for run in runs(home, "trial")} == set(sources)
+    require_whole(home, result.study)
+
+
+def test_a_replayed_trial_is_judged_by_this_study(home: Path) -> None:
+    """Trained to the end in one study, it is pruned by another whose trials are better."""
+    fixed = ["~sweep.space.model.dropout_rate", "~sweep.space.train.num_epochs", "train.num_epochs=4"]
+    width = "sweep.space.model.hidden_width"
+    categorical = [f"{width}.type=categorical", *(f"{width}.{key}=null" for key in ("low", "high", "log"))]
+    grid = [*ALONE, *fixed, *categorical, "sweep.sampler=grid", "sweep.pruner=median"]
+    first = sweep_here(*grid, "sweep.study=t", "sweep.num_trials=2", f"+{width}.choices=[32,1]")
+    assert first.study.trials()[-1].state is TrialState.COMPLETE
+    result = sweep_here(*grid, "sweep.num_trials=6", f"+{width}.choices=[32,40,48,56,64,1]")
+    last = result.study.trials()[-1]
+    assert last.params == {"model.hidden_width": 1}
+    assert last.state is TrialState.PRUNED
+    assert last.last_step == 3
+    assert last.user_attrs["source"]
+
+
+def test_two_workers_share_the_trials(home: Path) -> None:
+    recorder = Recorder()
+    result = sweep_here(*SMOKE, "sweep.num_workers=2", "sweep.num_trials=12", recorder=recorder)
+    assert recorder.members == {0, 1}
+    assert len(result.study.trials(TrialState.COMPLETE, TrialState.PRUNED)) == 12
+    require_whole(home, result.study)
+
+
+def test_eight_workers_lose_no_point(home: Path) -> None:
+    recorder = Recorder()
+    result = sweep_here(*SMOKE, "sweep.num_workers=8", "sweep.num_trials=24", "sweep.pruner=none", recorder=recorder)
+    assert len(recorder.members) == 8
+    require_whole(home, result.study)
+    client = client_of(home)
+    histories = [
+        client.get_metric_history(run.info.run_id, key) for run in runs(home, "trial") for key in run.data.metrics
+    ]
+    logged = sum(len(history) for history in histories)
+    assert logged == 5 * sum(trial.params["train.num_epochs"] for trial in result.study.trials())
+
+
+@pytest.mark.parametrize(("reason", "told"), [(KeyboardInterrupt(), "Ctrl-C"), (Terminated(), "SIGTERM")])
+def test_a_sweep_that_is_stopped_can_go_on(
+    reason: BaseException, told: str, home: Path, uninterrupted: list[tuple[Any, ...]]
+) -> None:
+    stop = Stop()
+
+    def stop_at(name: str, point: Point) -> None:
+        if name == "trial 3" and point.number == 2:
+            stop.set(reason)
+
+    with pytest.raises(type(reason)):
+        sweep_here(*ALONE, recorder=Recorder(stop_at), stop=stop)
+    (parent,) = runs(home, "sweep")
+    killed = [run for run in runs(home, "trial") if run.info.status == "KILLED"]
+    assert parent.info.status == "KILLED"
+    assert [run.data.tags["trial.number"] for run in killed] == ["3"]
+    assert killed[0].data.tags["reason"] == told
+    assert own_workers() == []
+    result = sweep_here(*ALONE)
+    assert outcome(result.study) == uninterrupted
+    require_whole(home, result.study)
+
+
+def test_ctrl_c_once_closes_twice_stops_at_once(home: Path) -> None:
+    endless = [*SMOKE, "~sweep.space.train.num_epochs", "train.num_epochs=1000000"]
+    for times in (1, 2):
+        with start_sweep(*endless) as child:
+            assert child.stderr is not None
+            time.sleep(9)
+            started = descendants(child.pid)
+            for _ in range(times):
+                os.killpg(child.pid, signal.SIGINT)
+                time.sleep(0.01)
+            rest = child.stderr.read()
+        assert child.returncode == 130
+        assert "once more stops at once" in rest
+        assert ("are done; the same command goes on" in rest) == (times == 1)
+        assert "Traceback" not in rest
+        wait_until_gone(started)
+    assert {run.info.status for run in runs(home, "trial")} <= {"KILLED", "RUNNING"}
+
+
+def test_one_study_has_one_owner(home: Path) -> None:
+    refused: list[str] = []
+
+    def try_too(name: str, point: Point) -> None:
+        if not refused:
+            with pytest.raises(UserError) as caught:
+                sweep_here(*ALONE)
+            refused.append(str(caught.value))
+
+    sweep_here(*ALONE, "sweep.num_trials=1", recorder=Recorder(try_too))
+    assert f"process {os.getpid()} on " in refused[0]
+    assert "is at the study s: let it finish" in refused[0]
+
+
+def test_an_unwritable_message_of_a_worker_is_kept_short() -> None:
+    assert worker._describe_exit(-9) == "signal 9, out of memory?"
+    assert worker._describe_exit(-11) == "signal 11"
+    assert worker._describe_exit(1) == "exit code 1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_random_kills_lose_and_double_nothing(seed: int, home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+    """Of a worker, of the command, of all at once; with one worker the end is the same to the bit."""
+    chance = random.Random(seed)
+    for _ in range(3):
+        with start_sweep(*ALONE) as child:
+            time.sleep(chance.uniform(2, 14))
+            started = descendants(child.pid)
+            target = chance.choice(["worker", "command", "all"])
+            if target == "worker" and len(started) > 1:
+                kill_worker(started[-1])
+                time.sleep(chance.uniform(0, 2))
+            if target == "command":
+                child.kill()
+            elif child.poll() is None:
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+        wait_until_gone(started)
+    result = sweep_here(*ALONE)
+    assert outcome(result.study) == uninterrupted
+    require_whole(home, result.study)
+
+
+@pytest.mark.slow
+def test_random_kills_of_two_workers_keep_the_total(home: Path) -> None:
+    chance = random.Random(0)
+    overrides = [*SMOKE, "sweep.num_workers=2", "sweep.num_trials=30"]
+    for _ in range(4):
+        with start_sweep(*overrides) as child:
+            time.sleep(chance.uniform(8, 12))
+            os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+    result = sweep_here(*overrides)
+    assert len(result.study.trials(TrialState.COMPLETE, TrialState.PRUNED)) == 30
+    assert len(result.study.trials()) == 30
+    require_whole(home, result.study)
+
+
+def test_tracking_config_of_a_sweep_is_that_of_a_run(home: Path) -> None:
+    result = sweep_here(*ALONE, "sweep.num_trials=1", "tracking.experiment=elsewhere")
+    client = client_of(home)
+    assert client.get_experiment(client.get_run(result.parent.run_id).info.experiment_id).name == "elsewhere"

@@ -1,0 +1,194 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import Trial, TrialState
+
+from mnist_pipeline import composing
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep.study import Study, count_finished, journal_path
+
+BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epochs": 9}
+
+
+def make_config(*overrides: str, **changes: Any) -> SweepConfig:
+    base, values, fixed = composing.check_sweep(list(overrides))
+    return dataclasses.replace(space.read(values, base, fixed=fixed), **changes)
+
+
+def open_study(config: SweepConfig, name: str = "s", **identity: Any) -> Study:
+    return Study(config, name=name, identity=identity, max_epochs=15)
+
+
+def score(params: dict[str, Any], epoch: int) -> float:
+    """A made-up learning curve, better with width and epochs, worse with dropout."""
+    return float(1 - 1 / (params["model.hidden_width"] * epoch) - params["model.dropout_rate"] / 10)
+
+
+def run_trial(study: Study, trial: Trial, *, after: int = 0, until: int | None = None) -> None:
+    for epoch in range(after + 1, trial.params["train.num_epochs"] + 1):
+        trial.report(score(trial.params, epoch), epoch)
+        if until == epoch:
+            return
+        if epoch < trial.params["train.num_epochs"] and trial.should_prune():
+            study.tell(trial, TrialState.PRUNED)
+            return
+    study.tell(trial, TrialState.COMPLETE, value=score(trial.params, trial.params["train.num_epochs"]))
+
+
+def outcome(study: Study) -> list[tuple[Any, ...]]:
+    return [
+        (trial.number, trial.state, trial.params, trial.value, trial.intermediate_values) for trial in study.trials()
+    ]
+
+
+def run_all(config: SweepConfig, name: str) -> list[tuple[Any, ...]]:
+    study = open_study(config, name)
+    study.plan(BASELINE)
+    while count_finished(study.trials()) < config.num_trials:
+        run_trial(study, study.ask())
+    return outcome(study)
+
+
+@pytest.mark.parametrize("pruner", list(Pruner))
+@pytest.mark.parametrize("sampler", [Sampler.tpe, Sampler.random])
+def test_a_study_that_is_opened_anew_for_every_trial_proposes_the_same(
+    sampler: Sampler, pruner: Pruner, home: Path
+) -> None:
+    config = make_config(num_trials=25, sampler=sampler, pruner=pruner)
+    expected = run_all(config, "study")
+    elsewhere = dataclasses.replace(config, storage=str(home / "other"))
+    for _ in range(config.num_trials):
+        study = open_study(elsewhere, "study")
+        study.plan(BASELINE)
+        run_trial(study, study.ask())
+    assert outcome(study) == expected
+    assert expected[0][2] == BASELINE
+
+
+@pytest.mark.parametrize("pruner", [Pruner.median, Pruner.hyperband])
+def test_a_trial_that_was_killed_is_adopted(pruner: Pruner, home: Path) -> None:
+    """Wherever it was: after its first value was drawn, in the middle of its epochs, before it was told."""
+    expected = run_all(make_config(num_trials=20, pruner=pruner), "study")
+    config = make_config(num_trials=20, pruner=pruner, storage=str(home / "other"))
+    for number in range(config.num_trials):
+        study = open_study(config, "study")
+        study.plan(BASELINE)
+        if number % 3 == 0:
+            trial = study.ask()
+            run_trial(study, trial, until=2 + number % 4)
+        elif number % 3 == 1:  # as if killed in the middle of its values
+            trial = study.optuna.ask()
+            name, distribution = next(iter(study._distributions.items()))
+            trial._suggest(name, distribution)
+        else:
+            study.optuna.ask()
+        study = open_study(config, "study")
+        for left in study.trials(TrialState.RUNNING):
+            adopted = study.adopt(left)
+            assert adopted.number == number
+            reported = max(left.intermediate_values, default=0)
+            if reported and reported < adopted.params["train.num_epochs"] and adopted.should_prune():
+                study.tell(adopted, TrialState.PRUNED)
+            else:
+                run_trial(study, adopted, after=reported)
+    assert outcome(study) == expected
+
+
+def test_several_asked_at_once_differ(home: Path) -> None:
+    study = open_study(make_config(sampler=Sampler.random))
+    proposals = [study.ask().params for _ in range(8)]
+    assert len({str(params) for params in proposals}) == 8
+
+
+def test_the_baseline_comes_first_and_once(home: Path) -> None:
+    for _ in range(2):
+        study = open_study(make_config())
+        study.plan(BASELINE)
+    assert len(study.trials(TrialState.WAITING)) == 1
+    assert study.ask().params == BASELINE
+    study.plan(BASELINE)
+    assert study.trials(TrialState.WAITING) == []
+
+
+def test_a_grid_is_planned_whole(home: Path) -> None:
+    study = open_study(make_config("sweep=grid"))
+    study.plan(BASELINE)
+    study.plan(BASELINE)
+    asked = [study.ask().params for _ in range(12)]
+    assert asked[0] == BASELINE
+    assert len({str(sorted(params.items())) for params in asked}) == 12
+    assert study.trials(TrialState.WAITING) == []
+
+
+def test_the_median_decides_as_by_hand(home: Path) -> None:
+    """Five complete trials with 0.1, 0.2, ..., 0.5 at epoch 3: whoever is below 0.3 there is pruned, and not before."""
+    config = make_config("~sweep.space.train.num_epochs", "train.num_epochs=9")
+    study = open_study(config)
+    for value in (0.1, 0.2, 0.3, 0.4, 0.5):
+        trial = study.ask()
+        for epoch in range(1, 10):
+            trial.report(value, epoch)
+            assert not trial.should_prune()
+        study.tell(trial, TrialState.COMPLETE, value=value)
+    decisions = []
+    for value in (0.29, 0.3, 0.31):
+        trial = study.ask()
+        for epoch in (1, 2):
+            trial.report(value, epoch)
+            assert not trial.should_prune()
+        trial.report(value, 3)
+        decisions.append(trial.should_prune())
+    assert decisions == [True, False, False]
+
+
+def test_hyperband_reaches_to_the_longest_trial(home: Path) -> None:
+    study = open_study(make_config(pruner=Pruner.hyperband))
+    pruner = study.optuna.pruner
+    assert isinstance(pruner, optuna.pruners.HyperbandPruner)
+    assert pruner._max_resource == 15
+
+
+def test_a_study_of_something_else_is_refused(home: Path) -> None:
+    open_study(make_config(), space="0 to 1", seed=0)
+    open_study(make_config(), space="0 to 1", seed=0)
+    with pytest.raises(
+        UserError, match=r"sweep.study=s exists and was made of something else \(space was 0 to 1, is 2"
+    ):
+        open_study(make_config(), space="2", seed=0)
+
+
+def test_two_studies_of_one_name_are_told_apart(home: Path) -> None:
+    assert open_study(make_config()).id == open_study(make_config()).id
+    first = open_study(make_config()).id
+    journal_path("s").unlink()
+    assert open_study(make_config()).id != first
+
+
+def test_what_a_power_cut_left_of_a_line_is_cut_off(home: Path) -> None:
+    study = open_study(make_config())
+    study.ask()
+    with journal_path("s").open("ab") as journal:
+        journal.write(b'{"op_code": 5, "trial_')
+    study = open_study(make_config())
+    study.ask()
+    assert len(open_study(make_config()).trials()) == 2
+
+
+def test_sqlite_keeps_a_study_too(home: Path) -> None:
+    config = make_config(num_trials=4, storage=f"sqlite:///{home}/studies.db")
+    in_journal = run_all(make_config(num_trials=4), "study")
+    assert run_all(config, "study") == in_journal
+
+
+@pytest.mark.parametrize("content", [b"no journal\n", b'{"op_code": 99}\n'])
+def test_a_storage_that_is_none_is_told(content: bytes, home: Path) -> None:
+    (home / "file").write_bytes(content)
+    with pytest.raises(UserError, match=r"sweep.storage=.*/file cannot be opened"):
+        open_study(make_config(storage=str(home / "file")))
+    with pytest.raises(UserError, match=r"sweep.storage=sqlite:////nowhere/at/all.db cannot be opened"):
+        open_study(make_config(storage="sqlite:////nowhere/at/all.db"))
