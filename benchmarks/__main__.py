@@ -4,6 +4,8 @@ Every figure is a ratio within one run: what is compared takes turns, so that th
 """
 
 import argparse
+import json
+import math
 import os
 import random
 import re
@@ -190,12 +192,88 @@ def measure_equality() -> Iterator[Row]:
     )
 
 
+def draw_configurations(num: int) -> list[dict[str, float]]:
+    """Return configurations from the default sweep's space, always the same."""
+    chance = random.Random(0)
+    return [
+        {
+            "model.hidden_width": round(math.exp(chance.uniform(math.log(16), math.log(512)))),
+            "model.dropout_rate": round(0.05 * chance.randint(0, 12), 2),
+            "train.num_epochs": chance.randint(3, 15),
+        }
+        for _ in range(num)
+    ]
+
+
+def measure_sweep() -> Iterator[Row]:
+    """Compare a fixed list of trials with the same list as it is run by hand; of the latter every fifth, scaled."""
+    listed = draw_configurations(20)
+    part = listed[::5]
+    settings = ["sweep.num_trials=20", "sweep.num_workers=2", "sweep.pruner=none", "sweep.confirm=null"]
+    ours = run(python("-m", "benchmarks.sweep_once", json.dumps(listed), *settings)).seconds
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = run(python("-m", "benchmarks.sweep_by_hand", json.dumps(part), folder)).seconds
+    epochs, epochs_of_part = (sum(one["train.num_epochs"] for one in chosen) for chosen in (listed, part))
+    scaled = theirs * epochs / epochs_of_part
+    yield Row(
+        f"20 trials of the default space, {epochs:.0f} epochs, 2 workers, no pruning, against the same by hand (Optuna "
+        f"`optimize`, Keras `fit`, `log_model`; {len(part)} of them, scaled by their epochs)",
+        f"{scaled / ours:.1f} times faster ({ours:.0f} s against {scaled:.0f} s)",
+        "at least 10 times",
+    )
+
+
+def measure_sweep_default() -> Iterator[Row]:
+    """Time the default sweep, with pruning and confirmation."""
+    child = run([*PIPELINE, "sweep"])
+    best = re.findall(r"[\d.]{6}", child.output.split("│")[2])[0]
+    counts = re.findall(r"^trials +(.*)$", child.output, re.MULTILINE)[0]
+    yield Row(
+        "`make sweep`, the default: 40 trials, confirmation, the winner's training and test",
+        f"{child.seconds:.0f} s ({counts}; best validation accuracy {best})",
+        "minutes",
+    )
+
+
+def measure_scale() -> Iterator[Row]:
+    """Run 200 short trials of the same size, and look at what they take besides training, and at memory."""
+    swept = [
+        "~sweep.space.model",
+        "~sweep.space.train.num_epochs",
+        "+sweep.space.train.seed={type:int,low:0,high:1000000}",
+    ]
+    settings = ["preset=smoke", *swept, "sweep.num_trials=200", "sweep.num_workers=2", "sweep.pruner=none"]
+    found = json.loads(run(python("-m", "benchmarks.sweep_once", "[]", *settings, "sweep.confirm=null")).output)
+    ended = sorted(found["ended"])
+    # The first ten are left out: the workers are still being started.
+    outside = 2 * (ended[-1] - ended[9]) / (len(ended) - 10) - sum(found["epoch_sec"]) / len(ended)
+    first, last = ended[59] - ended[9], ended[-1] - ended[-51]
+    yield Row(
+        "time of a trial outside training and tracing (200 trials of `preset=smoke`, 2 workers)",
+        f"{outside:.2f} s",
+        "at most 0.3 s",
+    )
+    yield Row(
+        "the same, last 50 trials against the first 50: time, memory",
+        f"{last / first:.2f}, {found['bytes'][-1] / found['bytes'][4]:.2f}",
+        "at most 1.1",
+    )
+    yield Row(
+        "memory of 2 workers, the process they are forked from, and the sweep's own (PSS)",
+        f"{max(found['bytes']) / 1e9:.2f} GB",
+        "at most 2.5 GB",
+    )
+
+
 MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "training": measure_training,
     "process": measure_process,
     "startup": measure_startup,
     "shares": measure_shares,
     "kills": measure_kills,
+    "scale": measure_scale,
+    "sweep": measure_sweep,
+    "sweep-default": measure_sweep_default,
     "equality": measure_equality,
 }
 

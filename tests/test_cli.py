@@ -46,7 +46,7 @@ def test_the_composed_configuration_is_shown(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "error: trian: no such command; expected train or ui"),
+        (["trian"], "error: trian: no such command; expected train or sweep or dashboard or ui"),
         (["train", "--bogus"], "error: unrecognized arguments: --bogus"),
         (["train", "--cfg", "job", "--multirun"], "choose one of them"),
         (["train", "--cfg", "job", "model.hiden_width=3"], "did you mean model.hidden_width?"),
@@ -239,6 +239,7 @@ def test_bash_completes_commands_and_overrides(cli: Cli) -> None:
     assert complete("mnist-pipeline train model.hid", cli) == ["model.hidden_width="]
     assert complete("mnist-pipeline train preset=s", cli) == ["preset=smoke"]
     assert complete("mnist-pipeline train data=digits train.num_e", cli) == ["train.num_epochs="]
+    assert complete("mnist-pipeline sweep sweep.num_t", cli) == ["sweep.num_trials="]
 
 
 def test_the_ui_starts_over_the_store(home: Path) -> None:

@@ -6,6 +6,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from conftest import Cli, command
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowEntity
 from optuna.trial import TrialState
+from test_cli import read_page
 
 from mnist_pipeline import composing, paths
 from mnist_pipeline.errors import Terminated, UserError
@@ -355,6 +357,17 @@ def test_a_replayed_trial_is_judged_by_this_study(home: Path) -> None:
     assert last.user_attrs["source"]
 
 
+def test_a_baseline_without_a_rival_is_the_winner(home: Path) -> None:
+    confirmed = ["preset=smoke", "sweep.study=s", "sweep.num_workers=2", "sweep.num_trials=1"]
+    result = sweep_here(*confirmed, "sweep.confirm.num_seeds=2")
+    assert result.verdict is not None
+    assert (result.verdict.comparisons, result.verdict.winner) == ((), None)
+    (final,) = runs(home, "final")
+    assert final.data.params["model.hidden_width"] == "32"
+    assert final.data.params["data.split_seed"] == "0"
+    assert final.data.params["train.seed"] != "0"
+
+
 def test_two_workers_share_the_trials(home: Path) -> None:
     recorder = Recorder()
     result = sweep_here(*SMOKE, "sweep.num_workers=2", "sweep.num_trials=12", recorder=recorder)
@@ -416,6 +429,23 @@ def test_ctrl_c_once_closes_twice_stops_at_once(home: Path) -> None:
         assert "Traceback" not in rest
         wait_until_gone(started)
     assert {run.info.status for run in runs(home, "trial")} <= {"KILLED", "RUNNING"}
+
+
+def test_the_dashboard_starts_over_the_study(home: Path, cli: Cli) -> None:
+    found = cli("dashboard")
+    assert found.returncode == 2
+    assert "no study is in" in found.stderr
+    sweep_here(*ALONE, "sweep.num_trials=1")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    arguments = command("dashboard", "--port", str(port))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == f"Optuna dashboard: http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
+            assert b'"study_name":"s"' in read_page(f"http://127.0.0.1:{port}/api/studies").replace(b" ", b"")
+        finally:
+            child.send_signal(signal.SIGINT)
 
 
 def test_one_study_has_one_owner(home: Path) -> None:

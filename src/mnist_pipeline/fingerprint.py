@@ -1,6 +1,7 @@
 """The fingerprint of a run: SHA-256 of everything that decides its result. Computed without TensorFlow."""
 
 import ast
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -55,6 +56,14 @@ def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
             if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS
         },
         "data": data_digest,
+        **_surroundings(),
+    }
+
+
+@functools.cache
+def _surroundings() -> dict[str, Any]:
+    # Once a process: the code that runs is the one that was there at its start. And Python's parser is not for threads.
+    return {
         "code": code_digest(),
         "versions": {
             "python": ".".join(platform.python_version_tuple()[:2]),

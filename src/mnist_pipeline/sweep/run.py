@@ -109,9 +109,10 @@ def confirm_best(what: Setting, study: Study, crew: Crew, trainings: Trainings) 
     """
     config = what.config
     assert config.confirm is not None
-    others = [trial for trial in study.ranked() if trial.params != what.baseline]
-    candidates = {BASELINE: what.baseline}
-    candidates |= {f"trial {trial.number}": trial.params for trial in others[: config.confirm.top_k]}
+    candidates: dict[str, Mapping[str, Any]] = {BASELINE: what.baseline}
+    for trial in study.ranked():
+        if len(candidates) <= config.confirm.top_k and trial.params not in candidates.values():
+            candidates[f"trial {trial.number}"] = trial.params
     pairs = confirm.draw_pairs(config.seed, num_pairs=config.confirm.num_seeds, taken=study_pair(what.base))
     pending = [(name, number, pair) for number, pair in enumerate(pairs, start=1) for name in candidates]
     values: dict[tuple[str, Pair], float] = {}

@@ -7,6 +7,7 @@ import json
 import logging
 from typing import Any
 
+from mnist_pipeline.config import without_password
 from mnist_pipeline.fingerprint import deciding
 from mnist_pipeline.request import Request
 from mnist_pipeline.sweep.space import Interval, SweepConfig, read_params
@@ -74,6 +75,14 @@ def describe_sweep(config: SweepConfig, request: Request) -> str:
 
 def describe_config(config: SweepConfig) -> dict[str, Any]:
     """Return the settings of the sweep under their dotted keys, as params."""
-    shown = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "space"}
+    shown = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name not in ("space", "confirm", "storage")
+    }
+    if config.storage is not None:
+        shown["storage"] = without_password(config.storage)
+    if config.confirm is not None:
+        shown |= {f"confirm.{key}": value for key, value in vars(config.confirm).items()}
     settings = {f"sweep.{key}": value.value if isinstance(value, enum.Enum) else value for key, value in shown.items()}
     return {**settings, **{f"sweep.space.{key}": str(dimension) for key, dimension in config.space.items()}}

@@ -131,7 +131,8 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, stu
             "params": dict(winner),
         }
         (folder / "verdict.json").write_text(json.dumps(shown, indent=2), encoding="utf-8")
-        figures.save(figures.draw_intervals(verdict.comparisons), folder / "verdict.png")
+        if verdict.comparisons:
+            figures.save(figures.draw_intervals(verdict.comparisons), folder / "verdict.png")
         parent.log_artifacts(folder)
     parent.set_tags({"sweep.winner": verdict.winner or "baseline"})
 

@@ -1,0 +1,87 @@
+"""Run one sweep in this process, and print what its trials took, as JSON.
+
+`python -m benchmarks.sweep_once CONFIGURATIONS OVERRIDE...`: a JSON list of trials, or `[]` for what Optuna proposes.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from mnist_pipeline import composing
+from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.request import prepare
+from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.run import sweep
+from mnist_pipeline.sweep.study import Study
+from mnist_pipeline.sweep.trainings import Stop
+from mnist_pipeline.tracking import Point
+
+
+class Meter:
+    """Notes when trainings end, how long their epochs took, and what all processes have in memory."""
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        self.ended: list[float] = []
+        self.epoch_sec: list[float] = []
+        self.bytes: list[int] = []
+
+    def begin(self, **about: Any) -> None:
+        """The workers are about to be started."""
+        self.began = time.perf_counter()
+
+    def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
+        """An epoch ended."""
+        self.epoch_sec.append(point.metrics["time/epoch_sec"])
+
+    def finish(self, member: int, **about: Any) -> None:
+        """A training ended."""
+        self.ended.append(time.perf_counter() - self.began)
+        if len(self.ended) % 10 == 0:
+            self.bytes.append(sum(proportional_bytes(pid) for pid in [os.getpid(), *descendants(os.getpid())]))
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes that `pid` has begun, and theirs."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(stat.parent.name)] = int(stat.read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue  # it has just ended
+    children = [child for child, parent in parents.items() if parent == pid]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
+
+
+def proportional_bytes(pid: int) -> int:
+    """Return a process's share of the memory, what it shares with others counted in parts (PSS)."""
+    try:
+        lines = (Path("/proc") / str(pid) / "smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def main() -> None:
+    """Sweep and print."""
+    configurations, overrides = json.loads(sys.argv[1]), sys.argv[2:]
+    if configurations:
+
+        def plan(study: Study, first: object) -> None:
+            for params in configurations:
+                study.optuna.enqueue_trial(params)
+
+        Study.plan = plan  # type: ignore[method-assign, assignment]
+    base, values, fixed = composing.check_sweep(overrides)
+    request = prepare(base, overrides)
+    meter = Meter()
+    tracker = MlflowTracker(request.config.tracking)
+    sweep(request, space.read(values, base, fixed=fixed), tracker, progress=meter, stop=Stop())
+    print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}))
+
+
+if __name__ == "__main__":
+    main()
