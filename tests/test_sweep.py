@@ -412,12 +412,21 @@ def test_a_sweep_that_is_stopped_can_go_on(
     require_whole(home, result.study)
 
 
+def wait_for_an_epoch() -> None:
+    """Wait until a worker has written a checkpoint, so that one was not only begun."""
+    known = set(paths.checkpoints_dir().glob("*/*/*.checkpoint"))
+    deadline = time.monotonic() + 90
+    while not set(paths.checkpoints_dir().glob("*/*/*.checkpoint")) - known:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_ctrl_c_once_closes_twice_stops_at_once(home: Path) -> None:
     endless = [*SMOKE, "~sweep.space.train.num_epochs", "train.num_epochs=1000000"]
     for times in (1, 2):
         with start_sweep(*endless) as child:
             assert child.stderr is not None
-            time.sleep(9)
+            wait_for_an_epoch()
             started = descendants(child.pid)
             for _ in range(times):
                 os.killpg(child.pid, signal.SIGINT)
