@@ -132,6 +132,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_PIPELINE_HOME", str(home))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for whoever comes after
         study = sweep_here(*ALONE).study
         require_whole(home, study)
         yield outcome(study)
@@ -311,6 +312,15 @@ def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -
     with pytest.raises(UserError, match=r"trials failed, more than sweep.max_failures=0; the last: LossNotFiniteError"):
         sweep_here(*overrides, "sweep.study=t", "sweep.max_failures=0")
     assert not [run for run in runs(home, "trial") if run.info.status == "RUNNING"]
+    (gave_up,) = [run for run in runs(home, "sweep") if run.info.status == "FAILED"]
+    assert "more than sweep.max_failures=0" in gave_up.data.tags["reason"]
+    assert gave_up.data.metrics["sweep/num_failed"] >= 1
+
+
+def test_time_that_is_over_leaves_the_rest(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    result = sweep_here(*ALONE, "sweep.timeout_sec=1e-9")
+    assert result.study.trials(TrialState.COMPLETE) == []
+    assert "sweep.timeout_sec=1e-09 is over: 8 trials were not begun" in caplog.text
 
 
 def test_a_study_goes_on_to_a_higher_total(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:

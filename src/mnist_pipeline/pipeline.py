@@ -108,7 +108,7 @@ def perform(
     """
     config, dataset = request.config, request.dataset
     started = time.perf_counter()
-    name = describe_name(config)
+    name = describe_name(config) if kind == "train" else f"{kind} {describe_name(config)}"
     state = checkpoints.load()
     with (
         tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch,

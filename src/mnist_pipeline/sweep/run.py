@@ -21,7 +21,7 @@ from mnist_pipeline.request import Request, code_tags, data_tags, retarget
 from mnist_pipeline.sweep import confirm
 from mnist_pipeline.sweep.confirm import Pair, Verdict
 from mnist_pipeline.sweep.crew import Crew, Job, Member
-from mnist_pipeline.sweep.search import search
+from mnist_pipeline.sweep.search import require_few_failures, search
 from mnist_pipeline.sweep.setting import Setting, describe_config, describe_sweep
 from mnist_pipeline.sweep.space import SweepConfig, apply
 from mnist_pipeline.sweep.study import Study, journal_path
@@ -87,6 +87,7 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
             try:
                 search(what, study, crew, trainings)
                 log_search(study, config, parent)
+                require_few_failures(study, config)
                 verdict = confirm_best(what, study, crew, trainings) if config.confirm else None
             finally:
                 crew.stop()
@@ -175,6 +176,7 @@ def train_winner(
     past = tracker.find_finished(tags)
     if past is not None:
         return past
-    checkpoints = checkpoint.Checkpoints(paths.checkpoints_dir() / study.id / "final")
+    folder = paths.checkpoints_dir() / study.id / request.tags["fingerprint"]
+    checkpoints = checkpoint.Checkpoints(folder)
     tags = {"study": study.name, "mlflow.parentRunId": parent.run_id}
     return pipeline.perform(request, tracker, checkpoints, kind="final", tags=tags, on_epoch=lambda _: stop.check())

@@ -1,5 +1,6 @@
 """The search: trials, until as many as asked for are complete or pruned."""
 
+import logging
 import math
 import threading
 import time
@@ -10,19 +11,17 @@ from optuna.trial import Trial, TrialState
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.crew import Crew, Job, Member
 from mnist_pipeline.sweep.setting import Setting
-from mnist_pipeline.sweep.space import Sampler, apply
+from mnist_pipeline.sweep.space import Sampler, SweepConfig, apply
 from mnist_pipeline.sweep.study import REASON, RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
 from mnist_pipeline.sweep.worker import TrainingFailedError, WorkerDiedError
 from mnist_pipeline.tracking import Point
 
+_log = logging.getLogger(__name__)
+
 
 def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> None:
-    """Run trials until as many as asked for are complete or pruned.
-
-    Raises:
-        UserError: More trials failed than may.
-    """
+    """Run trials until as many as asked for are complete or pruned, or more have failed than may, or time is over."""
     config = what.config
     deadline = time.monotonic() + config.timeout_sec if config.timeout_sec else math.inf
     adoptable = study.trials(TrialState.RUNNING)
@@ -63,6 +62,13 @@ def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> Non
     trainings.progress.begin(what="trials", num_done=num_done, num_total=config.num_trials, best=best)
     crew.run(next_job)
     trainings.stop.check()
+    num_missing = config.num_trials - count_finished(study.trials())
+    if num_missing > 0 and time.monotonic() > deadline:
+        _log.warning("sweep.timeout_sec=%g is over: %d trials were not begun", config.timeout_sec, num_missing)
+
+
+def require_few_failures(study: Study, config: SweepConfig) -> None:
+    """Raise UserError where more trials failed than may."""
     failed = study.trials(TrialState.FAIL)
     if len(failed) > config.max_failures:
         raise UserError(

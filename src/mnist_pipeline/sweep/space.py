@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import math
+import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,8 +147,8 @@ class SweepConfig:
             _require_integer("sweep.num_workers", self.num_workers, minimum=1, maximum=256)
         if self.timeout_sec is not None and not 0 < self.timeout_sec < math.inf:
             raise ConfigError(f"sweep.timeout_sec={self.timeout_sec}: expected a number of seconds above 0, or null")
-        if self.study is not None and not (0 < len(self.study) <= 100 and self.study.isprintable()):
-            raise ConfigError(f"sweep.study={self.study}: expected a name of 1 to 100 characters, or null")
+        if self.study is not None and not re.fullmatch(r"[\w][\w .+-]{0,99}", self.study):
+            raise ConfigError(f"sweep.study={self.study}: expected 1 to 100 letters, digits, blanks or _.+-, or null")
         if self.metric not in METRICS:
             raise ConfigError(f"sweep.metric={self.metric}: expected {' or '.join(METRICS)}")
         if not self.space:

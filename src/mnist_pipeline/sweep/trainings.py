@@ -111,7 +111,7 @@ class Trainings:
             self._folder(mark) as folder,
             self._tracker.run(
                 kind=kind,
-                name=f"{label} {describe_name(config)}",
+                name=f"{label} {describe_name(config)}" if kind == "trial" else label,
                 description=f"Part of the sweep {self._study.name}.",
                 params=config.flat(),
                 tags={
