@@ -206,7 +206,7 @@ def draw_configurations(num: int) -> list[dict[str, float]]:
 
 
 def measure_sweep() -> Iterator[Row]:
-    """Compare a fixed list of trials with the same list as it is run by hand; of the latter two of every five, scaled."""
+    """Compare a fixed list of trials with the same list as it is run by hand, of which two of every five are scaled."""
     listed = draw_configurations(20)
     part = [one for index, one in enumerate(listed) if index % 5 in (1, 3)]  # as wide, on average, as all of them
     settings = ["sweep.num_trials=20", "sweep.num_workers=2", "sweep.pruner=none", "sweep.confirm=null"]

@@ -10,6 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mnist_pipeline.sweep import server
+
+if __name__ == "__main__":
+    server.context()  # as the command does it
+
 from mnist_pipeline import composing
 from mnist_pipeline.mlflow_tracking import MlflowTracker
 from mnist_pipeline.request import prepare

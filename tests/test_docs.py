@@ -24,9 +24,9 @@ SOURCES = {
 ORDER = (
     "errors", "paths", "quiet", "ownership", "config", "composing", "fingerprint", "mnist", "data", "model", "train",
     "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "environment", "store", "tracking",
-    "mlflow_tracking", "request", "stages", "pipeline", "console", "sweep.study", "sweep.work", "sweep.worker",
-    "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search", "sweep.summary", "sweep.run", "sweep.console",
-    "cli",
+    "mlflow_tracking", "request", "stages", "pipeline", "console", "sweep.study", "sweep.work", "sweep.server",
+    "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search", "sweep.summary", "sweep.run",
+    "sweep.console", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 

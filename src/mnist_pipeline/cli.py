@@ -158,7 +158,9 @@ def sweep(arguments: Sequence[str]) -> None:
 
 def _sweep_once(base: "Config", config: "SweepConfig", *, config_dir: str | None) -> None:
     from mnist_pipeline import composing
+    from mnist_pipeline.sweep import server
 
+    server.context()  # it imports TensorFlow while this process imports everything else
     with _heavy_imports():
         from mnist_pipeline import console, mlflow_tracking, request
         from mnist_pipeline.sweep import console as view

@@ -165,9 +165,6 @@ def train_winner(
     what: Setting, params: Mapping[str, Any], study: Study, parent: Run, tracker: Tracker, stop: Stop
 ) -> "RunResult | PastRun":
     """Train the winner with the study's split and a fresh seed, score it on the test split, and log its model: once."""
-    with quiet.library_noise():
-        from mnist_pipeline import checkpoint, pipeline
-
     (fresh,) = confirm.draw_pairs(what.config.seed + 1, num_pairs=1, taken=study_pair(what.base))
     pair = Pair(train_seed=fresh.train_seed, split_seed=what.base.data.split_seed)
     config = with_pair(apply(what.base, params), pair)
@@ -176,6 +173,9 @@ def train_winner(
     past = tracker.find_finished(tags)
     if past is not None:
         return past
+    with quiet.library_noise():  # only now: TensorFlow takes seconds
+        from mnist_pipeline import checkpoint, pipeline
+
     folder = paths.checkpoints_dir() / study.id / request.tags["fingerprint"]
     checkpoints = checkpoint.Checkpoints(folder)
     tags = {"study": study.name, "mlflow.parentRunId": parent.run_id}

@@ -5,31 +5,26 @@ the tasks tracks them. A worker dies at once when that process does, whatever wa
 """
 
 import contextlib
-import functools
 import gc
-import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mnist_pipeline import quiet
 from mnist_pipeline.config import Config
 from mnist_pipeline.data import Dataset, Found, split
+from mnist_pipeline.sweep import server
 from mnist_pipeline.tracking import Point
 
 if TYPE_CHECKING:
     from mnist_pipeline.train import Epoch
 
-_PRELOADED = ["mnist_pipeline.sweep.work"]
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 _MAX_REASON_LENGTH = 2_000
-_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,7 @@ class Worker:
     """A process that trains, as seen by the one that gives it tasks."""
 
     def __init__(self, found: Found) -> None:
-        with _STARTING:
-            context = _context()
+        context = server.context()
         self._tasks, theirs = context.Pipe()
         # Nothing is ever written to it: its end is this process's own end.
         life, self._held = context.Pipe(duplex=False)
@@ -100,17 +94,6 @@ class Worker:
         """End the process, whatever it does."""
         self._process.kill()
         self._process.join(5)
-
-
-@functools.cache
-def _context() -> Any:
-    if os.name != "posix":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    with quiet.library_noise():
-        forkserver.ensure_running()
-    return context
 
 
 def _describe_exit(code: int | None) -> str:
