@@ -162,9 +162,10 @@ def _sweep_once(base: "Config", config: "SweepConfig", *, config_dir: str | None
 
     server.context()  # it imports TensorFlow while this process imports everything else
     with _heavy_imports():
-        from mnist_pipeline import console, mlflow_tracking, request
-        from mnist_pipeline.sweep import console as view
+        from mnist_pipeline import mlflow_tracking, request
         from mnist_pipeline.sweep import run, trainings
+    from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
+    from mnist_pipeline.sweep import console as view
 
     console.show_log()
     given, searched = _given_overrides(config_dir)

@@ -56,8 +56,7 @@ class SweepProgress:
             self._bars.remove_task(task)
         self._members.clear()
         self._total = self._bars.add_task(what, total=num_total, completed=num_done, note="")
-        if num_done:
-            err.print(f"{what}: {num_done} of {num_total} are done")
+        err.print(f"{what}: {num_done} of {num_total} are done; by {self._config.metric}")
 
     def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
         """Show the epoch in the worker's bar."""
@@ -82,10 +81,11 @@ class SweepProgress:
                     self._best = value
             num_new = max(self._num_done - self._num_begun_with, 1)
             left = (time.perf_counter() - self._began) / num_new * max(self._num_total - self._num_done, 0)
-            shown = "" if value is None else f"{self._config.metric} {value:.4f}  "
+            shown = "" if value is None else f"{value:.4f}  "
+            ending = "" if err.is_terminal else f"  {_describe_sec(left)} left"
             best = "" if self._best is None or self._what != "trials" else f"best {self._best:.4f}  "
             err.print(
-                f"{name:<22} {outcome:<28} {shown}{best}{self._num_done}/{self._num_total}  {_describe_sec(left)} left",
+                f"{name:<22} {outcome:<28} {shown}{best}{self._num_done}/{self._num_total}{ending}",
                 soft_wrap=True,
                 markup=False,
             )
