@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from mnist_pipeline import composing
@@ -105,7 +107,7 @@ def test_values_of_a_dimension() -> None:
     assert not integers.contains(4)
     assert Interval(is_integer=True, low=1, high=9, step=None, log=True).values() is None
     assert Choice((1, 2)).contains(2)
-    assert read("sweep=grid").grid_size() == 12
+    assert math.prod(len(dimension.values() or ()) for dimension in read("sweep=grid").space.values()) == 12
 
 
 def test_params_go_into_their_sections_and_are_checked() -> None:

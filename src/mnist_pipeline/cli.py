@@ -140,20 +140,21 @@ def sweep(arguments: Sequence[str]) -> None:
     parsed = _parse_hydra(arguments)
     if parsed.multirun:
         raise ConfigError("--multirun: not for this command; the values to try stand in sweep.space")
-    job: Callable[[object], None] = lambda composed: None  # noqa: E731 (what only shows has nothing to do)
-    if not _only_shows(parsed):
-        from mnist_pipeline import store
-        from mnist_pipeline.sweep import space
+    if _only_shows(parsed):
+        _run_hydra(lambda composed: None, arguments, config_name=composing.SWEEP_CONFIG_NAME)
+        return
+    from mnist_pipeline import store
+    from mnist_pipeline.sweep import space
 
-        base, values, fixed = composing.check_sweep(parsed.overrides, config_dir=parsed.config_dir)
-        config = space.read(values, base, fixed=fixed)
-        if not (parsed.cfg or parsed.info):
-            store.begin(store.resolve_uri(base.tracking))
-
-        def job(composed: object) -> None:
-            _sweep_once(base, config, config_dir=parsed.config_dir)
-
-    _run_hydra(job, arguments, config_name=composing.SWEEP_CONFIG_NAME)
+    base, values, fixed = composing.check_sweep(parsed.overrides, config_dir=parsed.config_dir)
+    config = space.read(values, base, fixed=fixed)
+    if not (parsed.cfg or parsed.info):
+        store.begin(store.resolve_uri(base.tracking))
+    _run_hydra(
+        lambda composed: _sweep_once(base, config, config_dir=parsed.config_dir),
+        arguments,
+        config_name=composing.SWEEP_CONFIG_NAME,
+    )
 
 
 def _sweep_once(base: "Config", config: "SweepConfig", *, config_dir: str | None) -> None:

@@ -21,7 +21,8 @@ def _require(condition: bool, *, key: str, value: object, expected: str) -> None
         raise ConfigError(f"{key}={value}: expected {expected}")
 
 
-def _require_integer(value: int, *, key: str, minimum: int, maximum: int = 2**31 - 1) -> None:
+def require_integer(value: int, *, key: str, minimum: int, maximum: int = 2**31 - 1) -> None:
+    """Raise ConfigError where `value` is not in the range."""
     _require(minimum <= value <= maximum, key=key, value=value, expected=f"an integer from {minimum:,} to {maximum:,}")
 
 
@@ -66,14 +67,14 @@ class MnistConfig:
 
     def __post_init__(self) -> None:
         _require_validation_size(self.validation_size, num_images=self.NUM_IMAGES, num_classes=self.NUM_CLASSES)
-        _require_integer(self.split_seed, key="data.split_seed", minimum=0)
+        require_integer(self.split_seed, key="data.split_seed", minimum=0)
         _require(
             0 < self.timeout_sec <= 3600,
             key="data.timeout_sec",
             value=self.timeout_sec,
             expected="a number of seconds above 0, at most 3600",
         )
-        _require_integer(self.num_retries, key="data.num_retries", minimum=0, maximum=100)
+        require_integer(self.num_retries, key="data.num_retries", minimum=0, maximum=100)
         for key, url in (("data.npz_url", self.npz_url), ("data.idx_url", self.idx_url)):
             _require(
                 url.startswith(("http://", "https://")), key=key, value=url, expected="an http:// or https:// address"
@@ -95,7 +96,7 @@ class DigitsConfig:
 
     def __post_init__(self) -> None:
         _require_validation_size(self.validation_size, num_images=self.NUM_IMAGES, num_classes=self.NUM_CLASSES)
-        _require_integer(self.split_seed, key="data.split_seed", minimum=0)
+        require_integer(self.split_seed, key="data.split_seed", minimum=0)
 
 
 DataConfig = MnistConfig | DigitsConfig
@@ -112,7 +113,7 @@ class ModelConfig:
     """Share of the hidden units that is dropped in a training step, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        _require_integer(self.hidden_width, key="model.hidden_width", minimum=1, maximum=100_000)
+        require_integer(self.hidden_width, key="model.hidden_width", minimum=1, maximum=100_000)
         _require(
             0 <= self.dropout_rate < 1,
             key="model.dropout_rate",
@@ -139,17 +140,17 @@ class TrainConfig:
     """Epochs between two checkpoints; the last epoch always has one. Decides nothing of the result."""
 
     def __post_init__(self) -> None:
-        _require_integer(self.num_epochs, key="train.num_epochs", minimum=1)
-        _require_integer(self.batch_size, key="train.batch_size", minimum=1)
+        require_integer(self.num_epochs, key="train.num_epochs", minimum=1)
+        require_integer(self.batch_size, key="train.batch_size", minimum=1)
         _require(
             math.isfinite(self.learning_rate) and self.learning_rate > 0,
             key="train.learning_rate",
             value=self.learning_rate,
             expected="a finite number above 0",
         )
-        _require_integer(self.seed, key="train.seed", minimum=0)
-        _require_integer(self.num_threads, key="train.num_threads", minimum=1, maximum=1024)
-        _require_integer(self.checkpoint_every, key="train.checkpoint_every", minimum=1)
+        require_integer(self.seed, key="train.seed", minimum=0)
+        require_integer(self.num_threads, key="train.num_threads", minimum=1, maximum=1024)
+        require_integer(self.checkpoint_every, key="train.checkpoint_every", minimum=1)
 
 
 @dataclass
@@ -162,8 +163,8 @@ class EvaluateConfig:
     """The most confident mistakes that are shown as images."""
 
     def __post_init__(self) -> None:
-        _require_integer(self.num_calibration_bins, key="evaluate.num_calibration_bins", minimum=1, maximum=1000)
-        _require_integer(self.num_mistakes, key="evaluate.num_mistakes", minimum=1, maximum=400)
+        require_integer(self.num_calibration_bins, key="evaluate.num_calibration_bins", minimum=1, maximum=1000)
+        require_integer(self.num_mistakes, key="evaluate.num_mistakes", minimum=1, maximum=400)
 
 
 @dataclass

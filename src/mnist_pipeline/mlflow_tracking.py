@@ -219,8 +219,8 @@ class MlflowTracker:
             begun = self._search({RESUME_TAG: resume_id})
             if begun:
                 run_id = begun[0].info.run_id
-                self._reopen(begun[0], tags=all_tags)
                 known = begun[0].data.params
+                self._reopen(begun[0])
             else:
                 run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
                 known = {}
@@ -232,6 +232,8 @@ class MlflowTracker:
                 is_resumed=bool(begun),
             )
             with self._closed(run):
+                if begun:
+                    run.set_tags(all_tags)
                 # MLflow lets no param change. Those that may, such as the address of a mirror, stay as they were first.
                 missing = [Param(key, str(value)) for key, value in params.items() if key not in known]
                 self._client.log_batch(run_id, params=missing)
@@ -296,11 +298,10 @@ class MlflowTracker:
         )
         return list(found)
 
-    def _reopen(self, run: MlflowEntity, *, tags: Mapping[str, str]) -> None:
+    def _reopen(self, run: MlflowEntity) -> None:
         self._client.update_run(run.info.run_id, status="RUNNING")
         if "reason" in run.data.tags:
             self._client.delete_tag(run.info.run_id, "reason")
-        self._client.log_batch(run.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def _address(self, run_id: str) -> str:
         server = without_password(self._uri).rstrip("/") if store.is_server(self._uri) else "http://127.0.0.1:5000"

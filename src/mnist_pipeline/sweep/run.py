@@ -1,7 +1,6 @@
 """The story of a sweep: search, confirm, train the winner, each tracked as it happens, any of it resumable."""
 
 import dataclasses
-import logging
 import os
 import shutil
 import threading
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -69,7 +66,7 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
     """
     what = Setting(request, config)
     name = config.study or what.default_name()
-    lock = paths.mlruns_dir() / "optuna" / f"{journal_path(name).stem}.lock"
+    lock = journal_path(name).with_suffix(".lock")
     with own(lock, what=f"the study {name}", wait=request.config.wait, next_step="(or give sweep.study another name)"):
         study = Study(config, name=name, identity=what.identity(), max_epochs=what.max_epochs())
         study.plan(what.baseline if what.has_baseline() else None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mnist_pipeline.composing import fill
-from mnist_pipeline.config import Config, ModelConfig, TrainConfig
+from mnist_pipeline.config import Config, ModelConfig, TrainConfig, require_integer
 from mnist_pipeline.errors import ConfigError
 
 Value = int | float | str
@@ -108,8 +108,8 @@ class ConfirmConfig:
     """Fresh pairs of a train seed and a split seed, the same for all of them."""
 
     def __post_init__(self) -> None:
-        _require_integer("sweep.confirm.top_k", self.top_k, minimum=1, maximum=100)
-        _require_integer("sweep.confirm.num_seeds", self.num_seeds, minimum=2, maximum=1000)
+        require_integer(self.top_k, key="sweep.confirm.top_k", minimum=1, maximum=100)
+        require_integer(self.num_seeds, key="sweep.confirm.num_seeds", minimum=2, maximum=1000)
 
 
 @dataclass
@@ -140,11 +140,11 @@ class SweepConfig:
     """null: end with the table."""
 
     def __post_init__(self) -> None:
-        _require_integer("sweep.seed", self.seed, minimum=0)
-        _require_integer("sweep.num_trials", self.num_trials, minimum=1)
-        _require_integer("sweep.max_failures", self.max_failures, minimum=0)
+        require_integer(self.seed, key="sweep.seed", minimum=0)
+        require_integer(self.num_trials, key="sweep.num_trials", minimum=1)
+        require_integer(self.max_failures, key="sweep.max_failures", minimum=0)
         if self.num_workers is not None:
-            _require_integer("sweep.num_workers", self.num_workers, minimum=1, maximum=256)
+            require_integer(self.num_workers, key="sweep.num_workers", minimum=1, maximum=256)
         if self.timeout_sec is not None and not 0 < self.timeout_sec < math.inf:
             raise ConfigError(f"sweep.timeout_sec={self.timeout_sec}: expected a number of seconds above 0, or null")
         if self.study is not None and not re.fullmatch(r"[\w][\w .+-]{0,99}", self.study):
@@ -157,10 +157,6 @@ class SweepConfig:
             for key, dimension in self.space.items():
                 if dimension.values() is None:
                     raise ConfigError(f"sweep.space.{key}: a grid needs type=categorical or a step, and no log=true")
-
-    def grid_size(self) -> int:
-        """Return the number of points of a finite space."""
-        return math.prod(len(dimension.values() or ()) for dimension in self.space.values())
 
 
 def read(values: dict[str, Any], base: Config, *, fixed: Sequence[str]) -> SweepConfig:
@@ -192,11 +188,6 @@ def read(values: dict[str, Any], base: Config, *, fixed: Sequence[str]) -> Sweep
     if base.data.validation_size == 0 and (config.metric.startswith("validation/") or config.confirm is not None):
         raise ConfigError("data.validation_size=0: a sweep selects by validation images; hold some out")
     return config
-
-
-def _require_integer(key: str, value: int, *, minimum: int, maximum: int = 2**31 - 1) -> None:
-    if not minimum <= value <= maximum:
-        raise ConfigError(f"{key}={value}: expected an integer from {minimum:,} to {maximum:,}")
 
 
 def parse_space(nested: Mapping[str, Any], base: Config) -> Space:

@@ -10,7 +10,7 @@ from mnist_pipeline.checkpoint import Checkpoints
 from mnist_pipeline.config import Config
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.model import build
-from mnist_pipeline.train import Epoch, TrainState, fit, set_num_threads
+from mnist_pipeline.train import Epoch, fit, set_num_threads
 
 
 class StoppedError(Exception):
@@ -54,7 +54,4 @@ def _train(config: Config, dataset: Dataset, folder: Path, report: Callable[[Epo
         config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=config.train.seed
     )
 
-    def save(state: TrainState) -> None:
-        checkpoints.save(state)
-
-    fit(model, dataset, config.train, start=state, checkpoint=save, on_epoch=report)
+    fit(model, dataset, config.train, start=state, checkpoint=checkpoints.save, on_epoch=report)
