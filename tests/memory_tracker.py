@@ -41,7 +41,17 @@ class MemoryRun:
             written.write_bytes(self.artifacts[artifact])
             return written
 
-        return PastRun(self.run_id, self.name, self.address, self.metrics, self.tags, path)
+        return PastRun(
+            run_id=self.run_id,
+            name=self.name,
+            status=self.status,
+            address=self.address,
+            started_ms=0,
+            params={key: str(value) for key, value in self.params.items()},
+            metrics=self.metrics,
+            tags=self.tags,
+            path=path,
+        )
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         self.events.append(f"metrics {step}")

@@ -1,5 +1,9 @@
 """Errors that a user can cause. Only these are printed as one line; any other exception is a bug and shows itself."""
 
+import os
+import sys
+import traceback
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: the value, what was expected, the next step."""
@@ -17,3 +21,11 @@ class Terminated(BaseException):
     """SIGTERM came. Like KeyboardInterrupt it is no Exception: nothing but the end of the command may swallow it."""
 
     exit_code = 143
+
+
+def tell(error: Exception) -> None:
+    """Print on stderr what a user can mend as one line, and a bug as the traceback that it is."""
+    if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, UserError):
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

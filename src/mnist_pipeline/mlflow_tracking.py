@@ -1,28 +1,21 @@
 """The only door to MLflow's runs."""
 
 import contextlib
-import errno
-import getpass
 import json
 import logging
-import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import mlflow
 import numpy as np
 import numpy.typing as npt
-from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.http_dataset_source import HTTPDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import (
     DatasetInput,
-    FileInfo,
     InputTag,
     LoggedModelOutput,
     LoggedModelStatus,
@@ -36,15 +29,16 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline import store
-from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline import mlflow_runs
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
-from mnist_pipeline.errors import Terminated, UserError
+from mnist_pipeline.errors import Terminated
+from mnist_pipeline.mlflow_runs import FILES
+from mnist_pipeline.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking import EPOCH_METRICS, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
 
 MODEL_NAME = "model"
-FILES = "environment/files.json"
 _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
 
 if TYPE_CHECKING:
@@ -56,13 +50,12 @@ _log = logging.getLogger(__name__)
 class MlflowRun:
     """A run in an MLflow store."""
 
-    def __init__(
-        self, client: MlflowClient, *, experiment_id: str, run_id: str, address: str, is_resumed: bool
-    ) -> None:
+    def __init__(self, store: MlflowStore, *, experiment_id: str, run_id: str, is_resumed: bool) -> None:
         self.run_id = run_id
-        self.address = address
+        self.address = store.run_address(experiment_id, run_id)
         self.is_resumed = is_resumed
-        self._client = client
+        self._store = store
+        self._client = store.client
         self._experiment_id = experiment_id
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
@@ -155,20 +148,9 @@ class MlflowRun:
 
     def log_files(self) -> None:
         """Log the list as `environment/files.json`."""
-        self._client.log_text(self.run_id, json.dumps(_list_files(self._client, self.run_id), indent=2), FILES)
-
-
-def _list_files(client: MlflowClient, run_id: str) -> dict[str, int]:
-    """Return the size in bytes of every file of the run by its path; MLflow counts those of its model among them."""
-    return {path: size for path, size in _walk(partial(client.list_artifacts, run_id)) if path != FILES}
-
-
-def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:
-    for info in list_folder(folder):
-        if info.is_dir:
-            yield from _walk(list_folder, info.path)
-        else:
-            yield info.path, info.file_size
+        self._client.log_text(
+            self.run_id, json.dumps(mlflow_runs.list_files(self._store, self.run_id), indent=2), FILES
+        )
 
 
 class MlflowTracker:
@@ -179,20 +161,9 @@ class MlflowTracker:
     """
 
     def __init__(self, config: TrackingConfig) -> None:
-        self._uri = store.resolve_uri(config)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        try:
-            store.create(self._uri)
-            mlflow.set_tracking_uri(self._uri)
-            self._client = MlflowClient(self._uri)
-            self._experiment_id = self._find_experiment(config.experiment)
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(
-                f"the tracking store {without_password(self._uri)} cannot be opened ({reason}): mend it (mlflow db "
-                "upgrade URI, where MLflow is newer than the store), or give tracking.uri= another one"
-            ) from error
+        self._store = MlflowStore(config)
+        self._client = self._store.client
+        self._experiment_id = self._store.require_experiment(config.experiment)
 
     @contextlib.contextmanager
     def run(
@@ -209,27 +180,26 @@ class MlflowTracker:
         all_tags = {
             "kind": kind,
             "mlflow.note.content": description,
-            "mlflow.user": _user(),
+            "mlflow.user": user(),
             "mlflow.source.name": "mnist-pipeline",
             "mlflow.source.type": "LOCAL",
             RESUME_TAG: resume_id,
             **tags,
         }
-        with self._telling():
-            begun = self._search({RESUME_TAG: resume_id})
+        with self._store.telling():
+            begun = next(self._search({RESUME_TAG: resume_id}), None)
             if begun:
-                run_id = begun[0].info.run_id
-                known = begun[0].data.params
-                self._reopen(begun[0])
+                run_id = begun.info.run_id
+                known = begun.data.params
+                self._reopen(begun)
             else:
                 run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
                 known = {}
             run = MlflowRun(
-                self._client,
+                self._store,
                 experiment_id=self._experiment_id,
                 run_id=run_id,
-                address=self._address(run_id),
-                is_resumed=bool(begun),
+                is_resumed=begun is not None,
             )
             with self._closed(run):
                 if begun:
@@ -241,24 +211,17 @@ class MlflowTracker:
 
     def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
         """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
-        with self._telling():
-            for entity in self._search(tags, is_finished=True):
+        with self._store.telling():
+            for entity in self._search({**tags}, is_finished=True):
                 run_id = entity.info.run_id
-                if self._is_whole(run_id):
-                    return PastRun(
-                        run_id=run_id,
-                        name=entity.info.run_name,
-                        address=self._address(run_id),
-                        metrics=entity.data.metrics,
-                        tags=entity.data.tags,
-                        path=partial(self._path, run_id),
-                    )
+                if mlflow_runs.is_whole(self._store, run_id):
+                    return mlflow_runs.read(self._store, entity)
                 _log.warning("run %s is finished, but files of it are gone: it does not count", run_id)
         return None
 
     def find_training(self, mark: str) -> PastTraining | None:
         """Return the longest training with the tag; a run whose epochs have gaps counts up to the first."""
-        with self._telling():
+        with self._store.telling():
             found = [self._read_training(entity) for entity in self._search({TRAINING_TAG: mark})]
         return max(found, key=lambda training: len(training.points), default=None)
 
@@ -276,50 +239,14 @@ class MlflowTracker:
             points.append(Point(len(points) + 1, {key: point.value for key, point in metrics.items()}, ended_ms))
         return PastTraining(run_id=run_id, points=tuple(points))
 
-    def _path(self, run_id: str, artifact: str) -> Path:
-        return Path(self._client.download_artifacts(run_id, artifact))
-
-    def _is_whole(self, run_id: str) -> bool:
-        try:
-            logged = json.loads(self._path(run_id, FILES).read_text())
-            return bool(logged.items() <= _list_files(self._client, run_id).items())
-        except (MlflowException, OSError, ValueError):
-            return False
-
-    def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> list[MlflowEntity]:
-        conditions = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
-        if is_finished:
-            conditions.append("attributes.status = 'FINISHED'")
-        found = self._client.search_runs(
-            [self._experiment_id],
-            filter_string=" and ".join(conditions),
-            order_by=["attributes.start_time DESC"],
-            max_results=100,
-        )
-        return list(found)
+    def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[MlflowEntity]:
+        finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
+        return mlflow_runs.search(self._store, [self._experiment_id], tags, conditions=finished)
 
     def _reopen(self, run: MlflowEntity) -> None:
         self._client.update_run(run.info.run_id, status="RUNNING")
         if "reason" in run.data.tags:
             self._client.delete_tag(run.info.run_id, "reason")
-
-    def _address(self, run_id: str) -> str:
-        server = without_password(self._uri).rstrip("/") if store.is_server(self._uri) else "http://127.0.0.1:5000"
-        return f"{server}/#/experiments/{self._experiment_id}/runs/{run_id}{store.UI_VIEW}"
-
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Tell of a store that fails in one line."""
-        try:
-            yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise  # no matter of the store's
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(
-                f"the tracking store {without_password(self._uri)} fails ({reason}): mend it and run the same command "
-                "again; training goes on from its last checkpoint"
-            ) from error
 
     @contextlib.contextmanager
     def _closed(self, run: MlflowRun) -> Iterator[None]:
@@ -341,34 +268,3 @@ class MlflowTracker:
             run.set_tags({"reason": reason[:5000]})
         except (MlflowException, SQLAlchemyError) as error:
             _log.warning("run %s could not be marked %s: %s", run.run_id, status, error)
-
-    def _find_experiment(self, name: str) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is None:
-            artifacts = store.artifacts_dir(self._uri)
-            location = (artifacts / re.sub(r"[^\w-]+", "-", name)).as_uri() if artifacts else None
-            try:
-                created = self._client.create_experiment(
-                    name,
-                    artifact_location=location,
-                    # Without it the UI opens the experiment in its view for generative AI.
-                    tags={"mlflow.experimentKind": "custom_model_development"},
-                )
-                return str(created)
-            except MlflowException:
-                experiment = self._client.get_experiment_by_name(name)  # another process was faster
-                if experiment is None:
-                    raise
-        if experiment.lifecycle_stage != "active":
-            raise UserError(
-                f"tracking.experiment={name} was deleted: restore it (mlflow experiments restore "
-                f"--experiment-id {experiment.experiment_id}) or choose another name"
-            )
-        return str(experiment.experiment_id)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        return "unknown"

@@ -70,16 +70,21 @@ class Run(Protocol):
 
 @dataclass(frozen=True)
 class PastRun:
-    """A finished run, with everything that it logged.
+    """A run that is in the store, with everything that it logged.
 
     Attributes:
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
+        started_ms: In milliseconds of Unix time.
         metrics: The last value of each.
         path: Returns a path at which an artifact can be read.
     """
 
     run_id: str
     name: str
+    status: str
     address: str
+    started_ms: int
+    params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
     path: Callable[[str], Path]

@@ -1,0 +1,32 @@
+"""What the commands' arguments have in common."""
+
+import argparse
+import socket
+from typing import NoReturn
+
+from mnist_pipeline.errors import ConfigError
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that is no Hydra app."""
+    parser = argparse.ArgumentParser(prog=f"mnist-pipeline {command}", description=description)
+    return with_short_errors(parser)
+
+
+def with_short_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Let `parser` raise ConfigError instead of printing its usage."""
+
+    def error(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; mnist-pipeline --help lists the commands")
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser
+
+
+def require_free(port: int) -> None:
+    """Raise ConfigError where `port` of 127.0.0.1 cannot be listened on."""
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            pass
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port 5001") from error

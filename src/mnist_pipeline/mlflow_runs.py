@@ -1,0 +1,101 @@
+"""Runs that are in the store, read back."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from mlflow.entities import FileInfo, LoggedModel
+from mlflow.entities import Run as MlflowEntity
+from mlflow.exceptions import MlflowException
+
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.tracking import PastRun
+
+FILES = "environment/files.json"
+_PAGE = 1000
+
+
+def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
+    """Return the run as plain values."""
+    run_id = entity.info.run_id
+    return PastRun(
+        run_id=run_id,
+        name=entity.info.run_name,
+        status=entity.info.status,
+        address=store.run_address(entity.info.experiment_id, run_id),
+        started_ms=entity.info.start_time,
+        params=entity.data.params,
+        metrics=entity.data.metrics,
+        tags=entity.data.tags,
+        path=partial(_path, store, run_id),
+    )
+
+
+def search(
+    store: MlflowStore,
+    experiment_ids: list[str],
+    tags: Mapping[str, str],
+    *,
+    conditions: tuple[str, ...] = (),
+    order_by: str = "attributes.start_time DESC",
+    view: int = 1,
+) -> Iterator[MlflowEntity]:
+    """Yield the runs with all of `tags`, page by page.
+
+    Args:
+        store: Where they are.
+        experiment_ids: In which experiments; none finds none.
+        tags: With which values.
+        conditions: What else MLflow's filter is to ask for.
+        order_by: As in MLflow.
+        view: MLflow's `ViewType`; 1 leaves deleted runs out, 3 does not.
+    """
+    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    token = None
+    while experiment_ids:
+        page = store.client.search_runs(
+            experiment_ids,
+            filter_string=" and ".join([*wanted, *conditions]),
+            run_view_type=view,
+            order_by=[order_by],
+            max_results=_PAGE,
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def find_model(store: MlflowStore, run: MlflowEntity | PastRun, experiment_id: str) -> LoggedModel | None:
+    """Return the model that the run logged; None where it is not there, or not whole."""
+    run_id = run.run_id if isinstance(run, PastRun) else run.info.run_id
+    found = store.client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+    return next((model for model in found if model.status.value == "READY"), None)
+
+
+def is_whole(store: MlflowStore, run_id: str) -> bool:
+    """Return whether every file is there that the run and its model had when it finished."""
+    try:
+        logged = json.loads(_path(store, run_id, FILES).read_text())
+        return bool(logged.items() <= list_files(store, run_id).items())
+    except (MlflowException, OSError, ValueError):
+        return False
+
+
+def list_files(store: MlflowStore, run_id: str) -> dict[str, int]:
+    """Return the size in bytes of every file of the run by its path; MLflow counts those of its model among them."""
+    return {path: size for path, size in _walk(partial(store.client.list_artifacts, run_id)) if path != FILES}
+
+
+def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:
+    for info in list_folder(folder):
+        if info.is_dir:
+            yield from _walk(list_folder, info.path)
+        else:
+            yield info.path, info.file_size
+
+
+def _path(store: MlflowStore, run_id: str, artifact: str) -> Path:
+    return Path(store.client.download_artifacts(run_id, artifact))

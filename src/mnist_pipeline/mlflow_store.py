@@ -1,0 +1,127 @@
+"""An MLflow store, opened: its client, its addresses, its experiments, and its failures told in one line."""
+
+import contextlib
+import errno
+import getpass
+import logging
+import platform
+import re
+from collections.abc import Iterator
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_pipeline import store
+from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline.errors import UserError
+
+
+class MlflowStore:
+    """The MLflow store of a configuration, created where it is missing.
+
+    Raises:
+        UserError: The store cannot be opened.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self.uri = store.resolve_uri(config)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        with self._opening():
+            store.create(self.uri)
+            mlflow.set_tracking_uri(self.uri)
+            self.client = MlflowClient(self.uri)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell of a store that fails in one line."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # no matter of the store's
+            raise UserError(
+                f"the tracking store {without_password(self.uri)} fails ({_reason(error)}): mend it and run the same "
+                "command again; it goes on from where this one stopped"
+            ) from error
+
+    def address(self, page: str) -> str:
+        """Return the address of a page of the MLflow UI; of a local store the one at which `make ui` shows it."""
+        server = without_password(self.uri).rstrip("/") if store.is_server(self.uri) else "http://127.0.0.1:5000"
+        return f"{server}/#/{page}{store.UI_VIEW}"
+
+    def run_address(self, experiment_id: str, run_id: str) -> str:
+        """Return the address of a run's page."""
+        return self.address(f"experiments/{experiment_id}/runs/{run_id}")
+
+    def find_experiment(self, name: str) -> str | None:
+        """Return the id of the experiment; None where there is none.
+
+        Raises:
+            UserError: It was deleted.
+        """
+        with self._opening():
+            experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage != "active":
+            raise UserError(
+                f"the experiment {name} was deleted: restore it (mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}) or choose another name with tracking.experiment="
+            )
+        return str(experiment.experiment_id)
+
+    def require_experiment(self, name: str) -> str:
+        """Return the id of the experiment, which is created where there is none.
+
+        Raises:
+            UserError: It was deleted, or the store fails.
+        """
+        found = self.find_experiment(name)
+        if found is not None:
+            return found
+        artifacts = store.artifacts_dir(self.uri)
+        location = (artifacts / re.sub(r"[^\w-]+", "-", name)).as_uri() if artifacts else None
+        with self._opening():
+            try:
+                created = self.client.create_experiment(
+                    name,
+                    artifact_location=location,
+                    # Without it the UI opens the experiment in its view for generative AI.
+                    tags={"mlflow.experimentKind": "custom_model_development"},
+                )
+                return str(created)
+            except MlflowException:
+                found = self.find_experiment(name)  # another process was faster
+                if found is None:
+                    raise
+                return found
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+            raise UserError(
+                f"the tracking store {without_password(self.uri)} cannot be opened ({_reason(error)}): mend it (mlflow "
+                "db upgrade URI, where MLflow is newer than the store), or give tracking.uri= another one"
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def user() -> str:
+    """Return the name of whoever runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def host() -> str:
+    """Return the name of this machine."""
+    return platform.node() or "unknown"
