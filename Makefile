@@ -13,7 +13,7 @@ ARGS ?=
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep dashboard ui test test-slow bench lint format lock clean
+.PHONY: help train sweep promote dashboard ui test test-slow bench lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
@@ -36,6 +36,9 @@ train: $(INSTALLED) ## train, evaluate and track the baseline
 
 sweep: $(INSTALLED) ## search for a better model around the baseline, and confirm that it is
 	@$(BIN)/mnist-pipeline sweep $(ARGS)
+
+promote: $(INSTALLED) ## make the best run's model the champion, if it passes the gates
+	@$(BIN)/mnist-pipeline promote $(ARGS)
 
 dashboard: $(INSTALLED) ## look at a sweep's study in Optuna's dashboard
 	@$(BIN)/mnist-pipeline dashboard $(ARGS)

@@ -62,7 +62,8 @@ def main() -> int:
         module, name, nth, when = rest
         # All modules, so that what they imported is what is replaced.
         importlib.import_module("mnist_pipeline.mlflow_tracking")
-        importlib.import_module("mnist_pipeline.sweep.run" if "sweep" in sys.argv else "mnist_pipeline.pipeline")
+        stories = {"sweep": "sweep.run", "promote": "registry.promotion", "train": "pipeline"}
+        importlib.import_module(f"mnist_pipeline.{stories[sys.argv[2]]}")
 
         kill_at_call(module, name, int(nth), when)
     from mnist_pipeline import cli

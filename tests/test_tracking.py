@@ -1,9 +1,3 @@
-import contextlib
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -11,6 +5,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
+from conftest import server
 from mlflow import MlflowClient
 
 from mnist_pipeline import composing, data, model
@@ -28,30 +23,6 @@ def uri(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Iterator[
         return
     with server(home / "mlruns" / "mlflow.db", tmp_path / "server_artifacts") as address:
         yield address
-
-
-@contextlib.contextmanager
-def server(database: Path, artifacts: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    child = subprocess.Popen(
-        [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
-            "--artifacts-destination", str(artifacts), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(300):
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
-                break
-            time.sleep(0.1)
-        yield address
-    finally:
-        child.terminate()
-        child.wait(30)
 
 
 def open_tracker(uri: str) -> MlflowTracker:

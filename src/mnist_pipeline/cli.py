@@ -13,6 +13,9 @@ from mnist_pipeline.errors import ConfigError, Terminated, UserError, tell
 COMMANDS = {
     "train": ("train", "train, evaluate and track a model"),
     "sweep": ("sweep", "search for a better one, and confirm that it is"),
+    "promote": ("registry", "make a run's model the champion, if it passes the gates"),
+    "rollback": ("registry", "make an earlier champion the champion again"),
+    "history": ("registry", "show every decision about the champion"),
     "dashboard": ("pages", "look at a sweep's study in Optuna's dashboard"),
     "ui": ("pages", "look at the runs in the MLflow UI"),
 }

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -40,6 +41,15 @@ from mnist_pipeline.errors import ConfigError
 CONFIG_NAME = "config"
 SWEEP_CONFIG_NAME = "sweep"
 
+_RUN_GROUPS = ("data", "model", "train", "evaluate", "tracking", "preset")
+_GROUPS = {
+    CONFIG_NAME: _RUN_GROUPS,
+    SWEEP_CONFIG_NAME: (*_RUN_GROUPS, "sweep"),
+    "registry": ("data", "tracking"),
+    "promote": ("data", "tracking", "promote"),
+}
+"""The groups of each primary configuration."""
+
 _SCHEMAS: dict[tuple[str, str], type] = {
     ("data", "mnist"): MnistConfig,
     ("data", "digits"): DigitsConfig,
@@ -60,18 +70,38 @@ def from_hydra(composed: DictConfig) -> Config:
     assert isinstance(values, dict)
     # A preset may have a section for the sweep, which is none of a single run's business.
     _refuse_unknown(values.keys(), known=[*SECTIONS, *SWITCHES, "sweep"], prefix="")
-    sections = {name: _section(name, values.get(name)) for name in SECTIONS}
-    return Config(**sections, **{key: _typed(values.get(key, False), bool, key=key) for key in SWITCHES})
+    sections = {name: section(name, values.get(name)) for name in SECTIONS}
+    return Config(**sections, **{key: typed(values.get(key, False), bool, key=key) for key in SWITCHES})
 
 
-def _section(section: str, values: Any) -> Any:
+def read_logged(text: str) -> Config:
+    """Return the configuration that a run logged as YAML.
+
+    Raises:
+        ConfigError: It is none that this version understands.
+    """
+    try:
+        logged = OmegaConf.create(text)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"the logged configuration is no YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(logged, DictConfig):
+        raise ConfigError("the logged configuration has no sections")
+    return from_hydra(logged)
+
+
+def section(name: str, values: Any) -> Any:
+    """Return the dataclass of the section `name` of a run's configuration.
+
+    Raises:
+        ConfigError: A key is unknown or missing, a value has the wrong type or is out of range.
+    """
     if not isinstance(values, dict):
-        raise ConfigError(f"{section}={values}: expected a section of keys, e.g. {section}={_options(section)[0]}")
-    schema = _SCHEMAS.get((section, "")) or _SCHEMAS.get((section, str(values.get("name"))))
+        raise ConfigError(f"{name}={values}: expected a section of keys, e.g. {name}={_options(name)[0]}")
+    schema = _SCHEMAS.get((name, "")) or _SCHEMAS.get((name, str(values.get("name"))))
     if schema is None:
-        known = [name for group, name in _SCHEMAS if group == section]
-        raise ConfigError(f"{section}.name={values.get('name')}: expected {' or '.join(known)}; choose with {section}=")
-    return fill(schema, values, prefix=section)
+        known = [option for group, option in _SCHEMAS if group == name]
+        raise ConfigError(f"{name}.name={values.get('name')}: expected {' or '.join(known)}; choose with {name}=")
+    return fill(schema, values, prefix=name)
 
 
 def fill(schema: type, values: dict[str, Any], *, prefix: str, **parsed: Any) -> Any:
@@ -92,10 +122,10 @@ def fill(schema: type, values: dict[str, Any], *, prefix: str, **parsed: Any) ->
     for key in fields:
         if key not in values or values[key] == "???":
             raise ConfigError(f"{prefix}.{key} is missing: give it a value, e.g. in conf/{prefix}/")
-    return schema(**{key: _typed(values[key], hint, key=f"{prefix}.{key}") for key, hint in fields.items()}, **parsed)
+    return schema(**{key: typed(values[key], hint, key=f"{prefix}.{key}") for key, hint in fields.items()}, **parsed)
 
 
-def _typed(value: Any, hint: Any, *, key: str) -> Any:
+def typed(value: Any, hint: Any, *, key: str) -> Any:
     """Return `value` as the type that the field declares; a number may be written as text, as MLflow stores it."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:
@@ -127,7 +157,8 @@ def _refuse_unknown(keys: Iterable[object], *, known: Collection[str], prefix: s
 
 def _unknown_key(key: str, known: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else "mnist-pipeline train --cfg job shows every key"
+    sections = sorted({name.split(".")[0] for name in known})
+    hint = f"did you mean {nearest[0]}?" if nearest else f"expected a key of {', '.join(sections)}"
     return f"unknown key {key}: {hint}"
 
 
@@ -164,6 +195,18 @@ def check_sweep(overrides: Sequence[str], *, config_dir: str | None = None) -> t
         raise ConfigError(f"sweep={values}: expected a section of keys, e.g. sweep={_options('sweep')[0]}")
     fixed = [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
     return from_hydra(composed), {str(key): value for key, value in values.items()}, fixed
+
+
+def check_values(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Compose a configuration that is none of a run, and return its plain values.
+
+    Raises:
+        ConfigError: Hydra refuses the overrides.
+    """
+    (composed,) = _compose(config_name, overrides, multirun=False, config_dir=None)
+    values = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def _compose(config_name: str, overrides: Sequence[str], *, multirun: bool, config_dir: str | None) -> list[DictConfig]:
@@ -261,13 +304,14 @@ def _refuse_names(overrides: Sequence[Override]) -> None:
 
 
 def _known_keys(config_name: str) -> Iterator[str]:
-    yield from SWITCHES
-    if config_name == SWEEP_CONFIG_NAME:
-        yield "sweep"
-        yield from _flatten(OmegaConf.load(paths.conf_dir() / "sweep" / "default.yaml"), prefix="sweep")
-    for (section, _), schema in _SCHEMAS.items():
-        for field in dataclasses.fields(schema):
-            yield f"{section}.{field.name}"
+    groups = _GROUPS[config_name]
+    yield from groups
+    yield from SWITCHES if "train" in groups else ("wait",)
+    for own in {"sweep", "promote"}.intersection(groups):
+        yield from _flatten(OmegaConf.load(paths.conf_dir() / own / "default.yaml"), prefix=own)
+    for (name, _), schema in _SCHEMAS.items():
+        if name in groups:
+            yield from (f"{name}.{field.name}" for field in dataclasses.fields(schema))
 
 
 def _flatten(section: Any, *, prefix: str) -> Iterator[str]:
@@ -279,8 +323,7 @@ def _flatten(section: Any, *, prefix: str) -> Iterator[str]:
 
 def _explain(config_name: str, overrides: Sequence[str], error: Exception, *, multirun: bool) -> str:
     """Return one line for what Hydra tells in several."""
-    groups = [group for group in _groups() if group != "sweep" or config_name == SWEEP_CONFIG_NAME]
-    known = [*_known_keys(config_name), *groups]
+    known = list(_known_keys(config_name))
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -291,7 +334,10 @@ def _explain(config_name: str, overrides: Sequence[str], error: Exception, *, mu
         if key not in known and not key.startswith(("hydra", "sweep.space.")):
             return _unknown_key(key, known)
         if override.is_sweep_override() and not multirun:
-            next_step = "need --multirun (-m) before them" if config_name == CONFIG_NAME else "stand in sweep.space"
+            next_step = {
+                CONFIG_NAME: "need --multirun (-m) before them",
+                SWEEP_CONFIG_NAME: "stand in sweep.space",
+            }.get(config_name, "are too many here: give one")
             return f"{text}: several values {next_step}"
         if f"'{key}'" in str(error):
             return f"{text}: the chosen {key.split('.')[0]} configuration has no such key"

@@ -89,6 +89,11 @@ class Found:
     digest: str
     attempts: tuple[Attempt, ...]
 
+    @cached_property
+    def test(self) -> Split:
+        """The test split, which no configuration changes."""
+        return Split(self.arrays["x_test"], self.arrays["y_test"].astype(np.int32))
+
 
 def load(config: DataConfig) -> Dataset:
     """Return the data set that `config` describes.
@@ -122,7 +127,7 @@ def split(found: Found, config: DataConfig) -> Dataset:
         name=found.name,
         train=train,
         validation=validation,
-        test=Split(arrays["x_test"], arrays["y_test"].astype(np.int32)),
+        test=found.test,
         class_names=tuple(str(digit) for digit in range(10)),
         digest=found.digest,
         attempts=found.attempts,

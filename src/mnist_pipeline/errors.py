@@ -9,12 +9,20 @@ class UserError(Exception):
     """Something the user can mend. The message is one line: the value, what was expected, the next step."""
 
     exit_code = 1
+    label = "error"
 
 
 class ConfigError(UserError):
     """The command line or the configuration is wrong. Raised before anything heavy is imported or a run is opened."""
 
     exit_code = 2
+
+
+class RefusedError(UserError):
+    """A gate of the registry refused."""
+
+    exit_code = 3
+    label = "refused"
 
 
 class Terminated(BaseException):
@@ -28,4 +36,4 @@ def tell(error: Exception) -> None:
     if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
         traceback.print_exception(error)
     if isinstance(error, UserError):
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{error.label}: {' '.join(str(error).split())}", file=sys.stderr)

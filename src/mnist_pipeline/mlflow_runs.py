@@ -14,6 +14,8 @@ from mnist_pipeline.tracking import PastRun
 
 FILES = "environment/files.json"
 _PAGE = 1000
+# MLflow writes it beside a model whenever it loads one, with the name that it was loaded by.
+_WRITTEN_BY_LOADING = "registered_model_meta"
 
 
 def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
@@ -86,7 +88,8 @@ def is_whole(store: MlflowStore, run_id: str) -> bool:
 
 def list_files(store: MlflowStore, run_id: str) -> dict[str, int]:
     """Return the size in bytes of every file of the run by its path; MLflow counts those of its model among them."""
-    return {path: size for path, size in _walk(partial(store.client.list_artifacts, run_id)) if path != FILES}
+    found = _walk(partial(store.client.list_artifacts, run_id))
+    return {path: size for path, size in found if path != FILES and Path(path).name != _WRITTEN_BY_LOADING}
 
 
 def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:

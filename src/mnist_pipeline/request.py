@@ -68,7 +68,7 @@ def prepare(
         found = data.find(config.data)
         attempts = (*error.attempts, *found.attempts)
     tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
-    tags["data.digest"] = found.digest
+    tags |= {"data.digest": found.digest, "data.test_digest": found.test.digest}
     return _of(config, overrides, found, tags)
 
 

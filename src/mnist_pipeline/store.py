@@ -85,6 +85,12 @@ def check(uri: str) -> None:
             _require_sqlite(database)
 
 
+def is_missing(uri: str) -> bool:
+    """Return whether `uri` names a SQLite store that is not there."""
+    database = _database(uri)
+    return database is not None and not database.exists()
+
+
 def create(uri: str) -> None:
     """Create the SQLite store of `uri` where it is missing; return when it is there.
 

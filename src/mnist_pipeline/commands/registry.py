@@ -1,0 +1,114 @@
+"""The commands on the registry: `promote`, `rollback` and `history`."""
+
+import contextlib
+from collections.abc import Sequence
+
+from mnist_pipeline import store
+from mnist_pipeline.commands.arguments import make_parser
+from mnist_pipeline.commands.importing import heavy_imports
+from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.errors import ConfigError, RefusedError, UserError
+from mnist_pipeline.registry import settings
+
+_STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train, and wait=true"
+
+
+def promote(arguments: Sequence[str]) -> None:
+    """Run the `promote` command.
+
+    Raises:
+        RefusedError: A gate refused.
+    """
+    parser = make_parser("promote", "Makes a run's model the champion of <data>-classifier, if it passes the gates.")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[RUN] [KEY=VALUE]",
+        help=f"id or name of the run, default: the best by validation accuracy; promote.KEY=VALUE; {_STORE_HELP}",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="show the absolute gates, and write nothing")
+    parsed = parser.parse_intermixed_args(arguments)
+    named = [word for word in parsed.words if "=" not in word]
+    if len(named) > 1:
+        raise ConfigError(f"{' '.join(named)}: one run at a time")
+    where, bounds = settings.read_promote([word for word in parsed.words if "=" in word])
+    _require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import mlflow_store
+        from mnist_pipeline.registry import changes, promotion
+    from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
+    from mnist_pipeline.registry import console as view
+
+    console.show_log()
+    opened = mlflow_store.MlflowStore(where.tracking)
+    with opened.telling():
+        result = promotion.promote(opened, where, bounds, named=named[0] if named else None, is_dry_run=parsed.dry_run)
+        view.print_promotion(result)
+        view.print_budget(changes.read_history(result.registry))
+    if any(gate.is_passed is False for gate in result.gates):
+        raise RefusedError(f"{result.candidate.run.name} is refused: see the gates above, and mnist-pipeline history")
+
+
+def rollback(arguments: Sequence[str]) -> None:
+    """Run the `rollback` command.
+
+    Raises:
+        RefusedError: The version does not predict as it did.
+    """
+    parser = make_parser("rollback", "Makes an earlier champion the champion again, once it still predicts as it did.")
+    parser.add_argument("--to", type=int, metavar="VERSION", help="default: the one that the champion took over from")
+    parser.add_argument("--reason", required=True, help="for the ledger")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_STORE_HELP)
+    parsed = parser.parse_intermixed_args(arguments)
+    if not parsed.reason.strip():
+        raise ConfigError("--reason: expected words that tell others why")
+    where = settings.read(parsed.overrides)
+    _require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import mlflow_store
+        from mnist_pipeline.registry import rollback as way_back
+    from mnist_pipeline import console
+    from mnist_pipeline.registry import console as view
+
+    console.show_log()
+    opened = mlflow_store.MlflowStore(where.tracking)
+    with opened.telling():
+        decision = way_back.rollback(opened, where, to=parsed.to, reason=parsed.reason.strip())
+    view.print_rollback(decision, where.model_name)
+    if any(gate.is_passed is False for gate in decision.gates):
+        raise RefusedError(f"version {decision.version} is refused: see the gates above; --to names another")
+
+
+def history(arguments: Sequence[str]) -> None:
+    """Run the `history` command."""
+    parser = make_parser("history", "Shows every decision about the champion of <data>-classifier.")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_STORE_HELP)
+    where = settings.read(parser.parse_intermixed_args(arguments).overrides)
+    _require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import mlflow_store
+        from mnist_pipeline.registry import changes
+    from mnist_pipeline import console
+    from mnist_pipeline.registry import console as view
+
+    console.show_log()
+    opened = mlflow_store.MlflowStore(where.tracking)
+    with opened.telling():
+        registry = changes.Registry(opened, where.model_name)
+        with contextlib.suppress(UserError), changes.alone(registry, wait=False):
+            pass  # what a killed command left is settled now; a living one does so itself
+        found = changes.read_history(registry)
+    if not found.entries:
+        raise UserError(f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote)")
+    view.print_history(found)
+
+
+def _require_store(config: TrackingConfig) -> None:
+    """Refuse a store that is not there: these commands have nothing to do in a new one."""
+    uri = store.resolve_uri(config)
+    store.check(uri)
+    if store.is_missing(uri):
+        raise UserError("there are no runs yet: train one first (mnist-pipeline train)")

@@ -1,0 +1,149 @@
+"""Is the challenger better, or lucky? The paired test, and what it may still spend on a test split. Pure."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+from scipy.stats import binom
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same images.
+
+    Attributes:
+        num_gained: Images that only the challenger classifies rightly.
+        num_lost: Images that only the champion classifies rightly.
+    """
+
+    num_images: int
+    num_gained: int
+    num_lost: int
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the challenger less that of the champion, -1..1."""
+        return (self.num_gained - self.num_lost) / self.num_images
+
+    @property
+    def p_value(self) -> float:
+        """Chance of as many gained images or more, if the challenger were no better."""
+        return mcnemar(num_gained=self.num_gained, num_lost=self.num_lost)
+
+
+def compare(champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
+    """Count what each gets right that the other gets wrong, in two tables of predictions of the same images.
+
+    Raises:
+        ValueError: They are of other images.
+    """
+    if not champion["label"].equals(challenger["label"]):
+        raise ValueError("the two tables of predictions are of different images")
+    champion_right = champion["predicted"] == champion["label"]
+    challenger_right = challenger["predicted"] == challenger["label"]
+    return Comparison(
+        num_images=len(champion),
+        num_gained=int((challenger_right & ~champion_right).sum()),
+        num_lost=int((champion_right & ~challenger_right).sum()),
+    )
+
+
+def mcnemar(*, num_gained: int, num_lost: int) -> float:
+    """Return the p-value of the one-sided exact McNemar test.
+
+    Where the models are equally good, each image on which just one of them is right falls to either with chance 1/2:
+    the p-value is P(X >= num_gained) for X ~ Binomial(num_gained + num_lost, 1/2) (McNemar, 1947, Psychometrika 12,
+    in its exact form: Fay, 2010, R Journal 2/1). The images on which both are right or wrong tell nothing.
+    """
+    return float(binom.sf(num_gained - 1, num_gained + num_lost, 0.5))
+
+
+def level(number: int, alpha: float) -> float:
+    """Return the significance level of comparison `number`, counted from 1.
+
+    Online Bonferroni: the levels alpha * 6 / (pi^2 number^2) of any number of comparisons sum to alpha at most, since
+    the inverse squares sum to pi^2/6. So the chance of even one false promotion stays at or under alpha (alpha
+    spending: Foster and Stine, 2008, Journal of the Royal Statistical Society B 70).
+    """
+    return 6 * alpha / (math.pi**2 * number**2)
+
+
+def least_gain(level: float, *, num_lost: int = 0) -> int:
+    """Return the least number of gained images that passes at `level` where `num_lost` are lost."""
+    gained = num_lost + 1
+    while mcnemar(num_gained=gained, num_lost=num_lost) > level:
+        gained += 1
+    return gained
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A comparison that was made, and counts.
+
+    Attributes:
+        champion: Version that was compared with.
+        challenger: Version that was compared.
+        number: Of the comparison on this test split, counted from 1.
+        level: Significance level that it was tested at.
+    """
+
+    champion: int
+    challenger: int
+    test_digest: str
+    number: int
+    level: float
+    alpha: float
+    comparison: Comparison
+
+    @property
+    def is_better(self) -> bool:
+        """The verdict."""
+        return self.comparison.p_value <= self.level
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What comparisons on one test split may still spend.
+
+    Attributes:
+        alpha: Of all comparisons together.
+        spent: Those that were made on this test split.
+    """
+
+    alpha: float
+    spent: tuple[Spent, ...]
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next comparison."""
+        return max((spent.number for spent in self.spent), default=0) + 1
+
+    @property
+    def next_level(self) -> float:
+        """Significance level of the next comparison."""
+        return level(self.next_number, self.alpha)
+
+    @property
+    def sum_spent(self) -> float:
+        """Sum of the levels of all comparisons so far."""
+        return sum(spent.level for spent in self.spent)
+
+    def detectable(self, *, num_lost: int = 0) -> int:
+        """Return the least difference, in images, that the next comparison could detect where `num_lost` are lost."""
+        return least_gain(self.next_level, num_lost=num_lost) - num_lost
+
+    def find(self, *, champion: int, challenger: int) -> Spent | None:
+        """Return the comparison of this pair, if it was made before."""
+        return next(
+            (spent for spent in self.spent if (spent.champion, spent.challenger) == (champion, challenger)), None
+        )
+
+    def spend(self, comparison: Comparison, *, champion: int, challenger: int, test_digest: str) -> Spent:
+        """Return `comparison` as the next one that counts."""
+        return Spent(champion, challenger, test_digest, self.next_number, self.next_level, self.alpha, comparison)
+
+
+def on_split(spent: Sequence[Spent], test_digest: str) -> tuple[Spent, ...]:
+    """Return the comparisons on one test split."""
+    return tuple(one for one in spent if one.test_digest == test_digest)

@@ -1,0 +1,291 @@
+"""The ledger: every decision about the champion, each an MLflow run of kind promotion in an experiment of its own.
+
+An entry is opened before anything is decided (it is the intent), takes its decision in one write, and is closed after
+the alias was moved. So whatever a killed command leaves can be told from the entry and the alias alone.
+"""
+
+import enum
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as MlflowEntity
+
+from mnist_pipeline import mlflow_runs
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.mlflow_store import MlflowStore, host, user
+from mnist_pipeline.registry.comparison import Comparison, Spent
+from mnist_pipeline.registry.gates import Gate
+
+ABANDONED_AFTER_SEC = 600.0
+"""After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
+
+_MAX_TAG_LENGTH = 5000
+
+
+class Outcome(enum.Enum):
+    """What an entry came to."""
+
+    promoted = "promoted"
+    refused = "refused"
+    rolled_back = "rolled back"
+    moved = "moved outside"  # by hand, or by another program: found afterwards
+    interrupted = "interrupted"
+
+    @property
+    def moves_champion(self) -> bool:
+        """Whether the alias names another version afterwards."""
+        return self in (Outcome.promoted, Outcome.rolled_back, Outcome.moved)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is decided, before it is carried out.
+
+    Attributes:
+        champion: Version that the alias named.
+        version: Version that was to become the champion; None: there is none any more.
+        run_id: Of the version's run.
+        spent: The comparison that it rests on, whether made now or before.
+        is_new: Whether the comparison was made now.
+    """
+
+    outcome: Outcome
+    champion: int | None
+    version: int | None
+    run_id: str
+    reason: str
+    gates: tuple[Gate, ...] = ()
+    alpha: float | None = None
+    spent: Spent | None = None
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger.
+
+    Attributes:
+        is_open: Whether the command that wrote it has not come to its end.
+        spent: The comparison that was made for it; None where there was none, or an earlier one was used again.
+        opened_ms: In milliseconds of Unix time.
+    """
+
+    id: str
+    opened_ms: int
+    is_open: bool
+    user: str
+    host: str
+    pid: int
+    outcome: Outcome | None
+    champion: int | None
+    version: int | None
+    run_id: str
+    reason: str
+    alpha: float | None
+    spent: Spent | None
+
+    @property
+    def has_moved_champion(self) -> bool:
+        """Whether the alias was moved, as this entry says."""
+        return not self.is_open and self.outcome is not None and self.outcome.moves_champion
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the command that opened it is surely gone, or long past its time."""
+        if time.time() - self.opened_ms / 1000 > ABANDONED_AFTER_SEC:
+            return True
+        return self.host == host() and (self.pid == os.getpid() or not _is_alive(self.pid))
+
+
+class Ledger:
+    """The ledger of a registered model."""
+
+    def __init__(self, store: MlflowStore, model_name: str) -> None:
+        self._store = store
+        self._client = store.client
+        self._model_name = model_name
+        self.experiment = f"{model_name} ledger"
+
+    def entries(self) -> list[Entry]:
+        """Return every entry, the oldest first: the same order for whoever reads it."""
+        experiment_id = self._store.find_experiment(self.experiment)
+        found = mlflow_runs.search(self._store, [experiment_id] if experiment_id else [], {"kind": "promotion"})
+        return sorted((_read(entity) for entity in found), key=lambda entry: (entry.opened_ms, entry.id))
+
+    def read(self, entry_id: str) -> Entry:
+        """Return one entry."""
+        return _read(self._client.get_run(entry_id))
+
+    def open(self) -> str:
+        """Open an entry; return its id."""
+        run = self._client.create_run(
+            self._store.require_experiment(self.experiment),
+            run_name="open",
+            tags={
+                "kind": "promotion",
+                "registered_model": self._model_name,
+                "ledger.host": host(),
+                "ledger.pid": str(os.getpid()),
+                "mlflow.user": user(),
+                "mlflow.source.name": "mnist-pipeline",
+                "mlflow.source.type": "LOCAL",
+            },
+        )
+        return str(run.info.run_id)
+
+    def decide(self, entry_id: str, decision: Decision) -> None:
+        """Write the decision into an open entry: the gates first, then in one write what it comes to."""
+        gates = [
+            {"gate": gate.name, "figure": gate.figure, "bound": gate.bound, "verdict": gate.verdict}
+            for gate in decision.gates
+        ]
+        if gates:
+            columns = {key: [gate[key] for gate in gates] for key in gates[0]}
+            self._client.log_table(entry_id, columns, "promotion/gates.json")
+        tags = {
+            "ledger.outcome": decision.outcome.value,
+            "ledger.from": _text(decision.champion),
+            "ledger.to": _text(decision.version),
+            "ledger.run_id": decision.run_id,
+            "ledger.reason": decision.reason,
+            "mlflow.runName": _title(decision),
+            "mlflow.note.content": _describe(decision, gates),
+        }
+        if decision.spent and decision.is_new:
+            tags["ledger.comparison"] = _write_spent(decision.spent)
+        metrics, params = _figures(decision)
+        # MLflow writes the tags last and all at once: whoever sees the outcome sees everything.
+        self._client.log_batch(
+            entry_id,
+            metrics=metrics,
+            params=params,
+            tags=[RunTag(key, value[:_MAX_TAG_LENGTH]) for key, value in tags.items()],
+        )
+
+    def close(self, entry_id: str) -> None:
+        """Say that the decision was carried out."""
+        self._client.set_terminated(entry_id, "FINISHED")
+
+    def interrupt(self, entry_id: str, *, reason: str) -> None:
+        """Say that the entry's command came to no decision, or did not carry it out."""
+        tags = {"ledger.outcome": Outcome.interrupted.value, "ledger.reason": reason, "mlflow.runName": "interrupted"}
+        self._client.log_batch(entry_id, tags=[RunTag(key, value[:_MAX_TAG_LENGTH]) for key, value in tags.items()])
+        self._client.set_terminated(entry_id, "KILLED")
+
+
+def champion_of(entries: Sequence[Entry]) -> int | None:
+    """Return the version that is the champion by the ledger."""
+    return next((entry.version for entry in reversed(entries) if entry.has_moved_champion), None)
+
+
+def previous_champion(entries: Sequence[Entry], champion: int) -> int | None:
+    """Return the version that `champion` took over from when it was last promoted."""
+    for entry in reversed(entries):
+        if entry.has_moved_champion and entry.outcome is not Outcome.rolled_back and entry.version == champion:
+            return entry.champion
+    return None
+
+
+def fixed_alpha(entries: Sequence[Entry]) -> float | None:
+    """Return the alpha that the first promotion or comparison fixed."""
+    return next(
+        (entry.alpha for entry in entries if entry.alpha and (entry.outcome is Outcome.promoted or entry.spent)), None
+    )
+
+
+def require_turn(entries: Sequence[Entry], entry_id: str) -> None:
+    """Let only the oldest open entry go on.
+
+    Raises:
+        UserError: Another is older.
+    """
+    oldest = next((entry for entry in entries if entry.is_open), None)
+    if oldest is None or oldest.id == entry_id:
+        return
+    since = time.strftime("%H:%M:%S", time.localtime(oldest.opened_ms / 1000))
+    raise UserError(
+        f"another promotion or rollback is open since {since}, by {oldest.user} on {oldest.host}: let it finish, or "
+        f"wait for it with wait=true (it counts as abandoned after {ABANDONED_AFTER_SEC / 60:.0f} minutes)"
+    )
+
+
+def _read(entity: MlflowEntity) -> Entry:
+    tags: Mapping[str, str] = entity.data.tags
+    outcome = tags.get("ledger.outcome")
+    alpha = entity.data.params.get("promote.alpha")
+    return Entry(
+        id=entity.info.run_id,
+        opened_ms=entity.info.start_time,
+        is_open=entity.info.status == "RUNNING",
+        user=tags.get("mlflow.user", "unknown"),
+        host=tags.get("ledger.host", "unknown"),
+        pid=int(tags.get("ledger.pid", "0")),
+        outcome=Outcome(outcome) if outcome else None,
+        champion=_number(tags.get("ledger.from")),
+        version=_number(tags.get("ledger.to")),
+        run_id=tags.get("ledger.run_id", ""),
+        reason=tags.get("ledger.reason", ""),
+        alpha=float(alpha) if alpha else None,
+        spent=_read_spent(tags["ledger.comparison"]) if "ledger.comparison" in tags else None,
+    )
+
+
+def _write_spent(spent: Spent) -> str:
+    return json.dumps({**vars(spent), "comparison": vars(spent.comparison), "p_value": spent.comparison.p_value})
+
+
+def _read_spent(text: str) -> Spent:
+    values = json.loads(text)
+    values.pop("p_value")
+    return Spent(**{**values, "comparison": Comparison(**values["comparison"])})
+
+
+def _text(version: int | None) -> str:
+    return "none" if version is None else str(version)
+
+
+def _number(text: str | None) -> int | None:
+    return None if text in (None, "none") else int(str(text))
+
+
+def _title(decision: Decision) -> str:
+    return f"{decision.outcome.value}: version {_text(decision.version)}"
+
+
+def _figures(decision: Decision) -> tuple[list[Metric], list[Param]]:
+    params = [Param("promote.alpha", str(decision.alpha))] if decision.alpha else []
+    if not decision.spent:
+        return [], params
+    compared = decision.spent.comparison
+    figures = {
+        "comparison/number": decision.spent.number,
+        "comparison/level": decision.spent.level,
+        "comparison/p_value": compared.p_value,
+        "comparison/difference": compared.difference,
+        "comparison/num_gained": compared.num_gained,
+        "comparison/num_lost": compared.num_lost,
+    }
+    now_ms = time.time_ns() // 1_000_000
+    return [Metric(key, value, now_ms, 0) for key, value in figures.items()], params
+
+
+def _describe(decision: Decision, gates: Sequence[Mapping[str, str]]) -> str:
+    lines = [f"**{_title(decision)}** (champion before: {_text(decision.champion)}). {decision.reason}"]
+    if gates:
+        lines += ["", "| gate | figure | bound | verdict |", "| --- | --- | --- | --- |"]
+        lines += [f"| {' | '.join(gate.values())} |" for gate in gates]
+    return "\n".join(lines)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # another user's
+    return True

@@ -1,0 +1,237 @@
+"""The story of a promotion: a candidate, its evidence, the gates, the decision, and only then the alias."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.registry import candidates, gates
+from mnist_pipeline.registry.candidates import Candidate
+from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
+from mnist_pipeline.registry.comparison import Budget, Spent, compare
+from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha
+from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig, registered_name
+from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION
+from mnist_pipeline.tracking import PastRun
+
+_ABSOLUTE = ("data", "whole", "predictions", "signature", "test accuracy", "size")
+_RELATIVE = ("same data", "recall", "superiority")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What came of a promotion.
+
+    Attributes:
+        decision: None where the run's model is the champion already, or nothing was to be written.
+        version: Of the run's model; None where it is not registered.
+        champion: Version that the alias named before.
+    """
+
+    candidate: Candidate
+    registry: Registry
+    gates: tuple[Gate, ...]
+    decision: Decision | None
+    version: int | None
+    champion: int | None
+
+
+def promote(
+    store: MlflowStore, where: RegistryConfig, bounds: PromoteConfig, *, named: str | None, is_dry_run: bool
+) -> Promotion:
+    """Make the model of a run the champion, if it passes the gates.
+
+    Args:
+        store: Where the runs and the registry are.
+        where: The registered model; a run that is named brings its own.
+        bounds: Of the gates.
+        named: Id or name of the run; None: the best by validation accuracy.
+        is_dry_run: Show the absolute gates only, and write nothing.
+
+    Raises:
+        UserError: There is no such run, its test data cannot be had, or another promotion is open.
+        ConfigError: `promote.alpha` is not the one that is fixed.
+    """
+    given = candidates.find_named(store, named) if named else None
+    data_name = given.run.params.get("data.name", where.data_name) if given else where.data_name
+    registry = Registry(store, registered_name(data_name))
+
+    def choose() -> Candidate:
+        chosen = given or candidates.find_best(
+            store, where.tracking.experiment, champion=registry.champion_run(), data_name=data_name
+        )
+        _log.info("candidate %s (%s): %s", chosen.run.name, chosen.run.run_id, chosen.why)
+        return chosen
+
+    if is_dry_run:
+        candidate = choose()
+        absolute, _ = judge(candidate, store, bounds)
+        return _undecided(registry, candidate, absolute)
+    with alone(registry, wait=where.wait):
+        candidate = choose()
+        champion = registry.model.named(CHAMPION)
+        if champion is not None and registry.model.version_of(candidate.run.run_id) == champion:
+            return _undecided(registry, candidate, ())
+        return _decide(registry, candidate, bounds, champion=champion, wait=where.wait)
+
+
+def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, ...]) -> Promotion:
+    return Promotion(
+        candidate=candidate,
+        registry=registry,
+        gates=verdicts,
+        decision=None,
+        version=registry.model.version_of(candidate.run.run_id),
+        champion=registry.model.named(CHAMPION),
+    )
+
+
+def _decide(
+    registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, champion: int | None, wait: bool
+) -> Promotion:
+    run, model = candidate.run, registry.model
+    alpha = fixed_alpha(registry.ledger.entries())
+    if alpha is not None and bounds.alpha != alpha:
+        raise ConfigError(f"promote.alpha={bounds.alpha}: it was fixed at {alpha} for {registry.name}")
+    with opened(registry, champion=champion, wait=wait) as entry_id:
+        version = model.register(run.run_id, candidate.model_id)
+        model.point(CHALLENGER, version)
+        verdicts, predictions = judge(candidate, registry.store, bounds)
+        contest = Contest()
+        past = registry.champion_run()
+        if champion is not None and past is not None:
+            worthy = predictions if _are_passed(verdicts) else None
+            budget = registry.budget(run.tags.get("data.test_digest", ""), alpha=bounds.alpha)
+            contest = challenge(past, run, worthy, bounds, budget, champion=champion, version=version)
+        verdicts = (*verdicts, *contest.gates)
+        decision = Decision(
+            outcome=Outcome.promoted if _are_passed(verdicts) else Outcome.refused,
+            champion=champion,
+            version=version,
+            run_id=run.run_id,
+            reason=_explain(verdicts, contest, champion),
+            gates=verdicts,
+            alpha=bounds.alpha,
+            spent=contest.spent,
+            is_new=contest.is_new,
+        )
+        carry_out(registry, decision, entry_id)
+    return Promotion(candidate, registry, verdicts, decision, version, champion)
+
+
+def judge(
+    candidate: Candidate, store: MlflowStore, bounds: PromoteConfig
+) -> tuple[tuple[Gate, ...], pd.DataFrame | None]:
+    """Return the verdicts that need no champion, and the run's predictions; the model predicts the test split again.
+
+    Raises:
+        UserError: The test split cannot be had here.
+    """
+    run = candidate.run
+    found = [gates.data_as_asked(run.tags)]
+    if not _are_passed(found):
+        return gates.complete(found, _ABSOLUTE), None
+    evidence = candidates.read_evidence(store, run)
+    checked = candidates.check(evidence, run, f"models:/{candidate.model_id}")
+    found.append(gates.whole(checked.missing))
+    if checked.reloaded is None or checked.test is None or evidence.predictions is None:
+        return gates.complete(found, _ABSOLUTE), None
+    found += [
+        gates.same_predictions(evidence.predictions, checked.reloaded.probabilities, checked.test.labels),
+        gates.signature(
+            checked.reloaded.signature,
+            image_shape=checked.test.images.shape[1:],
+            num_classes=len(gates.class_names(evidence.predictions)),
+        ),
+        gates.test_accuracy(evidence.predictions, minimum=bounds.min_test_accuracy),
+        gates.model_size(checked.reloaded.num_bytes, maximum=bounds.max_model_bytes),
+    ]
+    return tuple(found), evidence.predictions
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The gates against the champion.
+
+    Attributes:
+        spent: The comparison that decided; None where none was reached.
+        is_new: Whether it was made now, and not for the same pair before.
+    """
+
+    gates: tuple[Gate, ...] = ()
+    spent: Spent | None = None
+    is_new: bool = False
+
+
+def challenge(
+    past: PastRun,
+    run: PastRun,
+    predictions: pd.DataFrame | None,
+    bounds: PromoteConfig,
+    budget: Budget,
+    *,
+    champion: int,
+    version: int,
+) -> Contest:
+    """Return the verdicts of a challenger against the champion.
+
+    Only a pair that reaches the comparison spends of the budget, and only once.
+
+    Args:
+        past: The champion's run.
+        run: The challenger's run.
+        predictions: The challenger's; None where an absolute gate refused it.
+        bounds: Of the gates.
+        budget: Of the test split.
+        champion: Version of the champion.
+        version: Version of the challenger.
+
+    Raises:
+        UserError: The champion's predictions are gone.
+    """
+    if predictions is None:
+        return Contest(gates.complete([], _RELATIVE))
+    found = [gates.same_data(run.tags, past.tags)]
+    if not _are_passed(found):
+        return Contest(gates.complete(found, _RELATIVE))
+    before = candidates.read_predictions(past)
+    if before is None:
+        raise UserError(
+            f"the predictions of the champion's run {past.run_id} cannot be read, and no challenger be compared with "
+            "them: roll back to another version (mnist-pipeline rollback --to VERSION)"
+        )
+    found.append(gates.recalls(before, predictions, max_drop=bounds.max_recall_drop))
+    if not _are_passed(found):
+        return Contest(gates.complete(found, _RELATIVE))
+    known = budget.find(champion=champion, challenger=version)
+    spent = known or budget.spend(
+        compare(before, predictions),
+        champion=champion,
+        challenger=version,
+        test_digest=run.tags["data.test_digest"],
+    )
+    return Contest((*found, gates.superiority(spent)), spent, is_new=known is None)
+
+
+def _are_passed(verdicts: Sequence[Gate]) -> bool:
+    return all(gate.is_passed for gate in verdicts)
+
+
+def _explain(verdicts: Sequence[Gate], contest: Contest, champion: int | None) -> str:
+    refusing = next((gate for gate in verdicts if gate.is_passed is False), None)
+    again = f" (the verdict of comparison {contest.spent.number})" if contest.spent and not contest.is_new else ""
+    if refusing:
+        return f"{refusing.name}: {refusing.figure}; wanted: {refusing.bound}{again}."
+    if contest.spent is None:
+        return "The first champion: it passed the absolute gates."
+    compared = contest.spent.comparison
+    return (
+        f"{100 * compared.difference:+.2f} points of test accuracy against version {champion}, "
+        f"p = {compared.p_value:.2g} at level {contest.spent.level:.2g}{again}."
+    )

@@ -1,0 +1,91 @@
+"""What the commands on the registry are told: which registered model, in which store, and the bounds of the gates."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnist_pipeline import composing
+from mnist_pipeline.config import TrackingConfig, require_integer
+from mnist_pipeline.errors import ConfigError
+
+REGISTRY_CONFIG_NAME = "registry"
+PROMOTE_CONFIG_NAME = "promote"
+
+
+@dataclass(frozen=True)
+class RegistryConfig:
+    """The registered model that a command works on."""
+
+    data_name: str
+    """Data set of the model, as in `data=`."""
+    tracking: TrackingConfig
+    """Store, and the experiment in which candidates are looked for."""
+    wait: bool
+    """Wait for another command that is at the same registered model."""
+
+    @property
+    def model_name(self) -> str:
+        """Name of the registered model."""
+        return registered_name(self.data_name)
+
+
+@dataclass(frozen=True)
+class PromoteConfig:
+    """`promote`: the bounds of the gates."""
+
+    alpha: float
+    """Chance, 0..1, of ever promoting a model that is no better, over all comparisons on one test split together."""
+    min_test_accuracy: float
+    """0..1."""
+    max_model_bytes: int
+    """Size of the logged model's files."""
+    max_recall_drop: float
+    """How far the recall of any class may fall below the champion's, 0..1."""
+
+    def __post_init__(self) -> None:
+        _require_share(self.alpha, key="promote.alpha", is_strict=True)
+        _require_share(self.min_test_accuracy, key="promote.min_test_accuracy")
+        require_integer(self.max_model_bytes, key="promote.max_model_bytes", minimum=1, maximum=2**62)
+        _require_share(self.max_recall_drop, key="promote.max_recall_drop")
+
+
+def registered_name(data_name: str) -> str:
+    """Return the name of the registered model for a data set."""
+    return f"{data_name}-classifier"
+
+
+def read(overrides: Sequence[str]) -> RegistryConfig:
+    """Compose what a command on the registry is told.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is wrong.
+    """
+    return _read(composing.check_values(REGISTRY_CONFIG_NAME, overrides))
+
+
+def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfig]:
+    """Compose what `promote` is told.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is wrong.
+    """
+    values = composing.check_values(PROMOTE_CONFIG_NAME, overrides)
+    gates = values.pop("promote")
+    if not isinstance(gates, dict):
+        raise ConfigError(f"promote={gates}: expected a section of keys, e.g. promote=default")
+    bounds: PromoteConfig = composing.fill(PromoteConfig, gates, prefix="promote")
+    return _read(values), bounds
+
+
+def _read(values: dict[str, object]) -> RegistryConfig:
+    return RegistryConfig(
+        data_name=composing.section("data", values["data"]).name,
+        tracking=composing.section("tracking", values["tracking"]),
+        wait=composing.typed(values["wait"], bool, key="wait"),
+    )
+
+
+def _require_share(value: float, *, key: str, is_strict: bool = False) -> None:
+    inside = 0 < value < 1 if is_strict else 0 <= value <= 1
+    if not (math.isfinite(value) and inside):
+        raise ConfigError(f"{key}={value}: expected a number {'between 0 and 1' if is_strict else 'from 0 to 1'}")

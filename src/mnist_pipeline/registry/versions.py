@@ -1,0 +1,105 @@
+"""The only door to MLflow's registry: the versions of a registered model, and which of them an alias names."""
+
+import json
+from collections.abc import Mapping
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
+
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.mlflow_store import MlflowStore
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+
+
+class RegisteredModel:
+    """A registered model in an MLflow store; it need not exist yet."""
+
+    def __init__(self, store: MlflowStore, name: str) -> None:
+        self.name = name
+        self.address = store.address(f"models/{name}")
+        self._client = store.client
+
+    def register(self, run_id: str, model_id: str) -> int:
+        """Return the version of the run's model; make one where it has none."""
+        if self._registered() is None:
+            try:
+                self._client.create_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                    raise
+        version = self.version_of(run_id)
+        if version is None:
+            made = self._client.create_model_version(
+                self.name, source=f"models:/{model_id}", run_id=run_id, model_id=model_id
+            )
+            version = int(made.version)
+        # By this tag MLflow's pages of the run and of its logged model show the version.
+        link = json.dumps([{"name": self.name, "version": str(version)}])
+        self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
+        return version
+
+    def version_of(self, run_id: str) -> int | None:
+        """Return the version of the run's model; the first, should there be several."""
+        found = self._client.search_model_versions(f"name = '{self.name}' and run_id = '{run_id}'")
+        return min((int(version.version) for version in found), default=None)
+
+    def run_of(self, version: int) -> str:
+        """Return the id of the run whose model the version is.
+
+        Raises:
+            UserError: There is no such version, or it came of no run.
+        """
+        run_id = self._get(version).run_id
+        if not run_id:
+            raise UserError(f"version {version} of {self.name} came of no run: name a run of mnist-pipeline train")
+        return str(run_id)
+
+    def versions(self) -> list[int]:
+        """Return all versions, the oldest first."""
+        return sorted(int(version.version) for version in self._client.search_model_versions(f"name = '{self.name}'"))
+
+    def named(self, alias: str) -> int | None:
+        """Return the version that the alias names."""
+        registered = self._registered()
+        version = None if registered is None else registered.get(alias)
+        return None if version is None else int(version)
+
+    def point(self, alias: str, version: int | None) -> None:
+        """Let the alias name the version, in one write; None takes the alias away."""
+        if version is not None:
+            self._client.set_registered_model_alias(self.name, alias, str(version))
+        elif self.named(alias) is not None:
+            self._client.delete_registered_model_alias(self.name, alias)
+
+    def describe(self, text: str, *, tags: Mapping[str, str]) -> None:
+        """Set the description and tags of the registered model."""
+        self._client.update_registered_model(self.name, description=text)
+        for key, value in tags.items():
+            self._client.set_registered_model_tag(self.name, key, value)
+
+    def describe_version(self, version: int, text: str, *, tags: Mapping[str, str]) -> None:
+        """Set the description and tags of a version."""
+        self._client.update_model_version(self.name, str(version), description=text)
+        for key, value in tags.items():
+            self._client.set_model_version_tag(self.name, str(version), key, value)
+
+    def _registered(self) -> dict[str, str] | None:
+        try:
+            aliases: dict[str, str] = self._client.get_registered_model(self.name).aliases
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return aliases
+
+    def _get(self, version: int) -> ModelVersion:
+        try:
+            return self._client.get_model_version(self.name, str(version))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            known = ", ".join(map(str, self.versions())) or "none"
+            raise UserError(f"{self.name} has no version {version}: it has {known}") from error

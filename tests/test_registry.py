@@ -1,0 +1,431 @@
+"""Promotion, rollback and history on real stores: the local one and a real server."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import mlflow
+import pandas as pd
+import pytest
+from conftest import Cli, command, server
+from mlflow import MlflowClient
+
+from mnist_pipeline import composing, pipeline, store
+from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.registry import ledger
+from mnist_pipeline.registry.changes import Registry, alone, opened, read_history, settle
+from mnist_pipeline.registry.comparison import level
+from mnist_pipeline.registry.ledger import Outcome
+from mnist_pipeline.registry.promotion import Promotion, promote
+from mnist_pipeline.registry.rollback import rollback
+from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
+from mnist_pipeline.request import prepare
+
+MODEL = "digits-classifier"
+WEAK = ["data=digits", "model.hidden_width=8", "train.num_epochs=2", "force=true"]
+BETTER = ["data=digits", "model.hidden_width=64", "train.num_epochs=8"]
+BOUNDS = PromoteConfig(alpha=0.05, min_test_accuracy=0.1, max_model_bytes=10_000_000, max_recall_drop=0.5)
+KILL_AT = str(Path(__file__).with_name("kill_at.py"))
+GATES = ["promote.min_test_accuracy=0.1", "promote.max_recall_drop=0.5"]
+
+
+@dataclass(frozen=True)
+class Trained:
+    database: Path
+    weak: str
+    equal: str
+    better: str
+
+
+def train(overrides: list[str]) -> str:
+    asked = prepare(composing.compose(overrides), overrides)
+    return pipeline.run(asked, MlflowTracker(asked.config.tracking)).run_id
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Trained]:
+    """Three runs on digits: a weak one, its equal, a better one. Each test works on a copy of their store."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "mlruns").mkdir()
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_PIPELINE_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for whoever comes after
+        weak, equal, better = train(WEAK), train(WEAK), train(BETTER)
+        yield Trained(folder / "mlruns" / "mlflow.db", weak, equal, better)
+
+
+@pytest.fixture
+def database(home: Path, trained: Trained) -> Path:
+    return Path(shutil.copy(trained.database, home / "mlruns" / "mlflow.db"))
+
+
+@pytest.fixture(params=["sqlite", "server"])
+def uri(request: pytest.FixtureRequest, database: Path, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield store.sqlite_uri(database)
+        return
+    with server(database, tmp_path / "server_artifacts") as address:
+        yield address
+
+
+@pytest.fixture
+def local(database: Path) -> str:
+    return store.sqlite_uri(database)
+
+
+def open_store(uri: str) -> MlflowStore:
+    return MlflowStore(TrackingConfig(uri=uri, experiment="digits"))
+
+
+def where(uri: str, *, wait: bool = False) -> RegistryConfig:
+    return RegistryConfig("digits", TrackingConfig(uri=uri, experiment="digits"), wait)
+
+
+def call(uri: str, run: str | None, bounds: PromoteConfig = BOUNDS, *, is_dry_run: bool = False) -> Promotion:
+    return promote(open_store(uri), where(uri), bounds, named=run, is_dry_run=is_dry_run)
+
+
+def aliases(uri: str) -> dict[str, int]:
+    named = MlflowClient(uri).get_registered_model(MODEL).aliases
+    return {alias: int(version) for alias, version in named.items()}
+
+
+def champion(uri: str) -> int | None:
+    return aliases(uri).get("champion")
+
+
+def outcome(result: Promotion) -> Outcome | None:
+    return result.decision.outcome if result.decision else None
+
+
+def verdicts(result: Promotion) -> dict[str, str]:
+    return {gate.name: gate.verdict for gate in result.gates}
+
+
+def test_the_story_of_a_champion(uri: str, trained: Trained) -> None:
+    first = call(uri, trained.weak)
+    assert (outcome(first), champion(uri)) == (Outcome.promoted, 1), first.gates
+    assert set(verdicts(first).values()) == {"passed"}
+    again = call(uri, trained.weak)
+    assert (again.decision, again.version) == (None, 1)
+
+    equal = call(uri, trained.equal)
+    assert (outcome(equal), champion(uri)) == (Outcome.refused, 1)
+    assert verdicts(equal)["superiority"] == "refused"
+    assert equal.decision is not None
+    assert equal.decision.spent is not None
+    assert equal.decision.spent.comparison.p_value == 1
+    assert aliases(uri) == {"champion": 1, "challenger": 2}
+
+    repeated = call(uri, trained.equal)
+    assert repeated.decision is not None
+    assert (repeated.decision.is_new, repeated.version) == (False, 2)
+    assert "the verdict of comparison 1" in repeated.decision.reason
+
+    better = call(uri, None)  # the best by validation accuracy
+    assert (outcome(better), champion(uri)) == (Outcome.promoted, 3)
+    assert better.candidate.run.run_id == trained.better
+    assert better.decision is not None
+    assert better.decision.spent is not None
+    assert better.decision.spent.level == pytest.approx(level(2, 0.05))
+    assert aliases(uri) == {"champion": 3}
+
+    back = rollback(open_store(uri), where(uri), to=None, reason="users complain")
+    assert (back.outcome, back.champion, back.version, champion(uri)) == (Outcome.rolled_back, 3, 1, 1)
+    with pytest.raises(UserError, match="took over from none: give --to 3"):
+        rollback(open_store(uri), where(uri), to=None, reason="more")
+    with pytest.raises(UserError, match="it never was the champion"):
+        rollback(open_store(uri), where(uri), to=2, reason="more")
+    assert outcome(call(uri, trained.better)) is Outcome.promoted  # by its earlier verdict: nothing is spent
+
+    history = read_history(Registry(open_store(uri), MODEL))
+    told = [(entry.outcome, entry.champion, entry.version) for entry in history.entries]
+    assert told == [
+        (Outcome.promoted, None, 1),
+        (Outcome.refused, 1, 2),
+        (Outcome.refused, 1, 2),
+        (Outcome.promoted, 1, 3),
+        (Outcome.rolled_back, 3, 1),
+        (Outcome.promoted, 1, 3),
+    ]
+    assert history.entries[4].reason == "users complain"
+    assert not any(entry.is_open for entry in history.entries)
+    assert history.budget is not None
+    assert [spent.number for spent in history.budget.spent] == [1, 2]
+    assert (history.champion, history.num_images, history.num_scored_runs) == (3, 360, 3)
+
+
+def test_the_decision_can_be_read_in_mlflow(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    call(local, trained.equal)
+    client = MlflowClient(local)
+    version = client.get_model_version(MODEL, "2")
+    assert version.tags["decision"] == "refused"
+    assert version.tags["p_value"] == "1"
+    assert "refused on" in version.description
+    assert "superiority: p = 1" in version.description
+    assert "Champion: **version 1**" in client.get_registered_model(MODEL).description
+    entry = client.get_run(version.tags["ledger.entry"])
+    assert entry.info.status == "FINISHED"
+    assert entry.data.tags["kind"] == "promotion"
+    assert entry.data.metrics["comparison/p_value"] == 1
+    assert "| superiority | p = 1 (0 gained, 0 lost) |" in entry.data.tags["mlflow.note.content"]
+    table = json.loads(mlflow.artifacts.load_text(f"{entry.info.artifact_uri}/promotion/gates.json"))
+    assert [row[table["columns"].index("verdict")] for row in table["data"]] == ["passed"] * 8 + ["refused"]
+
+
+def test_a_dry_run_writes_nothing(local: str, trained: Trained, database: Path) -> None:
+    before = database.read_bytes()
+    result = call(local, None, is_dry_run=True)
+    assert result.candidate.run.run_id == trained.better
+    assert set(verdicts(result)) == {"data", "whole", "predictions", "signature", "test accuracy", "size"}
+    assert database.read_bytes() == before
+
+
+def test_what_is_no_candidate_is_said(local: str, trained: Trained) -> None:
+    client = MlflowClient(local)
+    name = client.get_run(trained.weak).info.run_name
+    with pytest.raises(UserError, match=f"{name}: 2 runs have this name"):
+        call(local, name)
+    with pytest.raises(UserError, match=f"did you mean {name}"):
+        call(local, name[:-1])
+    client.set_terminated(trained.equal, "FAILED")
+    with pytest.raises(UserError, match="is a FAILED run of kind train"):
+        call(local, trained.equal)
+    client.delete_run(trained.better)
+    assert call(local, None).candidate.run.run_id == trained.weak
+
+
+def test_a_run_without_a_validation_split_must_be_named(local: str) -> None:
+    run = train(["data=digits", "data.validation_size=0", "train.num_epochs=1", "tracking.experiment=all"])
+    only = RegistryConfig("digits", TrackingConfig(uri=local, experiment="all"), wait=False)
+    with pytest.raises(UserError, match="none of the 1 runs has a validation split"):
+        promote(open_store(local), only, BOUNDS, named=None, is_dry_run=False)
+    assert outcome(promote(open_store(local), only, BOUNDS, named=run, is_dry_run=False)) is Outcome.promoted
+
+
+def test_the_best_is_looked_for_on_the_champions_split_alone(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    other = train([*BETTER, "data.split_seed=5", "train.num_epochs=9"])
+    assert MlflowClient(local).get_run(other).data.metrics["validation/accuracy"] > 0.9
+    result = call(local, None)
+    assert result.candidate.run.run_id == trained.better
+    assert "of 3 with data.validation_size=300, data.split_seed=0" in result.candidate.why
+
+
+def test_another_alpha_is_refused_once_it_is_fixed(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    with pytest.raises(ConfigError, match=r"promote.alpha=0.1: it was fixed at 0.05"):
+        call(local, trained.equal, PromoteConfig(0.1, 0.1, 10_000_000, 0.5))
+    assert aliases(local) == {"champion": 1}
+
+
+def test_a_run_on_other_data_or_after_a_fallback_is_refused_unspent(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    client = MlflowClient(local)
+    client.set_tag(trained.better, "data.digest", "other")
+    other = call(local, trained.better)
+    assert verdicts(other)["same data"] == "refused"
+    assert verdicts(other)["superiority"] == "not reached"
+    client.set_tag(trained.equal, "data.fallback", "digits")
+    fallen = call(local, trained.equal)
+    assert verdicts(fallen)["data"] == "refused"
+    assert verdicts(fallen)["whole"] == "not reached"
+    history = read_history(Registry(open_store(local), MODEL))
+    assert history.budget is not None
+    assert history.budget.spent == ()
+    assert champion(local) == 1
+
+
+def test_a_model_that_is_damaged_or_was_swapped_is_refused(local: str, trained: Trained) -> None:
+    run = train(["data=digits", "model.hidden_width=4", "train.num_epochs=1"])
+    client = MlflowClient(local)
+    (model,) = client.search_logged_models(
+        [client.get_run(run).info.experiment_id], filter_string=f"source_run_id = '{run}'"
+    )
+    weights = Path(mlflow.artifacts.download_artifacts(model.artifact_location)) / "data/model.keras"
+    whole = weights.read_bytes()
+
+    loaded = keras.models.load_model(weights)
+    loaded.get_layer("hidden").kernel.assign(loaded.get_layer("hidden").kernel * 2)
+    loaded.save(weights)
+    weak_bounds = PromoteConfig(0.05, 0.0, 10_000_000, 0.5)
+    swapped = call(local, run, weak_bounds)
+    assert verdicts(swapped)["predictions" if len(weights.read_bytes()) == len(whole) else "whole"] == "refused"
+    weights.write_bytes(whole[:1000] + bytes(len(whole) - 1000))
+    assert verdicts(call(local, run, weak_bounds))["whole"] == "refused"
+    weights.write_bytes(whole)
+    assert outcome(call(local, run, weak_bounds)) is Outcome.promoted
+
+    weights.write_bytes(whole[:1000] + bytes(len(whole) - 1000))
+    assert outcome(call(local, trained.better)) is Outcome.promoted  # only the champion's predictions are needed
+    back = rollback(open_store(local), where(local), to=None, reason="try")
+    assert (back.outcome, champion(local)) == (Outcome.refused, 2)
+
+
+def test_predictions_that_were_edited_are_refused(local: str) -> None:
+    run = train(["data=digits", "model.hidden_width=5", "train.num_epochs=1"])
+    folder = MlflowClient(local).get_run(run).info.artifact_uri
+    path = Path(mlflow.artifacts.download_artifacts(folder)) / "evaluate/predictions.parquet"
+    table = pd.read_parquet(path)
+    table.assign(predicted=table["label"]).to_parquet(path, index=False)
+    assert outcome(call(local, run)) is Outcome.refused
+
+
+def test_an_alias_that_was_moved_by_hand_is_entered(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    call(local, trained.equal)
+    client = MlflowClient(local)
+    client.set_registered_model_alias(MODEL, "champion", "2")
+    registry = Registry(open_store(local), MODEL)
+    settle(registry)
+    settle(registry)
+    entry = registry.ledger.entries()[-1]
+    assert (entry.outcome, entry.champion, entry.version) == (Outcome.moved, 1, 2)
+    assert len(registry.ledger.entries()) == 3
+    client.delete_registered_model_alias(MODEL, "champion")
+    settle(registry)
+    assert registry.ledger.entries()[-1].version is None
+
+
+def test_of_two_machines_the_older_entry_goes_on(uri: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(uri, trained.weak)
+    here, there = Registry(open_store(uri), MODEL), Registry(open_store(uri), MODEL)
+    monkeypatch.setattr(ledger, "host", lambda: "another machine")
+    theirs = there.ledger.open()
+    monkeypatch.undo()
+    with (
+        pytest.raises(UserError, match="another promotion or rollback is open since"),
+        opened(here, champion=1, wait=False),
+    ):
+        pass
+    assert [entry.outcome for entry in here.ledger.entries()[-2:]] == [None, Outcome.interrupted]
+    with pytest.raises(UserError, match="is open since"):
+        call(uri, trained.better)
+    assert champion(uri) == 1
+
+    monkeypatch.setattr(ledger, "ABANDONED_AFTER_SEC", 0.0)  # it is never heard of again
+    settle(here)
+    monkeypatch.undo()
+    assert there.ledger.read(theirs).outcome is Outcome.interrupted
+    assert outcome(call(uri, trained.better)) is Outcome.promoted
+
+
+def test_a_champion_changed_meanwhile_is_not_overwritten(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    call(local, trained.equal)
+    registry = Registry(open_store(local), MODEL)
+    MlflowClient(local).set_registered_model_alias(MODEL, "champion", "2")  # by another machine
+    with pytest.raises(UserError, match="was changed meanwhile"), opened(registry, champion=1, wait=False):
+        pass
+
+
+def test_a_second_command_on_this_machine_gives_way_or_waits(cli: Cli, local: str, trained: Trained) -> None:
+    registry = Registry(open_store(local), MODEL)
+    with alone(registry, wait=False):
+        found = cli("promote", trained.weak, "data=digits", *GATES)
+        assert found.returncode == 1
+        assert "is at the registered model digits-classifier" in found.stderr
+        assert cli("history", "data=digits").returncode == 1  # nothing to show yet, and no waiting either
+    runs = (trained.weak, trained.better)
+    children = [
+        subprocess.Popen(command("promote", run, "data=digits", "wait=true", *GATES), stdout=subprocess.DEVNULL)
+        for run in runs
+    ]
+    codes = {child.wait(120) for child in children}
+    entries = registry.ledger.entries()
+    assert codes <= {0, 3}
+    assert len(entries) == 2
+    assert {entry.outcome for entry in entries} <= {Outcome.promoted, Outcome.refused}
+    assert champion(local) == ledger.champion_of(entries)
+    assert MlflowClient(local).get_model_version(MODEL, str(champion(local))).run_id == trained.better
+
+
+MOMENTS = [
+    "call mnist_pipeline.registry.ledger Ledger.decide 1 after",
+    "call mnist_pipeline.registry.versions RegisteredModel.point 2 after",
+]
+SLOW_MOMENTS = [
+    "call mnist_pipeline.registry.ledger Ledger.open 1 before",
+    "call mnist_pipeline.registry.ledger Ledger.open 1 after",
+    "call mnist_pipeline.registry.versions RegisteredModel.register 1 after",
+    "call mnist_pipeline.registry.versions RegisteredModel.point 1 after",
+    "call mlflow.tracking.client MlflowClient.create_model_version 1 after",
+    "call mlflow.tracking.client MlflowClient.log_table 1 after",
+    "call mnist_pipeline.registry.ledger Ledger.decide 1 before",
+    "call mnist_pipeline.registry.versions RegisteredModel.point 3 after",
+    "call mnist_pipeline.registry.versions RegisteredModel.describe_version 1 after",
+    "call mnist_pipeline.registry.versions RegisteredModel.describe 1 after",
+    "call mnist_pipeline.registry.ledger Ledger.close 1 before",
+    "call mnist_pipeline.registry.ledger Ledger.close 1 after",
+]
+
+
+@pytest.mark.parametrize("moment", [*MOMENTS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_MOMENTS)])
+def test_killed_at_any_moment_ledger_and_alias_agree_afterwards(moment: str, local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    child = subprocess.Popen(
+        [sys.executable, KILL_AT, moment, "promote", trained.better, "data=digits", *GATES],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert child.wait(120) == -signal.SIGKILL, f"{moment} never came"
+    assert champion(local) in (1, 2)
+
+    registry = Registry(open_store(local), MODEL)
+    with alone(registry, wait=False):
+        pass
+    entries = registry.ledger.entries()
+    assert not any(entry.is_open for entry in entries)
+    assert ledger.champion_of(entries) == champion(local)
+    assert not any(entry.outcome is Outcome.moved for entry in entries)
+
+    result = call(local, trained.better)
+    assert (result.version, champion(local)) == (2, 2)
+    history = read_history(registry)
+    assert history.budget is not None
+    assert len(history.budget.spent) == 1
+    assert aliases(local) == {"champion": 2}
+    assert MlflowClient(local).get_model_version(MODEL, "2").tags["decision"] == "promoted"
+
+
+def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(local, trained.weak)
+
+    def interrupt(*arguments: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mnist_pipeline.registry.promotion.judge", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        call(local, trained.better)
+    entry = Registry(open_store(local), MODEL).ledger.entries()[-1]
+    assert (entry.outcome, entry.reason, entry.is_open) == (Outcome.interrupted, "Ctrl-C", False)
+
+
+def test_the_commands_say_what_they_did(cli: Cli, local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    refused = cli("promote", trained.equal, "data=digits", *GATES)
+    assert refused.returncode == 3
+    assert "p = 1 (0 gained, 0 lost)" in refused.stdout
+    assert "refused: the champion stays version 1" in refused.stdout
+    assert refused.stderr.splitlines()[-1].startswith("refused: digits-w8-d0.2-e2-s0 is refused")
+    call(local, trained.better)
+    back = cli("rollback", "data=digits", "--reason", "for a test")
+    assert back.returncode == 0, back.stderr
+    assert "rolled back: version 1 is the champion (before: version 3)" in back.stdout
+    told = cli("history", "data=digits")
+    assert told.returncode == 0
+    assert told.stdout.count("promoted") == 2
+    assert "for a test" in told.stdout
+    assert "scored runs         3 ever" in told.stdout
