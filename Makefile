@@ -13,7 +13,7 @@ ARGS ?=
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep promote dashboard ui test test-slow bench lint format lock clean
+.PHONY: help train sweep promote predict serve dashboard ui test test-slow bench lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
@@ -39,6 +39,12 @@ sweep: $(INSTALLED) ## search for a better model around the baseline, and confir
 
 promote: $(INSTALLED) ## make the best run's model the champion, if it passes the gates
 	@$(BIN)/mnist-pipeline promote $(ARGS)
+
+predict: $(INSTALLED) ## let the champion classify images: make predict ARGS="some.png folder/"
+	@$(BIN)/mnist-pipeline predict $(ARGS)
+
+serve: $(INSTALLED) ## serve the champion over HTTP
+	@$(BIN)/mnist-pipeline serve $(ARGS)
 
 dashboard: $(INSTALLED) ## look at a sweep's study in Optuna's dashboard
 	@$(BIN)/mnist-pipeline dashboard $(ARGS)

@@ -12,69 +12,20 @@ import re
 import signal
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 from scipy.stats import t as student_t
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.champion import measure_predict, measure_promotion, measure_serve
+from benchmarks.measuring import PIPELINE, ROOT, Row, in_turns, python, run
+
 README = ROOT / "README.md"
 MARKS = ("<!-- bench -->\n", "<!-- /bench -->")
 NUM_KILLS = 30
 NUM_SEEDS = 30  # ten leave the interval about as wide as the bound
-PIPELINE = [str(Path(sys.executable).parent / "mnist-pipeline")]
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    what: str
-    measured: str
-    bound: str
-
-    def __str__(self) -> str:
-        return f"| {self.what} | {self.measured} | {self.bound} |"
-
-
-@dataclass(frozen=True)
-class Child:
-    """A child process that ended."""
-
-    seconds: float
-    peak_bytes: int
-    output: str
-
-
-def run(arguments: list[str], *, ok: tuple[int, ...] = (0,)) -> Child:
-    """Run a command in a home of its own and return what it took."""
-    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile("w+") as output:
-        environment = {**os.environ, "MNIST_PIPELINE_HOME": home, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        start = time.perf_counter()
-        child = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(child.pid, 0)
-        seconds = time.perf_counter() - start
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode not in ok:
-            raise SystemExit(f"{' '.join(arguments)} ended with {child.returncode}")
-        output.seek(0)
-        return Child(seconds=seconds, peak_bytes=usage.ru_maxrss * 1024, output=output.read())
-
-
-def in_turns(first: list[str], second: list[str], *, times: int) -> list[tuple[Child, Child]]:
-    """Run two commands in turns; the first of each is a warm-up and not counted."""
-    pairs = [(run(first), run(second)) for _ in range(times + 1)]
-    return pairs[1:]
-
-
-def python(*arguments: str) -> list[str]:
-    """Return the command that runs this Python."""
-    return [sys.executable, *arguments]
 
 
 def measure_training() -> Iterator[Row]:
@@ -276,6 +227,9 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "sweep": measure_sweep,
     "sweep-default": measure_sweep_default,
     "equality": measure_equality,
+    "promotion": measure_promotion,
+    "predict": measure_predict,
+    "serve": measure_serve,
 }
 
 

@@ -114,3 +114,25 @@ def one_thread() -> None:
     from mnist_pipeline.train import set_num_threads
 
     set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A home with a champion of digits-classifier, for tests that only use it."""
+    from mnist_pipeline import composing, pipeline
+    from mnist_pipeline.mlflow_store import MlflowStore
+    from mnist_pipeline.mlflow_tracking import MlflowTracker
+    from mnist_pipeline.registry import promotion, settings
+    from mnist_pipeline.request import prepare
+
+    folder = tmp_path_factory.mktemp("champion home")
+    (folder / "mlruns").mkdir()
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+    overrides = ["data=digits", f"tracking.uri={store.sqlite_uri(folder / 'mlruns' / 'mlflow.db')}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_PIPELINE_HOME", str(folder))
+        asked = prepare(composing.compose([*overrides, "model.hidden_width=64"]), overrides)
+        pipeline.run(asked, MlflowTracker(asked.config.tracking))
+        where, bounds = settings.read_promote(overrides)
+        promotion.promote(MlflowStore(where.tracking), where, bounds, named=None, is_dry_run=False)
+    return folder

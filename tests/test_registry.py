@@ -142,6 +142,8 @@ def test_the_story_of_a_champion(uri: str, trained: Trained) -> None:
 
     back = rollback(open_store(uri), where(uri), to=None, reason="users complain")
     assert (back.outcome, back.champion, back.version, champion(uri)) == (Outcome.rolled_back, 3, 1, 1)
+    by_itself = call(uri, None)  # the better run was rolled back from: it does not return unless it is named
+    assert (by_itself.candidate.run.run_id, by_itself.decision) == (trained.weak, None)
     with pytest.raises(UserError, match="took over from none: give --to 3"):
         rollback(open_store(uri), where(uri), to=None, reason="more")
     with pytest.raises(UserError, match="it never was the champion"):

@@ -16,6 +16,8 @@ COMMANDS = {
     "promote": ("registry", "make a run's model the champion, if it passes the gates"),
     "rollback": ("registry", "make an earlier champion the champion again"),
     "history": ("registry", "show every decision about the champion"),
+    "predict": ("champion", "let the champion classify the images in files"),
+    "serve": ("champion", "serve the champion over HTTP"),
     "dashboard": ("pages", "look at a sweep's study in Optuna's dashboard"),
     "ui": ("pages", "look at the runs in the MLflow UI"),
 }

@@ -2,17 +2,22 @@
 
 import logging
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mnist_pipeline.figures import NUM_SHOWN_PREDICTIONS
 
 if TYPE_CHECKING:
+    from mnist_pipeline.champion import Champion
     from mnist_pipeline.pipeline import RunResult
+    from mnist_pipeline.predict import Predictions
     from mnist_pipeline.train import Epoch
 
 out = Console(highlight=False, soft_wrap=True)
@@ -95,6 +100,29 @@ def print_result(result: "RunResult") -> None:
         "next": 'make ui shows the run; make train ARGS="model.hidden_width=256" tries another width',
     }
     for name, value in lines.items():
+        out.print(f"{name:<20}{value}", markup=False)
+
+
+def print_skipped(name: str, reason: str) -> None:
+    """Say at once what cannot be used."""
+    err.print(f"skipped {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
+
+
+def print_predictions(result: "Predictions", champion: "Champion", *, output: Path | None) -> None:
+    """Print the first predictions, how many there are, and where the others are."""
+    if result.first:
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table.add_column("image", overflow="fold")
+        for heading in ("predicted", "probability"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for row in result.first:
+            table.add_row(Text(row["image"]), row["predicted"], f"{row['probability']:.4f}")
+        out.print(table)
+    num_hidden = result.num_images - len(result.first)
+    if num_hidden:
+        out.print(f"and {num_hidden:,} more{'' if output else '; --output FILE.csv has them all'}")
+    lines = {"images": f"{result.num_images:,}", "model": f"version {champion.version} of {champion.name}"}
+    for name, value in {**lines, **({"written": str(output)} if output else {})}.items():
         out.print(f"{name:<20}{value}", markup=False)
 
 

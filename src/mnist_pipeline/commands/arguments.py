@@ -4,7 +4,11 @@ import argparse
 import socket
 from typing import NoReturn
 
-from mnist_pipeline.errors import ConfigError
+from mnist_pipeline import store
+from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.errors import ConfigError, UserError
+
+STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train, and wait=true"
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -30,3 +34,15 @@ def require_free(port: int) -> None:
             pass
     except (OSError, OverflowError) as error:
         raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port 5001") from error
+
+
+def require_store(config: TrackingConfig) -> None:
+    """Refuse a store that is not there, for a command that has nothing to do in a new one.
+
+    Raises:
+        UserError: There is none.
+    """
+    uri = store.resolve_uri(config)
+    store.check(uri)
+    if store.is_missing(uri):
+        raise UserError("there are no runs yet: train one first (mnist-pipeline train)")

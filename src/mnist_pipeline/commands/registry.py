@@ -3,14 +3,10 @@
 import contextlib
 from collections.abc import Sequence
 
-from mnist_pipeline import store
-from mnist_pipeline.commands.arguments import make_parser
+from mnist_pipeline.commands.arguments import STORE_HELP, make_parser, require_store
 from mnist_pipeline.commands.importing import heavy_imports
-from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, RefusedError, UserError
 from mnist_pipeline.registry import settings
-
-_STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train, and wait=true"
 
 
 def promote(arguments: Sequence[str]) -> None:
@@ -24,7 +20,7 @@ def promote(arguments: Sequence[str]) -> None:
         "words",
         nargs="*",
         metavar="[RUN] [KEY=VALUE]",
-        help=f"id or name of the run, default: the best by validation accuracy; promote.KEY=VALUE; {_STORE_HELP}",
+        help=f"id or name of the run, default: the best by validation accuracy; promote.KEY=VALUE; {STORE_HELP}",
     )
     parser.add_argument("--dry-run", action="store_true", help="show the absolute gates, and write nothing")
     parsed = parser.parse_intermixed_args(arguments)
@@ -32,7 +28,7 @@ def promote(arguments: Sequence[str]) -> None:
     if len(named) > 1:
         raise ConfigError(f"{' '.join(named)}: one run at a time")
     where, bounds = settings.read_promote([word for word in parsed.words if "=" in word])
-    _require_store(where.tracking)
+    require_store(where.tracking)
 
     with heavy_imports():
         from mnist_pipeline import mlflow_store
@@ -59,12 +55,12 @@ def rollback(arguments: Sequence[str]) -> None:
     parser = make_parser("rollback", "Makes an earlier champion the champion again, once it still predicts as it did.")
     parser.add_argument("--to", type=int, metavar="VERSION", help="default: the one that the champion took over from")
     parser.add_argument("--reason", required=True, help="for the ledger")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_STORE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
     parsed = parser.parse_intermixed_args(arguments)
     if not parsed.reason.strip():
         raise ConfigError("--reason: expected words that tell others why")
     where = settings.read(parsed.overrides)
-    _require_store(where.tracking)
+    require_store(where.tracking)
 
     with heavy_imports():
         from mnist_pipeline import mlflow_store
@@ -84,9 +80,9 @@ def rollback(arguments: Sequence[str]) -> None:
 def history(arguments: Sequence[str]) -> None:
     """Run the `history` command."""
     parser = make_parser("history", "Shows every decision about the champion of <data>-classifier.")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=_STORE_HELP)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
     where = settings.read(parser.parse_intermixed_args(arguments).overrides)
-    _require_store(where.tracking)
+    require_store(where.tracking)
 
     with heavy_imports():
         from mnist_pipeline import mlflow_store
@@ -104,11 +100,3 @@ def history(arguments: Sequence[str]) -> None:
     if not found.entries:
         raise UserError(f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote)")
     view.print_history(found)
-
-
-def _require_store(config: TrackingConfig) -> None:
-    """Refuse a store that is not there: these commands have nothing to do in a new one."""
-    uri = store.resolve_uri(config)
-    store.check(uri)
-    if store.is_missing(uri):
-        raise UserError("there are no runs yet: train one first (mnist-pipeline train)")

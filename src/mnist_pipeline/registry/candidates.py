@@ -1,9 +1,11 @@
 """Which run is to be promoted, and what it left as evidence."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,9 @@ from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS, describe_signature
 from mnist_pipeline.tracking import PastRun
+
+if TYPE_CHECKING:
+    from mlflow.models import Model
 
 KINDS = ("train", "final")
 _NEEDED_TAGS = ("fingerprint", *DIGEST_TAGS, "result.digest")
@@ -81,10 +86,19 @@ def find_named(store: MlflowStore, named: str) -> Candidate:
     return candidate
 
 
-def find_best(store: MlflowStore, experiment: str, *, champion: PastRun | None, data_name: str) -> Candidate:
+def find_best(
+    store: MlflowStore, experiment: str, *, champion: PastRun | None, data_name: str, shunned: Collection[str] = ()
+) -> Candidate:
     """Return the run with the best validation accuracy among those that can be compared with each other.
 
     Those are the finished runs on the champion's data, of one validation split: the champion's, else the newest run's.
+
+    Args:
+        store: Where they are.
+        experiment: Name of the experiment in which they are looked for.
+        champion: The champion's run; None: there is none.
+        data_name: Of the registered model.
+        shunned: Ids of runs that are not to be chosen.
 
     Raises:
         UserError: There is none.
@@ -94,6 +108,7 @@ def find_best(store: MlflowStore, experiment: str, *, champion: PastRun | None, 
         entity
         for entity in _finished(store, [found] if found else [])
         if "data.fallback" not in entity.data.tags and entity.data.params.get("data.name") == data_name
+        if entity.info.run_id not in shunned
         if champion is None or all(entity.data.tags.get(tag) == champion.tags.get(tag) for tag in DIGEST_TAGS)
     ]
     if not entities:
@@ -218,15 +233,16 @@ def reload(model_uri: str, images: npt.NDArray[np.uint8]) -> Reloaded | None:
         import mlflow.pyfunc
 
     keras.config.disable_interactive_logging()  # Keras would draw bars on stdout
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(model_uri))
-        loaded = mlflow.pyfunc.load_model(str(folder))
-        schema = loaded.metadata.signature
-        signature = describe_signature(_specs(schema.inputs), _specs(schema.outputs))
-        probabilities = np.asarray(loaded.predict(images))
-    except (MlflowException, OSError, ValueError, TypeError, AttributeError, KeyError):
-        return None  # whatever is damaged: files, schema, weights
-    num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    # A copy, since MLflow writes a note of its own beside what it loads.
+    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+        try:
+            folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch))
+            num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            loaded = mlflow.pyfunc.load_model(str(folder))
+            signature = describe_schema(loaded.metadata)
+            probabilities = np.asarray(loaded.predict(images))
+        except (MlflowException, OSError, ValueError, TypeError, AttributeError, KeyError):
+            return None  # whatever is damaged: files, schema, weights
     return Reloaded(signature=signature, num_bytes=num_bytes, probabilities=probabilities)
 
 
@@ -243,6 +259,15 @@ def find_test_split(config: Config, test_digest: str) -> data.Split:
             "predictions cannot be checked"
         )
     return test
+
+
+def describe_schema(metadata: "Model") -> str:
+    """Return the signature of a logged model as `gates.describe_signature` writes it.
+
+    Raises:
+        AttributeError: It has none.
+    """
+    return describe_signature(_specs(metadata.signature.inputs), _specs(metadata.signature.outputs))
 
 
 def _specs(schema: Iterable[object]) -> list[tuple[str, Sequence[int]]]:

@@ -56,18 +56,17 @@ def print_budget(history: History) -> None:
     budget, num_images = history.budget, history.num_images
     if budget is None:
         return
-    least = budget.detectable()
-    detectable = f"{_points(least, num_images)} where nothing is lost"
-    if budget.spent:
-        lost = budget.spent[-1].comparison.num_lost
-        detectable += f", {_points(budget.detectable(num_lost=lost), num_images)} where {lost} images are, as last time"
-    _print_lines(
-        {
-            "comparisons": f"{len(budget.spent)} on this test split: {budget.sum_spent:.2g} of alpha {budget.alpha:g}",
-            "next level": f"{budget.next_level:.2g}; it could detect {detectable}",
-            "scored runs": f"{history.num_scored_runs} ever on this test split; to choose by them is not covered",
-        }
-    )
+    lines = {
+        "comparisons": f"{len(budget.spent)} on this test split: {budget.sum_spent:.3g} of alpha {budget.alpha:g}",
+        "next level": f"{budget.next_level:.2g}",
+        "detectable": f"{_points(budget.detectable(), num_images)} where nothing is lost",
+    }
+    num_lost = budget.spent[-1].comparison.num_lost if budget.spent else 0
+    if num_lost:
+        least = budget.detectable(num_lost=num_lost)
+        lines[""] = f"{_points(least, num_images)} where {num_lost} are lost, as last time"
+    lines["scored runs"] = f"{history.num_scored_runs} ever on this test split; choosing by them is not covered"
+    _print_lines(lines)
 
 
 def print_rollback(decision: Decision, name: str) -> None:

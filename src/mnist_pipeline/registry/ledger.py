@@ -190,6 +190,17 @@ def previous_champion(entries: Sequence[Entry], champion: int) -> int | None:
     return None
 
 
+def rolled_back(entries: Sequence[Entry]) -> set[int]:
+    """Return the versions that were rolled back from, and not promoted again since."""
+    found: set[int] = set()
+    for entry in entries:
+        if entry.has_moved_champion and entry.version is not None:
+            found.discard(entry.version)
+            if entry.outcome is Outcome.rolled_back and entry.champion is not None:
+                found.add(entry.champion)
+    return found
+
+
 def fixed_alpha(entries: Sequence[Entry]) -> float | None:
     """Return the alpha that the first promotion or comparison fixed."""
     return next(

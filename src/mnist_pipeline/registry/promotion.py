@@ -13,7 +13,7 @@ from mnist_pipeline.registry.candidates import Candidate
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
 from mnist_pipeline.registry.comparison import Budget, Spent, compare
 from mnist_pipeline.registry.gates import Gate
-from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha
+from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha, rolled_back
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig, registered_name
 from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION
 from mnist_pipeline.tracking import PastRun
@@ -51,7 +51,7 @@ def promote(
         store: Where the runs and the registry are.
         where: The registered model; a run that is named brings its own.
         bounds: Of the gates.
-        named: Id or name of the run; None: the best by validation accuracy.
+        named: Id or name of the run; None: the best by validation accuracy, but none that was rolled back from.
         is_dry_run: Show the absolute gates only, and write nothing.
 
     Raises:
@@ -63,8 +63,14 @@ def promote(
     registry = Registry(store, registered_name(data_name))
 
     def choose() -> Candidate:
+        # Who rolled back from a version would not have it return by itself.
+        shunned = {registry.model.run_of(version) for version in rolled_back(registry.ledger.entries())}
         chosen = given or candidates.find_best(
-            store, where.tracking.experiment, champion=registry.champion_run(), data_name=data_name
+            store,
+            where.tracking.experiment,
+            champion=registry.champion_run(),
+            data_name=data_name,
+            shunned=shunned,
         )
         _log.info("candidate %s (%s): %s", chosen.run.name, chosen.run.run_id, chosen.why)
         return chosen

@@ -1,0 +1,59 @@
+"""What the measurements have in common: a command's time in a home of its own, and the table's rows."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PIPELINE = [str(Path(sys.executable).parent / "mnist-pipeline")]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table."""
+
+    what: str
+    measured: str
+    bound: str
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.measured} | {self.bound} |"
+
+
+@dataclass(frozen=True)
+class Child:
+    """A child process that ended."""
+
+    seconds: float
+    peak_bytes: int
+    output: str
+
+
+def run(arguments: list[str], *, ok: tuple[int, ...] = (0,), home: Path | None = None) -> Child:
+    """Run a command, in a home of its own unless one is given, and return what it took."""
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile("w+") as output:
+        environment = {**os.environ, "MNIST_PIPELINE_HOME": str(home or empty), "TF_CPP_MIN_LOG_LEVEL": "3"}
+        start = time.perf_counter()
+        child = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode not in ok:
+            raise SystemExit(f"{' '.join(arguments)} ended with {child.returncode}")
+        output.seek(0)
+        return Child(seconds=seconds, peak_bytes=usage.ru_maxrss * 1024, output=output.read())
+
+
+def in_turns(first: list[str], second: list[str], *, times: int) -> list[tuple[Child, Child]]:
+    """Run two commands in turns; the first of each is a warm-up and not counted."""
+    pairs = [(run(first), run(second)) for _ in range(times + 1)]
+    return pairs[1:]
+
+
+def python(*arguments: str) -> list[str]:
+    """Return the command that runs this Python."""
+    return [sys.executable, *arguments]

@@ -1,0 +1,97 @@
+"""The commands that use the champion: `predict` and `serve`."""
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_pipeline.commands.arguments import STORE_HELP, make_parser, require_free, require_store
+from mnist_pipeline.commands.importing import heavy_imports
+from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline.registry import settings
+from mnist_pipeline.tables import FORMATS
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Run the `predict` command.
+
+    Raises:
+        UserError: Files could not be used; the others are done.
+    """
+    parser = make_parser("predict", "Lets the champion classify the images in files.")
+    parser.add_argument(
+        "words", nargs="+", metavar="PATH", help=f"PNG, JPEG or NPZ files, folders of them; {STORE_HELP}"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="all rows, as .csv, .parquet or .json")
+    help_text = "dark strokes on a bright ground: auto looks at the edges of each image (default)"
+    parser.add_argument("--invert", choices=("auto", "yes", "no"), default="auto", help=help_text)
+    parsed = parser.parse_intermixed_args(arguments)
+    paths, overrides = _split(parsed.words)
+    where = settings.read(overrides)
+    _require_output(parsed.output)
+    require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import champion, images, mlflow_store
+        from mnist_pipeline import predict as prediction
+    from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
+
+    console.show_log()
+    store = mlflow_store.MlflowStore(where.tracking)
+    with store.telling():
+        loaded = champion.load(store, where.model_name)
+    result = prediction.predict(
+        paths, loaded, invert=images.Invert(parsed.invert), output=parsed.output, on_bad=console.print_skipped
+    )
+    console.print_predictions(result, loaded, output=parsed.output)
+    if result.bad:
+        raise UserError(f"{len(result.bad)} skipped, as said above; {result.num_images:,} images are done")
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Run the `serve` command: until a signal comes."""
+    parser = make_parser("serve", "Serves the champion on 127.0.0.1, by MLflow's scoring server.")
+    parser.add_argument("--port", type=int, default=5001, help="default: 5001")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
+    parsed = parser.parse_intermixed_args(arguments)
+    where = settings.read(parsed.overrides)
+    require_free(parsed.port)
+    require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import champion, mlflow_store
+        from mnist_pipeline import serve as serving
+    from mnist_pipeline import console
+
+    console.show_log()
+    store = mlflow_store.MlflowStore(where.tracking)
+    with store.telling():
+        loaded = champion.load(store, where.model_name)
+    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+        example = Path(scratch) / "example.json"
+        example.write_text(loaded.example)
+        address = f"http://127.0.0.1:{parsed.port}/invocations"
+        lines = [
+            f"ready: version {loaded.version} of {loaded.name} at {address} (Ctrl-C ends it)",
+            f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
+        ]
+        serving.serve(loaded, port=parsed.port, on_ready=lambda: print("\n".join(lines), flush=True))
+
+
+def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Tell paths from overrides: a path that is there may have an equals sign in its name."""
+    paths = [Path(word) for word in words if "=" not in word or Path(word).exists()]
+    if not paths:
+        raise ConfigError("expected files or folders of images before the overrides")
+    return paths, [word for word in words if "=" in word and not Path(word).exists()]
+
+
+def _require_output(output: Path | None) -> None:
+    if output is None:
+        return
+    if output.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(FORMATS)}")
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: a folder, not a file")

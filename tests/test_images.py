@@ -1,0 +1,222 @@
+import io
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from mnist_pipeline import images
+from mnist_pipeline.images import BadImageError, Invert, fit, read_arrays, read_picture
+
+SHAPE = (28, 28)
+
+
+def stroke(height: int = 100, width: int = 60) -> npt.NDArray[np.uint8]:
+    """A dark bar of 40x10 pixels on white, off the centre."""
+    grey = np.full((height, width), 255, np.uint8)
+    grey[5:45, 40:50] = 0
+    return grey
+
+
+def test_a_digit_is_brought_into_the_box_and_its_mass_into_the_centre() -> None:
+    found = fit(stroke(), image_shape=SHAPE, invert=Invert.auto)
+    assert (found.dtype, found.shape) == (np.dtype(np.uint8), SHAPE)
+    rows, columns = np.nonzero(found)
+    assert (rows.min(), rows.max()) == (4, 23)  # 20 pixels of 28
+    assert columns.max() - columns.min() == 4  # 5 wide: the proportions stay
+    assert found.max() == 255
+    assert abs((found.sum(0) * np.arange(28)).sum() / found.sum() - 14) <= 0.5
+    assert abs((found.sum(1) * np.arange(28)).sum() / found.sum() - 14) <= 0.5
+
+
+def test_bright_and_dark_grounds_give_the_same() -> None:
+    dark = fit(stroke(), image_shape=SHAPE, invert=Invert.auto)
+    np.testing.assert_array_equal(fit(255 - stroke(), image_shape=SHAPE, invert=Invert.auto), dark)
+    np.testing.assert_array_equal(fit(stroke(), image_shape=SHAPE, invert=Invert.yes), dark)
+    with pytest.raises(BadImageError, match="hardly any contrast"):
+        fit(stroke(), image_shape=SHAPE, invert=Invert.no)  # nothing is brighter than the ground
+
+
+def test_noise_does_not_stretch_the_box() -> None:
+    chance = np.random.default_rng(0)
+    noisy = np.clip(stroke(300, 200) * 0.6 + 60 + chance.normal(0, 4, (300, 200)), 0, 255).astype(np.uint8)
+    expected = fit(stroke(300, 200), image_shape=SHAPE, invert=Invert.auto)
+    found = fit(noisy, image_shape=SHAPE, invert=Invert.auto)
+    assert np.abs(found.astype(int) - expected).mean() < 8
+
+
+@pytest.mark.parametrize("grey", [np.full((30, 30), 200, np.uint8), np.zeros((1, 1), np.uint8)])
+def test_an_empty_image_is_refused(grey: npt.NDArray[np.uint8]) -> None:
+    with pytest.raises(BadImageError, match="hardly any contrast"):
+        fit(grey, image_shape=SHAPE, invert=Invert.auto)
+
+
+def test_images_of_mnist_stay_what_they_are(mnist_dir: Path) -> None:
+    with np.load(mnist_dir / "mnist.npz") as arrays:
+        originals = arrays["x_test"][:300]
+    same = 0
+    for original in originals:
+        found = fit(original, image_shape=SHAPE, invert=Invert.auto)
+        visible = original >= 21
+        same += np.abs(found.astype(int) - original)[visible].max() <= 3
+    assert same >= 290
+
+
+def save(path: Path, image: Image.Image, **named: object) -> Path:
+    image.save(path, **named)  # type: ignore[arg-type]
+    return path
+
+
+def test_pictures_of_every_kind_are_read_as_the_same_grey(tmp_path: Path) -> None:
+    grey = Image.fromarray(stroke())
+    expected = np.asarray(grey)
+    transparent = Image.merge("LA", (Image.new("L", grey.size, 0), Image.fromarray(255 - stroke())))
+    kinds = {
+        "grey.png": grey,
+        "colour.png": grey.convert("RGB"),
+        "palette.png": grey.convert("P"),
+        "bits.png": grey.convert("1"),
+        "deep.png": Image.fromarray(expected.astype(np.uint16) * 257),
+        "transparent.png": transparent,
+    }
+    for name, image in kinds.items():
+        np.testing.assert_array_equal(read_picture(save(tmp_path / name, image)), expected, err_msg=name)
+    lossy = {"grey.jpg": grey, "colour.JPEG": grey.convert("RGB"), "print.jpg": grey.convert("CMYK")}
+    for name, image in lossy.items():
+        found = read_picture(save(tmp_path / name, image, format="JPEG", quality=95))
+        assert np.abs(found.astype(int) - expected).mean() < 2, name
+
+
+def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    turned = Image.fromarray(np.rot90(stroke()))
+    found = read_picture(save(tmp_path / "turned.png", turned, exif=exif))
+    np.testing.assert_array_equal(found, stroke())
+
+
+def test_a_large_picture_becomes_small_before_it_is_looked_at(tmp_path: Path) -> None:
+    found = read_picture(save(tmp_path / "large.jpg", Image.new("L", (3000, 2000), 255)))
+    assert max(found.shape) <= 512
+
+
+def png(width: int, height: int, data: bytes) -> bytes:
+    """A PNG of black and white pixels, with whatever size its header claims."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+def jpeg() -> bytes:
+    content = io.BytesIO()
+    Image.effect_noise((200, 200), 80).save(content, "JPEG")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("bomb.png", png(60_000, 60_000, bytes(7501 * 1000)), "60000x60000 pixels are too many|decompression bomb"),
+        ("claims.png", png(8_000, 8_000, b""), "8000x8000 pixels are too many: at most 50,000,000"),
+        ("text.png", b"a seven, I swear", "neither a PNG nor a JPEG"),
+        ("empty.png", b"", "neither a PNG nor a JPEG"),
+        ("cut.jpg", jpeg()[:2000], "truncated"),
+        ("cut.png", png(100, 100, bytes(1300))[:60], "truncated|broken|not enough"),
+        ("gif.png", b"GIF89a" + bytes(50), "neither a PNG nor a JPEG"),
+    ],
+)
+def test_a_damaged_or_hostile_picture_is_refused(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(BadImageError, match=f"(?i){reason}"):
+        read_picture(path)
+
+
+def chunks(path: Path) -> list[tuple[str, tuple[int, ...]]]:
+    return [(name, grey.shape) for name, grey in read_arrays(path)]
+
+
+def test_arrays_come_in_chunks_and_labels_are_passed_over(tmp_path: Path) -> None:
+    many = np.arange(2100, dtype=np.int64)[:, None, None] % 256 * np.ones((1, 28, 28), np.int64)
+    np.savez_compressed(tmp_path / "a.npz", x=many.astype(np.uint8), wide=many[:3], y=np.zeros(2100), one=many[7])
+    assert chunks(tmp_path / "a.npz") == [
+        ("x", (1024, 28, 28)),
+        ("x", (1024, 28, 28)),
+        ("x", (52, 28, 28)),
+        ("wide", (3, 28, 28)),
+        ("one", (1, 28, 28)),
+    ]
+    found = np.concatenate([grey for name, grey in read_arrays(tmp_path / "a.npz") if name == "x"])
+    np.testing.assert_array_equal(found, many.astype(np.uint8))
+
+
+def test_colour_and_boolean_arrays_become_grey(tmp_path: Path) -> None:
+    white = np.full((2, 30, 20, 3), 255, np.uint8)
+    np.savez(tmp_path / "a.npz", colour=white, one=white[0], channel=white[..., :1], bits=white[..., 0] > 0)
+    for name, grey in read_arrays(tmp_path / "a.npz"):
+        assert grey.shape == ((1 if name == "one" else 2), 30, 20)
+        assert (grey == 255).all()
+
+
+def npz(tmp_path: Path, **arrays: npt.NDArray[np.generic]) -> Path:
+    path = tmp_path / "a.npz"
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+    return path
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((2, 28, 28)), "float64, not whole numbers of 0..255: multiply by 255"),
+        (np.full((2, 28, 28), 256), r"pixels of 256..256: expected 0..255"),
+        (np.full((2, 28, 28), -1), "expected 0..255"),
+        (np.array([[{}, {}]] * 3, dtype=object), "pickled objects"),
+        (np.zeros((2, 28, 28), "M8[s]"), "not whole numbers"),
+        (np.zeros((2, 2, 28, 28), np.uint8), "has the shape"),
+        (np.zeros((2, 0, 28), np.uint8), "has the shape"),
+        (np.zeros(5, np.uint8), "no array of images"),
+        (np.asfortranarray(np.zeros((2, 28, 28), np.uint8)), "Fortran"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(array: npt.NDArray[np.generic], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(BadImageError, match=reason):
+        chunks(npz(tmp_path, x=array))
+
+
+def test_nothing_is_taken_of_an_array_that_is_damaged(tmp_path: Path) -> None:
+    path = npz(tmp_path, x=np.arange(28 * 28 * 30, dtype=np.uint16).reshape(30, 28, 28).astype(np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadImageError):
+        chunks(path)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(BadImageError, match="CRC"):
+        chunks(path)
+    path.write_bytes(b"not a zip")
+    with pytest.raises(BadImageError, match="zip"):
+        chunks(path)
+
+
+def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 28, 28)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", header.getvalue() + bytes(100))
+    with pytest.raises(BadImageError, match="100 bytes where its header announces"):
+        chunks(tmp_path / "a.npz")
+
+
+def test_an_image_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 800)
+    assert chunks(npz(tmp_path, x=np.zeros((2, 28, 28), np.uint8))) == [("x", (2, 28, 28))]
+    with pytest.raises(BadImageError, match="30x28 pixels are too many"):
+        chunks(npz(tmp_path, x=np.zeros((2, 28, 30), np.uint8)))

@@ -1,0 +1,200 @@
+import json
+import resource
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Cli
+from mlflow import MlflowClient
+from PIL import Image
+
+from mnist_pipeline import champion, data, predict, store
+from mnist_pipeline.champion import Champion
+from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.images import Invert, fit, read_picture
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.mnist import Arrays
+from mnist_pipeline.predict import Predictions
+from mnist_pipeline.tables import FORMATS
+
+MODEL = "digits-classifier"
+
+
+def open_store(home: Path) -> MlflowStore:
+    uri = store.sqlite_uri(home / "mlruns" / "mlflow.db")
+    return MlflowStore(TrackingConfig(uri=uri, experiment="digits"))
+
+
+@pytest.fixture(scope="module")
+def loaded(champion_home: Path) -> Champion:
+    return champion.load(open_store(champion_home), MODEL)
+
+
+@pytest.fixture(scope="module")
+def arrays() -> Arrays:
+    return data.digits_arrays()
+
+
+def call(paths: list[Path], loaded: Champion, output: Path | None = None) -> Predictions:
+    return predict.predict(paths, loaded, invert=Invert.auto, output=output, on_bad=lambda name, reason: None)
+
+
+def read(path: Path) -> pd.DataFrame:
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    return pd.read_json(path) if path.suffix == ".json" else pd.read_parquet(path)
+
+
+def test_the_champion_gives_its_runs_predictions(loaded: Champion, champion_home: Path, arrays: Arrays) -> None:
+    client = MlflowClient(open_store(champion_home).uri)
+    run = client.get_run(client.get_model_version(MODEL, "1").run_id)
+    folder = Path(mlflow.artifacts.download_artifacts(run.info.artifact_uri))
+    logged = pd.read_parquet(folder / "evaluate/predictions.parquet")
+    found = loaded.predict(arrays["x_test"])
+    np.testing.assert_allclose(found, logged.filter(like="probability_"), atol=1e-5)
+    assert (loaded.version, loaded.class_names) == (1, tuple("0123456789"))
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_image_gets_a_row_in_every_format(suffix: str, loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
+    np.savez(tmp_path / "digits.npz", x_test=arrays["x_test"], y_test=arrays["y_test"])
+    output = tmp_path / f"out{suffix}"
+    result = call([tmp_path / "digits.npz"], loaded, output)
+    assert (result.num_images, len(result.first), result.bad) == (360, predict.NUM_SHOWN, [])
+    table = read(output)
+    expected = loaded.predict(arrays["x_test"])
+    assert table["image"].iloc[7] == f"{tmp_path / 'digits.npz'}:x_test[7]"
+    np.testing.assert_array_equal(table["predicted"].astype(int), expected.argmax(axis=1))
+    np.testing.assert_allclose(table.filter(like="probability_"), expected, atol=1e-6)
+    np.testing.assert_allclose(table["probability"], expected.max(axis=1), atol=1e-6)
+    assert set(table["model"]) == {MODEL}
+    assert set(table["version"]) == {1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.npz", f"out{suffix}"]
+
+
+def test_a_folder_is_walked_and_what_is_bad_is_named(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for number in range(3):
+        image = Image.fromarray(255 - arrays["x_test"][number]).resize((90, 90))
+        image.save(tmp_path / "deep" / "er" / f"{number}.png")
+    (tmp_path / "deep" / "notes.txt").write_text("no image, and not taken for one")
+    (tmp_path / "deep" / "bad.png").write_text("text")
+    Image.new("L", (50, 50), 255).save(tmp_path / "deep" / "blank.jpg")
+    (tmp_path / "empty").mkdir()
+    told: list[str] = []
+    paths = [tmp_path / "deep", tmp_path / "empty", tmp_path / "nowhere.png", tmp_path / "deep" / "notes.txt"]
+    result = predict.predict(
+        paths, loaded, invert=Invert.auto, output=None, on_bad=lambda name, reason: told.append(Path(name).name)
+    )
+    assert told == ["bad.png", "blank.jpg", "empty", "nowhere.png", "notes.txt"]
+    assert [Path(row["image"]).name for row in result.first] == ["0.png", "1.png", "2.png"]
+    fitted = [
+        fit(read_picture(tmp_path / f"deep/er/{number}.png"), image_shape=(28, 28), invert=Invert.yes)
+        for number in range(3)
+    ]
+    expected = loaded.predict(np.stack(fitted)).argmax(axis=1)
+    assert [int(row["predicted"]) for row in result.first] == list(expected)
+
+
+def test_one_bad_image_of_an_array_does_not_stop_the_others(loaded: Champion, tmp_path: Path) -> None:
+    grey = np.zeros((3, 40, 40), np.uint8)
+    grey[[0, 2], 10:30, 18:22] = 255
+    np.savez(tmp_path / "a.npz", x=grey)
+    result = call([tmp_path / "a.npz"], loaded)
+    assert result.num_images == 2
+    assert [name.rpartition(":")[2] for name, _ in result.bad] == ["x[1]"]
+
+
+def test_an_interrupted_prediction_leaves_the_old_output(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=arrays["x_test"])
+    (tmp_path / "out.csv").write_text("what was there before")
+
+    def interrupt(name: str, reason: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict.predict(
+            [tmp_path / "a.npz", tmp_path / "gone.png"],
+            loaded,
+            invert=Invert.auto,
+            output=tmp_path / "out.csv",
+            on_bad=interrupt,
+        )
+    assert (tmp_path / "out.csv").read_text() == "what was there before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "out.csv"]
+
+
+def test_no_image_at_all_is_an_empty_table(loaded: Champion, tmp_path: Path) -> None:
+    call([tmp_path / "gone.png"], loaded, tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text()) == []
+
+
+def test_memory_does_not_grow_with_the_number_of_images(loaded: Champion, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "many.npz", x=np.zeros((400_000, 28, 28), np.uint8))  # 314 MB, if it were read
+    np.savez_compressed(tmp_path / "few.npz", x=np.zeros((20_000, 28, 28), np.uint8))
+    call([tmp_path / "few.npz"], loaded, tmp_path / "few.parquet")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result = call([tmp_path / "many.npz"], loaded, tmp_path / "many.parquet")
+    assert result.num_images == 400_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_without_a_champion_the_next_step_is_said(home: Path) -> None:
+    with pytest.raises(UserError, match="digits-classifier has no champion: promote a run first"):
+        champion.load(open_store(home), MODEL)
+
+
+@pytest.fixture
+def in_champion_home(monkeypatch: pytest.MonkeyPatch, champion_home: Path) -> Path:
+    monkeypatch.setenv("MNIST_PIPELINE_HOME", str(champion_home))
+    return champion_home
+
+
+def test_the_command_prints_a_table_and_exits_with_1_for_a_bad_file(
+    cli: Cli, in_champion_home: Path, arrays: Arrays, tmp_path: Path
+) -> None:
+    Image.fromarray(arrays["x_test"][0]).save(tmp_path / "digit=0.png")
+    (tmp_path / "bad.png").write_text("text")
+    found = cli(
+        "predict", str(tmp_path / "digit=0.png"), str(tmp_path / "bad.png"), "data=digits", "--output",
+        str(tmp_path / "out.csv"), MNIST_PIPELINE_HOME=str(in_champion_home),
+    )  # fmt: skip
+    assert found.returncode == 1
+    assert f"skipped {tmp_path}/bad.png: it is neither a PNG nor a JPEG" in found.stderr
+    assert found.stderr.splitlines()[-1] == "error: 1 skipped, as said above; 1 images are done"
+    assert "version 1 of digits-classifier" in found.stdout
+    assert len(pd.read_csv(tmp_path / "out.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict"], "the following arguments are required"),
+        (["predict", "data=digits"], "expected files or folders"),
+        (["predict", "a.png", "--output", "out.xlsx"], "expected a name that ends in .csv or .json or .parquet"),
+        (["predict", "a.png", "--output", "/nowhere/out.csv"], "there is no folder /nowhere"),
+        (["predict", "a.png", "--invert", "maybe"], "invalid choice"),
+        (["serve", "--port", "0x"], "argument --port"),
+        (["serve", "model.hidden_width=3"], "unknown key model.hidden_width"),
+        (["promote", "one", "two"], "one two: one run at a time"),
+        (["promote", "promote.alpha=7"], "promote.alpha=7.0: expected a number between 0 and 1"),
+        (["rollback"], "the following arguments are required: --reason"),
+        (["rollback", "--reason", " "], "--reason: expected words"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli) -> None:
+    found = cli(*arguments)
+    assert found.returncode == 2
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["predict", "a.png"], ["serve", "--port", "5061"], ["promote"], ["history"]])
+def test_without_a_store_nothing_is_created(arguments: list[str], cli: Cli, tmp_path: Path) -> None:
+    found = cli(*arguments, MNIST_PIPELINE_HOME=str(tmp_path / "new"))
+    assert found.returncode == 1
+    assert "there are no runs yet: train one first" in found.stderr
+    assert not (tmp_path / "new" / "mlruns" / "mlflow.db").exists()
