@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +18,15 @@ from conftest import Cli, command, server
 from mlflow import MlflowClient
 
 from mnist_pipeline import composing, pipeline, store
+from mnist_pipeline.commands import registry as commands
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.mlflow_tracking import MlflowTracker
-from mnist_pipeline.registry import ledger
-from mnist_pipeline.registry.changes import Registry, alone, opened, read_history, settle
+from mnist_pipeline.registry import changes, ledger
+from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened, read_history, settle
 from mnist_pipeline.registry.comparison import level
-from mnist_pipeline.registry.ledger import Outcome
+from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promotion import Promotion, promote
 from mnist_pipeline.registry.rollback import rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
@@ -144,7 +146,7 @@ def test_the_story_of_a_champion(uri: str, trained: Trained) -> None:
     assert (back.outcome, back.champion, back.version, champion(uri)) == (Outcome.rolled_back, 3, 1, 1)
     by_itself = call(uri, None)  # the better run was rolled back from: it does not return unless it is named
     assert (by_itself.candidate.run.run_id, by_itself.decision) == (trained.weak, None)
-    with pytest.raises(UserError, match="took over from none: give --to 3"):
+    with pytest.raises(UserError, match="took over from none that is left: give --to 3"):
         rollback(open_store(uri), where(uri), to=None, reason="more")
     with pytest.raises(UserError, match="it never was the champion"):
         rollback(open_store(uri), where(uri), to=2, reason="more")
@@ -174,7 +176,7 @@ def test_the_decision_can_be_read_in_mlflow(local: str, trained: Trained) -> Non
     version = client.get_model_version(MODEL, "2")
     assert version.tags["decision"] == "refused"
     assert version.tags["p_value"] == "1"
-    assert "refused on" in version.description
+    assert "Refused on" in version.description
     assert "superiority: p = 1" in version.description
     assert "Champion: **version 1**" in client.get_registered_model(MODEL).description
     entry = client.get_run(version.tags["ledger.entry"])
@@ -264,8 +266,9 @@ def test_a_model_that_is_damaged_or_was_swapped_is_refused(local: str, trained: 
     weak_bounds = PromoteConfig(0.05, 0.0, 10_000_000, 0.5)
     swapped = call(local, run, weak_bounds)
     assert verdicts(swapped)["predictions" if len(weights.read_bytes()) == len(whole) else "whole"] == "refused"
-    weights.write_bytes(whole[:1000] + bytes(len(whole) - 1000))
-    assert verdicts(call(local, run, weak_bounds))["whole"] == "refused"
+    for damaged in (whole[:1000] + bytes(len(whole) - 1000), whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:]):
+        weights.write_bytes(damaged)
+        assert verdicts(call(local, run, weak_bounds))["whole"] == "refused"
     weights.write_bytes(whole)
     assert outcome(call(local, run, weak_bounds)) is Outcome.promoted
 
@@ -303,46 +306,122 @@ def test_an_alias_that_was_moved_by_hand_is_entered(local: str, trained: Trained
 def test_of_two_machines_the_older_entry_goes_on(uri: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     call(uri, trained.weak)
     here, there = Registry(open_store(uri), MODEL), Registry(open_store(uri), MODEL)
-    monkeypatch.setattr(ledger, "host", lambda: "another machine")
+    there.ledger.lock_id = "of another machine"
     theirs = there.ledger.open()
-    monkeypatch.undo()
-    with (
-        pytest.raises(UserError, match="another promotion or rollback is open since"),
-        opened(here, champion=1, wait=False),
-    ):
+    with pytest.raises(UserError, match="another promotion or rollback is open since"), alone(here, wait=False):
         pass
+    with pytest.raises(UserError, match="is open since"), opened(here, champion=1):
+        pass  # it began when the other's entry was not there yet
     assert [entry.outcome for entry in here.ledger.entries()[-2:]] == [None, Outcome.interrupted]
     with pytest.raises(UserError, match="is open since"):
         call(uri, trained.better)
     assert champion(uri) == 1
 
-    monkeypatch.setattr(ledger, "ABANDONED_AFTER_SEC", 0.0)  # it is never heard of again
-    settle(here)
+    monkeypatch.setattr(changes, "_POLL_SEC", 0.1)
+    monkeypatch.setattr(ledger, "ABANDONED_AFTER_SEC", 0.5)  # it is never heard of again
+    with alone(here, wait=True):
+        pass
     monkeypatch.undo()
     assert there.ledger.read(theirs).outcome is Outcome.interrupted
     assert outcome(call(uri, trained.better)) is Outcome.promoted
 
 
-def test_a_champion_changed_meanwhile_is_not_overwritten(local: str, trained: Trained) -> None:
+def test_an_entry_that_another_machine_closed_moves_nothing(local: str, trained: Trained) -> None:
     call(local, trained.weak)
-    call(local, trained.equal)
     registry = Registry(open_store(local), MODEL)
-    MlflowClient(local).set_registered_model_alias(MODEL, "champion", "2")  # by another machine
-    with pytest.raises(UserError, match="was changed meanwhile"), opened(registry, champion=1, wait=False):
-        pass
+    decision = Decision(Outcome.promoted, 1, trained.weak, 2, trained.better, "a try")
+    with opened(registry, champion=1) as entry_id:
+        registry.ledger.interrupt(entry_id, reason="taken for abandoned")
+        with pytest.raises(UserError, match="closed this command's entry"):
+            carry_out(registry, decision, entry_id)
+    with opened(registry, champion=1) as entry_id:
+        MlflowClient(local).delete_registered_model_alias(MODEL, "champion")
+        with pytest.raises(UserError, match="was changed meanwhile"):
+            carry_out(registry, decision, entry_id)
+    assert champion(local) is None
 
 
-def test_a_second_command_on_this_machine_gives_way_or_waits(cli: Cli, local: str, trained: Trained) -> None:
+def test_entries_have_one_order_whatever_the_clocks_say(
+    local: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(local, trained.weak)
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)  # a machine whose clock is an hour behind
+    assert outcome(call(local, trained.better)) is Outcome.promoted
+    monkeypatch.undo()
     registry = Registry(open_store(local), MODEL)
-    with alone(registry, wait=False):
-        found = cli("promote", trained.weak, "data=digits", *GATES)
-        assert found.returncode == 1
-        assert "is at the registered model digits-classifier" in found.stderr
-        assert cli("history", "data=digits").returncode == 1  # nothing to show yet, and no waiting either
-    runs = (trained.weak, trained.better)
+    settle(registry)
+    assert [entry.version for entry in registry.ledger.entries()] == [1, 2]
+
+
+def test_what_was_deleted_in_mlflow_stops_nothing(local: str, trained: Trained) -> None:
+    client = MlflowClient(local)
+    call(local, trained.weak)
+    call(local, trained.better)
+    rollback(open_store(local), where(local), to=None, reason="bad")
+    client.delete_model_version(MODEL, "2")
+    assert call(local, None).decision is None  # the run was rolled back from, its version is gone
+    client.delete_run(Registry(open_store(local), MODEL).ledger.entries()[-1].id)  # an entry: it still counts
+    with pytest.raises(UserError, match="no earlier champion"):
+        rollback(open_store(local), where(local), to=2, reason="back")
+
+    client.delete_registered_model(MODEL)
+    made_anew = call(local, trained.weak)
+    assert (made_anew.version, outcome(made_anew), champion(local)) == (1, Outcome.promoted, 1)
+    equal = call(local, trained.equal)  # a new version 2: the verdict of the old one is not its own
+    assert (equal.version, outcome(equal)) == (2, Outcome.refused)
+    told = [entry.outcome for entry in Registry(open_store(local), MODEL).ledger.entries()]
+    assert told[-4:] == [Outcome.rolled_back, Outcome.moved, Outcome.promoted, Outcome.refused]
+
+    client.delete_run(trained.better)
+    with pytest.raises(UserError, match="was deleted: restore it"):
+        call(local, trained.better)
+
+
+def test_a_lost_champion_can_be_brought_back(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    call(local, trained.better)
+    client = MlflowClient(local)
+    client.delete_model_version(MODEL, "2")
+    assert champion(local) is None
+    back = rollback(open_store(local), where(local), to=None, reason="the champion was deleted")
+    assert (back.champion, back.version, champion(local)) == (None, 1, 1)
+
+
+def test_a_champion_without_a_run_is_no_dead_end(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    client = MlflowClient(local)
+    model_id = client.get_model_version(MODEL, "1").source.removeprefix("models:/")
+    by_hand = client.create_model_version(MODEL, source=client.get_logged_model(model_id).artifact_location)
+    client.set_registered_model_alias(MODEL, "champion", by_hand.version)
+    for _ in range(2):
+        with pytest.raises(UserError, match="came of no run, so nothing can be compared"):
+            call(local, trained.better)
+    registry = Registry(open_store(local), MODEL)
+    assert [entry.outcome for entry in registry.ledger.entries()] == [Outcome.promoted, Outcome.moved]
+    assert read_history(registry).champion == 2
+    assert rollback(open_store(local), where(local), to=None, reason="back").version == 1
+
+
+def test_an_entry_that_was_edited_is_named(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    (entry,) = Registry(open_store(local), MODEL).ledger.entries()
+    MlflowClient(local).set_tag(entry.id, "ledger.outcome", "something else")
+    with pytest.raises(UserError, match=f"the ledger's entry {entry.id} cannot be read"):
+        call(local, trained.better)
+
+
+def test_a_second_command_on_this_machine_gives_way_or_waits(local: str, trained: Trained) -> None:
+    registry = Registry(open_store(local), MODEL)
+    with alone(registry, wait=False), pytest.raises(UserError, match=f"is at the registered model {MODEL}"):
+        call(local, trained.weak)
     children = [
-        subprocess.Popen(command("promote", run, "data=digits", "wait=true", *GATES), stdout=subprocess.DEVNULL)
-        for run in runs
+        subprocess.Popen(
+            command("promote", run, "data=digits", "wait=true", *GATES),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for run in (trained.weak, trained.better)
     ]
     codes = {child.wait(120) for child in children}
     entries = registry.ledger.entries()
@@ -415,19 +494,20 @@ def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pyte
     assert (entry.outcome, entry.reason, entry.is_open) == (Outcome.interrupted, "Ctrl-C", False)
 
 
-def test_the_commands_say_what_they_did(cli: Cli, local: str, trained: Trained) -> None:
+def test_the_commands_say_what_they_did(
+    cli: Cli, local: str, trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
     call(local, trained.weak)
     refused = cli("promote", trained.equal, "data=digits", *GATES)
     assert refused.returncode == 3
     assert "p = 1 (0 gained, 0 lost)" in refused.stdout
     assert "refused: the champion stays version 1" in refused.stdout
-    assert refused.stderr.splitlines()[-1].startswith("refused: digits-w8-d0.2-e2-s0 is refused")
+    assert refused.stderr.splitlines()[-1].startswith("refused: digits-w8-d0.2-e2-s0 does not pass")
     call(local, trained.better)
-    back = cli("rollback", "data=digits", "--reason", "for a test")
-    assert back.returncode == 0, back.stderr
-    assert "rolled back: version 1 is the champion (before: version 3)" in back.stdout
-    told = cli("history", "data=digits")
-    assert told.returncode == 0
-    assert told.stdout.count("promoted") == 2
-    assert "for a test" in told.stdout
-    assert "scored runs         3 ever" in told.stdout
+    commands.rollback(["data=digits", "--reason", "for [a] test [/b]"])
+    assert "rolled back: version 1 is the champion (before: version 3)" in capsys.readouterr().out
+    commands.history(["data=digits"])
+    told = capsys.readouterr().out
+    assert told.count("promoted") == 2
+    assert "for [a] test [/b]" in told
+    assert "scored runs         3 ever" in told

@@ -56,13 +56,13 @@ def test_the_least_gain_passes_and_one_less_does_not() -> None:
 
 
 def test_a_budget_numbers_its_comparisons_and_knows_a_pair_again() -> None:
-    first = Budget(ALPHA, ()).spend(Comparison(100, 8, 1), champion=1, challenger=2, test_digest="a")
+    first = Budget(ALPHA, ()).spend(Comparison(100, 8, 1), champion="1", challenger="2", test_digest="a")
     assert (first.number, first.level, first.is_better) == (1, level(1, ALPHA), True)
-    second = Budget(ALPHA, (first,)).spend(Comparison(100, 8, 2), champion=2, challenger=3, test_digest="a")
+    second = Budget(ALPHA, (first,)).spend(Comparison(100, 8, 2), champion="2", challenger="3", test_digest="a")
     assert (second.number, second.level, second.is_better) == (2, level(2, ALPHA), False)
     budget = Budget(ALPHA, (first, second))
-    assert budget.find(champion=2, challenger=3) == second
-    assert budget.find(champion=1, challenger=3) is None
+    assert budget.find(champion="2", challenger="3") == second
+    assert budget.find(champion="1", challenger="3") is None
     assert budget.sum_spent == pytest.approx(level(1, ALPHA) + level(2, ALPHA))
     assert budget.next_level == level(3, ALPHA)
     assert on_split([first, second], "b") == ()
@@ -78,7 +78,7 @@ def test_equal_models_are_rarely_promoted(num_differing: int) -> None:
         for challenger in range(30):
             gained = int(chance.binomial(num_differing, 0.5))
             compared = Comparison(10_000, gained, num_differing - gained)
-            spent = budget.spend(compared, champion=0, challenger=challenger + 1, test_digest="a")
+            spent = budget.spend(compared, champion="0", challenger=str(challenger + 1), test_digest="a")
             if spent.is_better:
                 num_false += 1
                 break

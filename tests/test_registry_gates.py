@@ -81,7 +81,7 @@ def test_a_class_that_got_much_worse_refuses_a_better_whole() -> None:
 @pytest.mark.parametrize(("gained", "is_passed"), [(6, True), (5, False)])
 def test_superiority_is_the_comparisons_verdict(gained: int, is_passed: bool) -> None:
     compared = Comparison(100, gained, 0)
-    spent = Budget(0.05, ()).spend(compared, champion=1, challenger=2, test_digest="a")
+    spent = Budget(0.05, ()).spend(compared, champion="1", challenger="2", test_digest="a")
     assert gates.superiority(spent).is_passed is is_passed
 
 

@@ -9,12 +9,11 @@ import mlflow.pyfunc
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.registry import candidates, gates
+from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.versions import CHAMPION, RegisteredModel
 from mnist_pipeline.tracking import Predict
 
@@ -52,13 +51,14 @@ def load(store: MlflowStore, name: str) -> Champion:
     model = RegisteredModel(store, name)
     version = model.named(CHAMPION)
     if version is None:
-        raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote)")
+        data_name = name.removesuffix("-classifier")
+        raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data={data_name})")
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         try:
             folder = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch)
             loaded = mlflow.pyfunc.load_model(folder)
             example = (Path(folder) / "serving_input_example.json").read_text()
-        except (MlflowException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        except Exception as error:  # a damaged file makes the loaders raise anything
             raise UserError(
                 f"version {version} of {name} cannot be loaded ({' '.join(str(error).split())[:200]}): roll back to "
                 "another (mnist-pipeline rollback)"
@@ -66,7 +66,7 @@ def load(store: MlflowStore, name: str) -> Champion:
     network: keras.Model = loaded.get_raw_model()
     _, *image_shape = network.input_shape
     num_classes = network.output_shape[-1]
-    signature = candidates.describe_schema(loaded.metadata)
+    signature = evidence.describe_schema(loaded.metadata)
     gate = gates.signature(signature, image_shape=image_shape, num_classes=num_classes)
     if len(image_shape) != 2 or not gate.is_passed:
         raise UserError(f"version {version} of {name} maps {signature}: expected raw images uint8 (n, height, width)")
@@ -100,7 +100,7 @@ def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
 def _class_names(store: MlflowStore, model: RegisteredModel, version: int, num_classes: int) -> tuple[str, ...]:
     """Return the names that the version's run knew its classes by; where that is gone, their numbers."""
     try:
-        predictions = candidates.read_predictions(candidates.find_run(store, model.run_of(version)))
+        predictions = evidence.read_predictions(candidates.find_run(store, model.run_of(version)))
     except UserError:
         predictions = None
     names = () if predictions is None else tuple(gates.class_names(predictions))

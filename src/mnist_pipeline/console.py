@@ -1,6 +1,8 @@
 """What a person sees in the terminal: progress while a run trains, and its result."""
 
 import logging
+import os
+import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
     from mnist_pipeline.predict import Predictions
     from mnist_pipeline.train import Epoch
 
-out = Console(highlight=False, soft_wrap=True)
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on in silence: whoever read has seen enough, and the exit code is still to tell what was decided."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+out = _Output(highlight=False, soft_wrap=True)
 err = Console(highlight=False, stderr=True)
 
 

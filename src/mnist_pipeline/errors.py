@@ -13,7 +13,7 @@ class UserError(Exception):
 
 
 class ConfigError(UserError):
-    """The command line or the configuration is wrong. Raised before anything heavy is imported or a run is opened."""
+    """The command line or the configuration is wrong. Raised before a run is opened or anything written."""
 
     exit_code = 2
 

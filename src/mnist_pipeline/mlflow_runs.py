@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from mlflow.entities import FileInfo, LoggedModel
+from mlflow.entities import FileInfo, LoggedModel, ViewType
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
@@ -40,18 +40,16 @@ def search(
     tags: Mapping[str, str],
     *,
     conditions: tuple[str, ...] = (),
-    order_by: str = "attributes.start_time DESC",
-    view: int = 1,
+    view: str = ViewType.ACTIVE_ONLY,
 ) -> Iterator[MlflowEntity]:
-    """Yield the runs with all of `tags`, page by page.
+    """Yield the runs with all of `tags`, page by page, the newest first.
 
     Args:
         store: Where they are.
         experiment_ids: In which experiments; none finds none.
         tags: With which values.
         conditions: What else MLflow's filter is to ask for.
-        order_by: As in MLflow.
-        view: MLflow's `ViewType`; 1 leaves deleted runs out, 3 does not.
+        view: MLflow's `ViewType`: whether deleted runs are among them.
     """
     wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
     token = None
@@ -60,7 +58,7 @@ def search(
             experiment_ids,
             filter_string=" and ".join([*wanted, *conditions]),
             run_view_type=view,
-            order_by=[order_by],
+            order_by=["attributes.start_time DESC"],
             max_results=_PAGE,
             page_token=token,
         )
@@ -70,9 +68,21 @@ def search(
             return
 
 
-def find_model(store: MlflowStore, run: MlflowEntity | PastRun, experiment_id: str) -> LoggedModel | None:
+def experiment_ids(store: MlflowStore, *, view: str = ViewType.ACTIVE_ONLY) -> list[str]:
+    """Return the ids of all experiments."""
+    found: list[str] = []
+    token = None
+    while True:
+        page = store.client.search_experiments(view_type=view, page_token=token)
+        found += [experiment.experiment_id for experiment in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def find_model(store: MlflowStore, run: MlflowEntity) -> LoggedModel | None:
     """Return the model that the run logged; None where it is not there, or not whole."""
-    run_id = run.run_id if isinstance(run, PastRun) else run.info.run_id
+    experiment_id, run_id = run.info.experiment_id, run.info.run_id
     found = store.client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
     return next((model for model in found if model.status.value == "READY"), None)
 

@@ -69,7 +69,7 @@ class MlflowStore:
         if experiment.lifecycle_stage != "active":
             raise UserError(
                 f"the experiment {name} was deleted: restore it (mlflow experiments restore "
-                f"--experiment-id {experiment.experiment_id}) or choose another name with tracking.experiment="
+                f"--experiment-id {experiment.experiment_id}) or, if tracking.experiment= names it, choose another"
             )
         return str(experiment.experiment_id)
 

@@ -43,6 +43,6 @@ def require_store(config: TrackingConfig) -> None:
         UserError: There is none.
     """
     uri = store.resolve_uri(config)
-    store.check(uri)
     if store.is_missing(uri):
         raise UserError("there are no runs yet: train one first (mnist-pipeline train)")
+    store.check(uri)

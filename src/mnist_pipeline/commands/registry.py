@@ -24,10 +24,12 @@ def promote(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="show the absolute gates, and write nothing")
     parsed = parser.parse_intermixed_args(arguments)
-    named = [word for word in parsed.words if "=" not in word]
+    named = [word for word in parsed.words if "=" not in word and not word.startswith("~")]
     if len(named) > 1:
         raise ConfigError(f"{' '.join(named)}: one run at a time")
-    where, bounds = settings.read_promote([word for word in parsed.words if "=" in word])
+    if "" in named:
+        raise ConfigError("an empty name of a run: give its id or name, or nothing at all for the best one")
+    where, bounds = settings.read_promote([word for word in parsed.words if word not in named])
     require_store(where.tracking)
 
     with heavy_imports():
@@ -43,7 +45,7 @@ def promote(arguments: Sequence[str]) -> None:
         view.print_promotion(result)
         view.print_budget(changes.read_history(result.registry))
     if any(gate.is_passed is False for gate in result.gates):
-        raise RefusedError(f"{result.candidate.run.name} is refused: see the gates above, and mnist-pipeline history")
+        raise RefusedError(f"{result.candidate.run.name} does not pass the gates: train a better one, or give another")
 
 
 def rollback(arguments: Sequence[str]) -> None:
@@ -57,8 +59,8 @@ def rollback(arguments: Sequence[str]) -> None:
     parser.add_argument("--reason", required=True, help="for the ledger")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
     parsed = parser.parse_intermixed_args(arguments)
-    if not parsed.reason.strip():
-        raise ConfigError("--reason: expected words that tell others why")
+    if not parsed.reason.strip() or not parsed.reason.isprintable():
+        raise ConfigError("--reason: expected a line that tells others why")
     where = settings.read(parsed.overrides)
     require_store(where.tracking)
 
@@ -98,5 +100,7 @@ def history(arguments: Sequence[str]) -> None:
             pass  # what a killed command left is settled now; a living one does so itself
         found = changes.read_history(registry)
     if not found.entries:
-        raise UserError(f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote)")
+        raise UserError(
+            f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote data={where.data_name})"
+        )
     view.print_history(found)

@@ -8,20 +8,34 @@ import contextlib
 import hashlib
 import logging
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
 
 from mnist_pipeline import paths
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.ownership import own
-from mnist_pipeline.registry import candidates
+from mnist_pipeline.registry import candidates, evidence
 from mnist_pipeline.registry.comparison import Budget, on_split
-from mnist_pipeline.registry.ledger import Decision, Entry, Ledger, Outcome, champion_of, fixed_alpha, require_turn
+from mnist_pipeline.registry.ledger import (
+    Decision,
+    Entry,
+    Ledger,
+    Outcome,
+    champion_of,
+    describe_open,
+    fixed_alpha,
+    require_turn,
+)
 from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION, RegisteredModel
 from mnist_pipeline.tracking import PastRun
 
 _POLL_SEC = 1.0
+_MAX_REASON_LENGTH = 4000  # a description in MLflow holds 5,000 characters
 
 _log = logging.getLogger(__name__)
 
@@ -73,9 +87,11 @@ class History:
 def read_history(registry: Registry) -> History:
     """Return the ledger as it is now."""
     entries, champion = registry.ledger.entries(), registry.model.named(CHAMPION)
-    run, alpha = registry.champion_run(), fixed_alpha(entries)
+    alpha, run = fixed_alpha(entries), None
+    with contextlib.suppress(UserError):  # its run is gone: the ledger can be read all the same
+        run = registry.champion_run()
     test_digest = run.tags.get("data.test_digest") if run else None
-    predictions = candidates.read_predictions(run) if run else None
+    predictions = evidence.read_predictions(run) if run else None
     if alpha is None or test_digest is None or predictions is None:
         return History(registry.name, entries, champion)
     return History(
@@ -90,70 +106,100 @@ def read_history(registry: Registry) -> History:
 
 @contextlib.contextmanager
 def alone(registry: Registry, *, wait: bool) -> Iterator[None]:
-    """Be the only command of this machine at the registered model, and find ledger and alias agreeing.
+    """Be the only command at the registered model, and find ledger and alias agreeing.
+
+    On one machine a lock sees to that. Other machines are known by their open entries alone.
 
     Raises:
         UserError: Another command is at it and `wait` is false.
     """
     which = hashlib.sha256(f"{registry.store.uri} {registry.name}".encode()).hexdigest()[:12]
     lock = paths.mlruns_dir() / "locks" / f"{registry.name}-{which}.lock"
+    paths.require_writable(lock.parent)
     with own(lock, what=f"the registered model {registry.name}", wait=wait, next_step="(as an override)"):
-        settle(registry)
+        registry.ledger.lock_id = _identify(lock)
+        has_said = False
+        while others := settle(registry):
+            if not wait:
+                raise UserError(describe_open(others[0]))
+            if not has_said:
+                _log.info("wait      %s", describe_open(others[0]))
+            has_said = True
+            time.sleep(_POLL_SEC)
         yield
 
 
+def _identify(lock: Path) -> str:
+    """Return what no other lock is called. An open entry of this name is of a command that died: it held the lock."""
+    file = lock.with_suffix(".id")
+    if not file.exists():
+        unfinished = file.with_suffix(".unfinished")
+        unfinished.write_text(uuid.uuid4().hex)
+        unfinished.replace(file)
+    return file.read_text()
+
+
 @contextlib.contextmanager
-def opened(registry: Registry, *, champion: int | None, wait: bool) -> Iterator[str]:
+def opened(registry: Registry, *, champion: int | None) -> Iterator[str]:
     """Open an entry and have it the oldest open one; yield its id. Should anything go wrong, the entry says so.
 
-    The lock of `alone` knows nothing of other machines, so the entry is read back: of two, the older goes on. Since
-    MLflow has no compare-and-set for aliases, a moment remains in which both could see themselves alone: while an entry
-    of the other is being written, and is not there yet.
+    The entry is read back: of two machines the one with the older entry goes on. MLflow has no compare-and-set for
+    aliases, so a moment remains in which both could see themselves alone: while the other's entry is being written.
 
     Raises:
-        UserError: Another machine is at it and `wait` is false, or it has changed the champion meanwhile.
+        UserError: Another machine was faster, or has changed the champion meanwhile.
     """
     entry_id = registry.ledger.open()
     try:
-        _take_turn(registry, entry_id, wait=wait)
-        if registry.model.named(CHAMPION) != champion:
-            raise UserError(f"the champion of {registry.name} was changed meanwhile: run the same command again")
+        require_turn(registry.ledger.entries(), entry_id)
+        _require_champion(registry, champion)
         yield entry_id
     except BaseException as error:
         reasons = {KeyboardInterrupt: "Ctrl-C", Terminated: "SIGTERM"}
         with contextlib.suppress(Exception):  # the store itself may be what failed; the first error is the one to hear
-            _close(registry, entry_id, reason=reasons.get(type(error), f"{type(error).__name__}: {error}"))
+            _settle_entry(registry, entry_id, reason=reasons.get(type(error), f"{type(error).__name__}: {error}"))
         raise
 
 
 def carry_out(registry: Registry, decision: Decision, entry_id: str) -> None:
     """Write the decision, move the alias if it says so, and close the entry: in this order."""
     require_turn(registry.ledger.entries(), entry_id)
+    _require_champion(registry, decision.champion)
     registry.ledger.decide(entry_id, decision)
     if decision.outcome.moves_champion:
         registry.model.point(CHAMPION, decision.version)
     _finish(registry, entry_id)
 
 
-def settle(registry: Registry) -> None:
-    """Close the entries that killed commands left open, and enter what was done to the alias by hand."""
+def settle(registry: Registry) -> list[Entry]:
+    """Close the entries that killed commands left open, and enter what was done to the alias by hand.
+
+    Returns:
+        The open entries of other machines; while there are any, nothing is entered.
+    """
     for entry in registry.ledger.entries():
-        if entry.is_open and entry.is_abandoned:
-            _close(registry, entry.id, reason="The command was killed before it moved the champion.")
+        if registry.ledger.is_abandoned(entry):
+            _settle_entry(registry, entry.id, reason="The command was killed before it moved the champion.")
     entries = registry.ledger.entries()
-    if any(entry.is_open for entry in entries):
-        return  # of another machine, which is at work
+    others = [entry for entry in entries if entry.is_open]
     ledger, alias = champion_of(entries), registry.model.named(CHAMPION)
-    if alias != ledger:
+    if not others and alias != ledger:
         _log.warning("the alias champion was moved outside: the ledger said %s, it is %s", ledger, alias)
+        decision = Decision(
+            outcome=Outcome.moved,
+            champion=ledger,
+            champion_run_id="",
+            version=alias,
+            run_id="" if alias is None else registry.model.run_id(alias) or "",
+            reason="The alias was found changed, by hand or by another program.",
+        )
         entry_id = registry.ledger.open()
-        reason = "The alias was found changed, by hand or by another program."
-        run_id = "" if alias is None else registry.model.run_of(alias)
-        registry.ledger.decide(entry_id, Decision(Outcome.moved, ledger, alias, run_id, reason))
+        registry.ledger.decide(entry_id, decision)
         _finish(registry, entry_id)
+    return others
 
 
-def _close(registry: Registry, entry_id: str, *, reason: str) -> None:
+def _settle_entry(registry: Registry, entry_id: str, *, reason: str) -> None:
     """Close an entry whose command did not: by its own decision where that was carried out, else as interrupted."""
     entry = registry.ledger.read(entry_id)
     if not entry.is_open:
@@ -172,18 +218,23 @@ def _finish(registry: Registry, entry_id: str) -> None:
     champion = registry.model.named(CHAMPION)
     if champion is not None and registry.model.named(CHALLENGER) == champion:
         registry.model.point(CHALLENGER, None)
-    _describe(registry, registry.ledger.read(entry_id), champion)
+    try:
+        _describe(registry, registry.ledger.read(entry_id), champion)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        _log.warning("the version or its registered model was deleted: only the ledger tells of it")
     registry.ledger.close(entry_id)
 
 
 def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
     assert entry.outcome is not None
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.opened_ms / 1000))
-    said = f"{entry.outcome.value} on {day} by {entry.user}: {entry.reason}"
+    said = f"{entry.outcome.value} on {day} by {entry.user}: {entry.reason[:_MAX_REASON_LENGTH]}"
     tags = {"decision": entry.outcome.value, "ledger.entry": entry.id, "decided": day}
     if entry.version is not None:
         compared = {"p_value": f"{entry.spent.comparison.p_value:.3g}"} if entry.spent else {}
-        registry.model.describe_version(entry.version, f"**{said}**", tags={**tags, **compared})
+        registry.model.describe_version(entry.version, said.capitalize(), tags={**tags, **compared})
     which = "none" if champion is None else f"version {champion}"
     text = (
         f"Champion: **{which}**. The last decision: version {entry.version} {said} All decisions: the runs of the "
@@ -193,16 +244,6 @@ def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
     registry.model.describe(text, tags={"decided": day, **alpha})
 
 
-def _take_turn(registry: Registry, entry_id: str, *, wait: bool) -> None:
-    has_said = False
-    while True:
-        try:
-            require_turn(registry.ledger.entries(), entry_id)
-            return
-        except UserError as error:
-            if not wait:
-                raise
-            if not has_said:
-                _log.info("wait      %s", error)
-            has_said = True
-        time.sleep(_POLL_SEC)
+def _require_champion(registry: Registry, champion: int | None) -> None:
+    if registry.model.named(CHAMPION) != champion:
+        raise UserError(f"the champion of {registry.name} was changed meanwhile: run the same command again")

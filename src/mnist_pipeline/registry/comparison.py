@@ -82,14 +82,14 @@ class Spent:
     """A comparison that was made, and counts.
 
     Attributes:
-        champion: Version that was compared with.
-        challenger: Version that was compared.
+        champion: Id of the run whose model was compared with.
+        challenger: Id of the run whose model was compared.
         number: Of the comparison on this test split, counted from 1.
         level: Significance level that it was tested at.
     """
 
-    champion: int
-    challenger: int
+    champion: str
+    challenger: str
     test_digest: str
     number: int
     level: float
@@ -133,13 +133,13 @@ class Budget:
         """Return the least difference, in images, that the next comparison could detect where `num_lost` are lost."""
         return least_gain(self.next_level, num_lost=num_lost) - num_lost
 
-    def find(self, *, champion: int, challenger: int) -> Spent | None:
+    def find(self, *, champion: str, challenger: str) -> Spent | None:
         """Return the comparison of this pair, if it was made before."""
         return next(
             (spent for spent in self.spent if (spent.champion, spent.challenger) == (champion, challenger)), None
         )
 
-    def spend(self, comparison: Comparison, *, champion: int, challenger: int, test_digest: str) -> Spent:
+    def spend(self, comparison: Comparison, *, champion: str, challenger: str, test_digest: str) -> Spent:
         """Return `comparison` as the next one that counts."""
         return Spent(champion, challenger, test_digest, self.next_number, self.next_level, self.alpha, comparison)
 

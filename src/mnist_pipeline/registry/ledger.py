@@ -6,12 +6,11 @@ the alias was moved. So whatever a killed command leaves can be told from the en
 
 import enum
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowEntity
 
 from mnist_pipeline import mlflow_runs
@@ -47,6 +46,7 @@ class Decision:
 
     Attributes:
         champion: Version that the alias named.
+        champion_run_id: Of that version's run.
         version: Version that was to become the champion; None: there is none any more.
         run_id: Of the version's run.
         spent: The comparison that it rests on, whether made now or before.
@@ -55,6 +55,7 @@ class Decision:
 
     outcome: Outcome
     champion: int | None
+    champion_run_id: str
     version: int | None
     run_id: str
     reason: str
@@ -79,9 +80,10 @@ class Entry:
     is_open: bool
     user: str
     host: str
-    pid: int
+    lock_id: str
     outcome: Outcome | None
     champion: int | None
+    champion_run_id: str
     version: int | None
     run_id: str
     reason: str
@@ -93,43 +95,46 @@ class Entry:
         """Whether the alias was moved, as this entry says."""
         return not self.is_open and self.outcome is not None and self.outcome.moves_champion
 
-    @property
-    def is_abandoned(self) -> bool:
-        """Whether the command that opened it is surely gone, or long past its time."""
-        if time.time() - self.opened_ms / 1000 > ABANDONED_AFTER_SEC:
-            return True
-        return self.host == host() and (self.pid == os.getpid() or not _is_alive(self.pid))
-
 
 class Ledger:
-    """The ledger of a registered model."""
+    """The ledger of a registered model. Whoever deletes an entry in MLflow hides it there, and not here."""
 
     def __init__(self, store: MlflowStore, model_name: str) -> None:
         self._store = store
         self._client = store.client
         self._model_name = model_name
         self.experiment = f"{model_name} ledger"
+        self.lock_id = ""  # of the lock that this process holds; see `changes.alone`
 
     def entries(self) -> list[Entry]:
         """Return every entry, the oldest first: the same order for whoever reads it."""
         experiment_id = self._store.find_experiment(self.experiment)
-        found = mlflow_runs.search(self._store, [experiment_id] if experiment_id else [], {"kind": "promotion"})
+        found = mlflow_runs.search(
+            self._store, [experiment_id] if experiment_id else [], {"kind": "promotion"}, view=ViewType.ALL
+        )
         return sorted((_read(entity) for entity in found), key=lambda entry: (entry.opened_ms, entry.id))
 
     def read(self, entry_id: str) -> Entry:
         """Return one entry."""
         return _read(self._client.get_run(entry_id))
 
+    def is_abandoned(self, entry: Entry) -> bool:
+        """Return whether its command is surely gone, since this one holds its lock, or past its time."""
+        is_old = time.time() - entry.opened_ms / 1000 > ABANDONED_AFTER_SEC
+        return entry.is_open and (is_old or entry.lock_id == self.lock_id)
+
     def open(self) -> str:
-        """Open an entry; return its id."""
+        """Open an entry, as the newest whatever this machine's clock says; return its id."""
+        newest_ms = max((entry.opened_ms for entry in self.entries()), default=0)
         run = self._client.create_run(
             self._store.require_experiment(self.experiment),
+            start_time=max(time.time_ns() // 1_000_000, newest_ms + 1),
             run_name="open",
             tags={
                 "kind": "promotion",
                 "registered_model": self._model_name,
                 "ledger.host": host(),
-                "ledger.pid": str(os.getpid()),
+                "ledger.lock_id": self.lock_id,
                 "mlflow.user": user(),
                 "mlflow.source.name": "mnist-pipeline",
                 "mlflow.source.type": "LOCAL",
@@ -149,6 +154,7 @@ class Ledger:
         tags = {
             "ledger.outcome": decision.outcome.value,
             "ledger.from": _text(decision.champion),
+            "ledger.from_run_id": decision.champion_run_id,
             "ledger.to": _text(decision.version),
             "ledger.run_id": decision.run_id,
             "ledger.reason": decision.reason,
@@ -190,14 +196,14 @@ def previous_champion(entries: Sequence[Entry], champion: int) -> int | None:
     return None
 
 
-def rolled_back(entries: Sequence[Entry]) -> set[int]:
-    """Return the versions that were rolled back from, and not promoted again since."""
-    found: set[int] = set()
+def rolled_back(entries: Sequence[Entry]) -> set[str]:
+    """Return the ids of the runs whose versions were rolled back from, and not promoted again since."""
+    found: set[str] = set()
     for entry in entries:
-        if entry.has_moved_champion and entry.version is not None:
-            found.discard(entry.version)
-            if entry.outcome is Outcome.rolled_back and entry.champion is not None:
-                found.add(entry.champion)
+        if entry.has_moved_champion:
+            found.discard(entry.run_id)
+            if entry.outcome is Outcome.rolled_back:
+                found.add(entry.champion_run_id)
     return found
 
 
@@ -212,19 +218,35 @@ def require_turn(entries: Sequence[Entry], entry_id: str) -> None:
     """Let only the oldest open entry go on.
 
     Raises:
-        UserError: Another is older.
+        UserError: Another is older, or this one was closed by another machine, which took it for abandoned.
     """
-    oldest = next((entry for entry in entries if entry.is_open), None)
-    if oldest is None or oldest.id == entry_id:
-        return
-    since = time.strftime("%H:%M:%S", time.localtime(oldest.opened_ms / 1000))
-    raise UserError(
-        f"another promotion or rollback is open since {since}, by {oldest.user} on {oldest.host}: let it finish, or "
-        f"wait for it with wait=true (it counts as abandoned after {ABANDONED_AFTER_SEC / 60:.0f} minutes)"
+    open_entries = [entry for entry in entries if entry.is_open]
+    if entry_id not in [entry.id for entry in open_entries]:
+        raise UserError("another machine closed this command's entry in the ledger: run the same command again")
+    if open_entries[0].id != entry_id:
+        raise UserError(describe_open(open_entries[0]))
+
+
+def describe_open(entry: Entry) -> str:
+    """Return who is at it, and what to do."""
+    since = time.strftime("%H:%M:%S", time.localtime(entry.opened_ms / 1000))
+    return (
+        f"another promotion or rollback is open since {since}, by {entry.user} on {entry.host}: let it finish, or wait "
+        f"for it with wait=true (it counts as abandoned after {ABANDONED_AFTER_SEC / 60:.0f} minutes)"
     )
 
 
 def _read(entity: MlflowEntity) -> Entry:
+    try:
+        return _parse(entity)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"the ledger's entry {entity.info.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
+            "edited, or written by a newer version of mnist-pipeline"
+        ) from error
+
+
+def _parse(entity: MlflowEntity) -> Entry:
     tags: Mapping[str, str] = entity.data.tags
     outcome = tags.get("ledger.outcome")
     alpha = entity.data.params.get("promote.alpha")
@@ -234,9 +256,10 @@ def _read(entity: MlflowEntity) -> Entry:
         is_open=entity.info.status == "RUNNING",
         user=tags.get("mlflow.user", "unknown"),
         host=tags.get("ledger.host", "unknown"),
-        pid=int(tags.get("ledger.pid", "0")),
+        lock_id=tags.get("ledger.lock_id", ""),
         outcome=Outcome(outcome) if outcome else None,
         champion=_number(tags.get("ledger.from")),
+        champion_run_id=tags.get("ledger.from_run_id", ""),
         version=_number(tags.get("ledger.to")),
         run_id=tags.get("ledger.run_id", ""),
         reason=tags.get("ledger.reason", ""),
@@ -290,13 +313,3 @@ def _describe(decision: Decision, gates: Sequence[Mapping[str, str]]) -> str:
         lines += ["", "| gate | figure | bound | verdict |", "| --- | --- | --- | --- |"]
         lines += [f"| {' | '.join(gate.values())} |" for gate in gates]
     return "\n".join(lines)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # another user's
-    return True

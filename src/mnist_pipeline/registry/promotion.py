@@ -8,7 +8,7 @@ import pandas as pd
 
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.registry import candidates, gates
+from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.candidates import Candidate
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
 from mnist_pipeline.registry.comparison import Budget, Spent, compare
@@ -58,19 +58,17 @@ def promote(
         UserError: There is no such run, its test data cannot be had, or another promotion is open.
         ConfigError: `promote.alpha` is not the one that is fixed.
     """
-    given = candidates.find_named(store, named) if named else None
+    given = None if named is None else candidates.find_named(store, named)
     data_name = given.run.params.get("data.name", where.data_name) if given else where.data_name
     registry = Registry(store, registered_name(data_name))
 
     def choose() -> Candidate:
-        # Who rolled back from a version would not have it return by itself.
-        shunned = {registry.model.run_of(version) for version in rolled_back(registry.ledger.entries())}
         chosen = given or candidates.find_best(
             store,
             where.tracking.experiment,
             champion=registry.champion_run(),
             data_name=data_name,
-            shunned=shunned,
+            shunned=rolled_back(registry.ledger.entries()),
         )
         _log.info("candidate %s (%s): %s", chosen.run.name, chosen.run.run_id, chosen.why)
         return chosen
@@ -81,10 +79,10 @@ def promote(
         return _undecided(registry, candidate, absolute)
     with alone(registry, wait=where.wait):
         candidate = choose()
-        champion = registry.model.named(CHAMPION)
-        if champion is not None and registry.model.version_of(candidate.run.run_id) == champion:
+        past = registry.champion_run()
+        if past is not None and past.run_id == candidate.run.run_id:
             return _undecided(registry, candidate, ())
-        return _decide(registry, candidate, bounds, champion=champion, wait=where.wait)
+        return _decide(registry, candidate, bounds, past=past)
 
 
 def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, ...]) -> Promotion:
@@ -93,32 +91,31 @@ def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, .
         registry=registry,
         gates=verdicts,
         decision=None,
-        version=registry.model.version_of(candidate.run.run_id),
+        version=registry.model.version_of(candidate.run.run_id, candidate.model_id),
         champion=registry.model.named(CHAMPION),
     )
 
 
-def _decide(
-    registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, champion: int | None, wait: bool
-) -> Promotion:
+def _decide(registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, past: PastRun | None) -> Promotion:
     run, model = candidate.run, registry.model
+    champion = model.named(CHAMPION)
     alpha = fixed_alpha(registry.ledger.entries())
     if alpha is not None and bounds.alpha != alpha:
         raise ConfigError(f"promote.alpha={bounds.alpha}: it was fixed at {alpha} for {registry.name}")
-    with opened(registry, champion=champion, wait=wait) as entry_id:
+    with opened(registry, champion=champion) as entry_id:
         version = model.register(run.run_id, candidate.model_id)
         model.point(CHALLENGER, version)
         verdicts, predictions = judge(candidate, registry.store, bounds)
         contest = Contest()
-        past = registry.champion_run()
-        if champion is not None and past is not None:
+        if past is not None:
             worthy = predictions if _are_passed(verdicts) else None
             budget = registry.budget(run.tags.get("data.test_digest", ""), alpha=bounds.alpha)
-            contest = challenge(past, run, worthy, bounds, budget, champion=champion, version=version)
+            contest = challenge(past, run, worthy, bounds, budget)
         verdicts = (*verdicts, *contest.gates)
         decision = Decision(
             outcome=Outcome.promoted if _are_passed(verdicts) else Outcome.refused,
             champion=champion,
+            champion_run_id=past.run_id if past else "",
             version=version,
             run_id=run.run_id,
             reason=_explain(verdicts, contest, champion),
@@ -143,22 +140,22 @@ def judge(
     found = [gates.data_as_asked(run.tags)]
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
-    evidence = candidates.read_evidence(store, run)
-    checked = candidates.check(evidence, run, f"models:/{candidate.model_id}")
+    logged = evidence.read_evidence(store, run)
+    checked = evidence.check(logged, run, f"models:/{candidate.model_id}")
     found.append(gates.whole(checked.missing))
-    if checked.reloaded is None or checked.test is None or evidence.predictions is None:
+    if checked.reloaded is None or checked.test is None or logged.predictions is None:
         return gates.complete(found, _ABSOLUTE), None
     found += [
-        gates.same_predictions(evidence.predictions, checked.reloaded.probabilities, checked.test.labels),
+        gates.same_predictions(logged.predictions, checked.reloaded.probabilities, checked.test.labels),
         gates.signature(
             checked.reloaded.signature,
             image_shape=checked.test.images.shape[1:],
-            num_classes=len(gates.class_names(evidence.predictions)),
+            num_classes=len(gates.class_names(logged.predictions)),
         ),
-        gates.test_accuracy(evidence.predictions, minimum=bounds.min_test_accuracy),
+        gates.test_accuracy(logged.predictions, minimum=bounds.min_test_accuracy),
         gates.model_size(checked.reloaded.num_bytes, maximum=bounds.max_model_bytes),
     ]
-    return tuple(found), evidence.predictions
+    return tuple(found), logged.predictions
 
 
 @dataclass(frozen=True)
@@ -181,9 +178,6 @@ def challenge(
     predictions: pd.DataFrame | None,
     bounds: PromoteConfig,
     budget: Budget,
-    *,
-    champion: int,
-    version: int,
 ) -> Contest:
     """Return the verdicts of a challenger against the champion.
 
@@ -195,8 +189,6 @@ def challenge(
         predictions: The challenger's; None where an absolute gate refused it.
         bounds: Of the gates.
         budget: Of the test split.
-        champion: Version of the champion.
-        version: Version of the challenger.
 
     Raises:
         UserError: The champion's predictions are gone.
@@ -206,8 +198,8 @@ def challenge(
     found = [gates.same_data(run.tags, past.tags)]
     if not _are_passed(found):
         return Contest(gates.complete(found, _RELATIVE))
-    before = candidates.read_predictions(past)
-    if before is None:
+    before = evidence.read_predictions(past)
+    if before is None or not before["label"].equals(predictions["label"]):
         raise UserError(
             f"the predictions of the champion's run {past.run_id} cannot be read, and no challenger be compared with "
             "them: roll back to another version (mnist-pipeline rollback --to VERSION)"
@@ -215,11 +207,11 @@ def challenge(
     found.append(gates.recalls(before, predictions, max_drop=bounds.max_recall_drop))
     if not _are_passed(found):
         return Contest(gates.complete(found, _RELATIVE))
-    known = budget.find(champion=champion, challenger=version)
+    known = budget.find(champion=past.run_id, challenger=run.run_id)
     spent = known or budget.spend(
         compare(before, predictions),
-        champion=champion,
-        challenger=version,
+        champion=past.run_id,
+        challenger=run.run_id,
         test_digest=run.tags["data.test_digest"],
     )
     return Contest((*found, gates.superiority(spent)), spent, is_new=known is None)
@@ -235,7 +227,7 @@ def _explain(verdicts: Sequence[Gate], contest: Contest, champion: int | None) -
     if refusing:
         return f"{refusing.name}: {refusing.figure}; wanted: {refusing.bound}{again}."
     if contest.spent is None:
-        return "The first champion: it passed the absolute gates."
+        return "No champion to compare with: it passed the absolute gates."
     compared = contest.spent.comparison
     return (
         f"{100 * compared.difference:+.2f} points of test accuracy against version {champion}, "

@@ -60,6 +60,7 @@ def read(overrides: Sequence[str]) -> RegistryConfig:
     Raises:
         ConfigError: A key is unknown, or a value is wrong.
     """
+    _refuse_data_keys(overrides)
     return _read(composing.check_values(REGISTRY_CONFIG_NAME, overrides))
 
 
@@ -69,8 +70,9 @@ def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfi
     Raises:
         ConfigError: A key is unknown, or a value is wrong.
     """
+    _refuse_data_keys(overrides)
     values = composing.check_values(PROMOTE_CONFIG_NAME, overrides)
-    gates = values.pop("promote")
+    gates = values.get("promote")
     if not isinstance(gates, dict):
         raise ConfigError(f"promote={gates}: expected a section of keys, e.g. promote=default")
     bounds: PromoteConfig = composing.fill(PromoteConfig, gates, prefix="promote")
@@ -79,10 +81,17 @@ def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfi
 
 def _read(values: dict[str, object]) -> RegistryConfig:
     return RegistryConfig(
-        data_name=composing.section("data", values["data"]).name,
-        tracking=composing.section("tracking", values["tracking"]),
-        wait=composing.typed(values["wait"], bool, key="wait"),
+        data_name=composing.section("data", values.get("data")).name,
+        tracking=composing.section("tracking", values.get("tracking")),
+        wait=composing.typed(values.get("wait"), bool, key="wait"),
     )
+
+
+def _refuse_data_keys(overrides: Sequence[str]) -> None:
+    # The data are those of the run. Here `data=` does no more than name the registered model.
+    for override in overrides:
+        if override.lstrip("+~").startswith("data."):
+            raise ConfigError(f"{override}: not for this command, which takes the run's own data; data= alone is")
 
 
 def _require_share(value: float, *, key: str, is_strict: bool = False) -> None:

@@ -30,10 +30,10 @@ class RegisteredModel:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
-        version = self.version_of(run_id)
+        version = self.version_of(run_id, model_id)
         if version is None:
             made = self._client.create_model_version(
-                self.name, source=f"models:/{model_id}", run_id=run_id, model_id=model_id
+                self.name, source=_source(model_id), run_id=run_id, model_id=model_id
             )
             version = int(made.version)
         # By this tag MLflow's pages of the run and of its logged model show the version.
@@ -41,10 +41,10 @@ class RegisteredModel:
         self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
         return version
 
-    def version_of(self, run_id: str) -> int | None:
-        """Return the version of the run's model; the first, should there be several."""
+    def version_of(self, run_id: str, model_id: str) -> int | None:
+        """Return the version that was made of the run's model; the first, should there be several."""
         found = self._client.search_model_versions(f"name = '{self.name}' and run_id = '{run_id}'")
-        return min((int(version.version) for version in found), default=None)
+        return min((int(version.version) for version in found if version.source == _source(model_id)), default=None)
 
     def run_of(self, version: int) -> str:
         """Return the id of the run whose model the version is.
@@ -52,10 +52,21 @@ class RegisteredModel:
         Raises:
             UserError: There is no such version, or it came of no run.
         """
-        run_id = self._get(version).run_id
-        if not run_id:
-            raise UserError(f"version {version} of {self.name} came of no run: name a run of mnist-pipeline train")
-        return str(run_id)
+        run_id = self.run_id(version)
+        if run_id is None:
+            raise UserError(
+                f"version {version} of {self.name} came of no run, so nothing can be compared with it: let the alias "
+                "champion name another version, in the MLflow UI or by mnist-pipeline rollback"
+            )
+        return run_id
+
+    def run_id(self, version: int) -> str | None:
+        """Return the id of the run whose model the version is; None where it came of none.
+
+        Raises:
+            UserError: There is no such version.
+        """
+        return self._get(version).run_id or None
 
     def versions(self) -> list[int]:
         """Return all versions, the oldest first."""
@@ -103,3 +114,7 @@ class RegisteredModel:
                 raise
             known = ", ".join(map(str, self.versions())) or "none"
             raise UserError(f"{self.name} has no version {version}: it has {known}") from error
+
+
+def _source(model_id: str) -> str:
+    return f"models:/{model_id}"
