@@ -206,6 +206,13 @@ def test_nothing_is_taken_of_an_array_that_is_damaged(tmp_path: Path) -> None:
         chunks(path)
 
 
+def test_nothing_is_taken_of_an_array_with_one_pixel_out_of_range(tmp_path: Path) -> None:
+    pixels = np.zeros((3000, 28, 28), np.int16)
+    pixels[2999, 5, 5] = 256
+    with pytest.raises(BadImageError, match=r"expected 0\.\.255"):
+        next(read_arrays(npz(tmp_path, x=pixels)))
+
+
 def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 28, 28)})

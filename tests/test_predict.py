@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -127,6 +129,33 @@ def test_an_interrupted_prediction_leaves_the_old_output(loaded: Champion, array
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "out.csv"]
 
 
+def test_a_full_disk_is_told_and_leaves_nothing(
+    loaded: Champion, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez(tmp_path / "a.npz", x=arrays["x_test"])
+
+    def fail(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    with pytest.raises(UserError, match=r"out.csv cannot be written \(No space left on device\)"):
+        call([tmp_path / "a.npz"], loaded, tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        call([tmp_path / "a.npz"], loaded, tmp_path / "gone" / "out.parquet")
+
+
+def test_odd_files_and_names_are_no_trap(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # to open it would wait for ever
+    (tmp_path / "loop").symlink_to(tmp_path)
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/[red]\xff\n.png"))
+    Image.fromarray(arrays["x_test"][0]).save(odd)
+    result = call([tmp_path], loaded, tmp_path / "out.json")
+    assert (result.num_images, result.bad) == (1, [])
+    assert result.first[0]["image"].endswith("/[red]\ufffd\n.png")
+
+
 def test_no_image_at_all_is_an_empty_table(loaded: Champion, tmp_path: Path) -> None:
     call([tmp_path / "gone.png"], loaded, tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text()) == []
@@ -182,7 +211,7 @@ def test_the_command_prints_a_table_and_exits_with_1_for_a_bad_file(
         (["promote", "one", "two"], "one two: one run at a time"),
         (["promote", "promote.alpha=7"], "promote.alpha=7.0: expected a number between 0 and 1"),
         (["rollback"], "the following arguments are required: --reason"),
-        (["rollback", "--reason", " "], "--reason: expected words"),
+        (["rollback", "--reason", " "], "--reason: expected a line"),
     ],
 )
 def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli) -> None:

@@ -96,7 +96,7 @@ def read_arrays(path: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
 
 
 def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Look at an array's header, and read it once to its end: that checks its length and its CRC."""
+    """Look at an array's header, and read it once to its end: that checks its length, its CRC and its range."""
     with archive.open(info) as member:
         shape, dtype = _read_header(member)
         name = info.filename.removesuffix(".npy")
@@ -108,6 +108,8 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tupl
             _image_shape(shape, name)
         while block := member.read(1 << 20):
             num_bytes += len(block)
+            if len(shape) > 1 and dtype.kind in "iu" and dtype != np.uint8 and len(block) % dtype.itemsize == 0:
+                _require_range(np.frombuffer(block, dtype), name)
     expected = int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
     if num_bytes != expected:
         raise BadImageError(f"{name} has {num_bytes:,} bytes where its header announces {expected:,}")
@@ -149,16 +151,18 @@ def _read_chunks(member: IO[bytes], name: str) -> Iterator[tuple[str, npt.NDArra
     for start in range(0, num_images, step):
         count = min(step, num_images - start)
         pixels = np.frombuffer(member.read(count * num_bytes), dtype).reshape(count, *one)
-        yield name, _as_grey(pixels, name)
+        yield name, _as_grey(pixels)
 
 
-def _as_grey(pixels: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+def _require_range(pixels: npt.NDArray[Any], name: str) -> None:
+    if pixels.min() < 0 or pixels.max() > 255:
+        raise BadImageError(f"{name} has pixels of {pixels.min()}..{pixels.max()}: expected 0..255")
+
+
+def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8) * 255
-    if pixels.dtype != np.uint8:
-        if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
-            raise BadImageError(f"{name} has pixels of {pixels.min()}..{pixels.max()}: expected 0..255")
-        pixels = pixels.astype(np.uint8)
+    pixels = pixels.astype(np.uint8, copy=False)
     if pixels.ndim == 3:
         return pixels
     if pixels.shape[-1] == 1:

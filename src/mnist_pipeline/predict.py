@@ -85,9 +85,14 @@ def _images(
             if path.suffix.lower() in ARRAYS:
                 yield from _array_images(path, image_shape, invert, skip)
             else:
-                yield [str(path)], fit(read_picture(path), image_shape=image_shape, invert=invert)[None]
+                yield [_name(path)], fit(read_picture(path), image_shape=image_shape, invert=invert)[None]
         except BadImageError as error:
-            skip(str(path), str(error))
+            skip(_name(path), str(error))
+
+
+def _name(path: Path) -> str:
+    """Return the path as text that can be printed and written, whatever bytes the name is of."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[Path]:
@@ -96,14 +101,14 @@ def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[
             found = _walk(path)
             first = next(found, None)
             if first is None:
-                skip(str(path), "a folder without PNG, JPEG or NPZ files")
+                skip(_name(path), "a folder without PNG, JPEG or NPZ files")
             else:
                 yield first
                 yield from found
         elif not path.is_file():
-            skip(str(path), "no such file")
+            skip(_name(path), "no such file")
         elif path.suffix.lower() not in (*PICTURES, *ARRAYS):
-            skip(str(path), "neither PNG nor JPEG nor NPZ, by its name")
+            skip(_name(path), "neither PNG nor JPEG nor NPZ, by its name")
         else:
             yield path
 
@@ -111,7 +116,9 @@ def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[
 def _walk(folder: Path) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        yield from (Path(parent) / name for name in sorted(names) if Path(name).suffix.lower() in (*PICTURES, *ARRAYS))
+        paths = (Path(parent) / name for name in sorted(names))
+        # Regular files alone: to open a pipe would wait for ever.
+        yield from (path for path in paths if path.suffix.lower() in (*PICTURES, *ARRAYS) and path.is_file())
 
 
 def _array_images(
@@ -122,7 +129,7 @@ def _array_images(
     for array, grey in read_arrays(path):
         start = counts.get(array, 0)
         counts[array] = start + len(grey)
-        names = [f"{path}:{array}[{start + number}]" for number in range(len(grey))]
+        names = [f"{_name(path)}:{array}[{start + number}]" for number in range(len(grey))]
         if grey.shape[1:] == image_shape:
             inverted = is_bright(grey) if invert is Invert.auto else np.full(len(grey), invert is Invert.yes)
             yield names, np.where(inverted[:, None, None], 255 - grey, grey)

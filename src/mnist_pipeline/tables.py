@@ -1,11 +1,14 @@
 """Tables that are written to a file while they grow, whole or not at all."""
 
+import contextlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Protocol, Self
+
+from mnist_pipeline.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,11 +85,13 @@ class TableFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
-        self._writer: _Writer = _WRITERS[path.suffix.lower()](self._unfinished)
+        with self._telling():
+            self._writer: _Writer = _WRITERS[path.suffix.lower()](self._unfinished)
 
     def write(self, table: "pd.DataFrame") -> None:
         """Append rows, which always have the same columns."""
-        self._writer.write(table)
+        with self._telling():
+            self._writer.write(table)
 
     def __enter__(self) -> Self:
         return self
@@ -95,8 +100,21 @@ class TableFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._writer.close()
-            if error is None:
-                self._unfinished.replace(self._path)
+            with self._telling():
+                self._writer.close()
+                if error is None:
+                    self._unfinished.replace(self._path)
+        except UserError:
+            if error is None:  # else what went wrong first is what the user must hear of
+                raise
         finally:
             self._unfinished.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self._path} cannot be written ({error.strerror or error}): give another place"
+            ) from error
