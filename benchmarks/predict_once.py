@@ -11,6 +11,7 @@ from mnist_pipeline import champion, predict
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.images import Invert
 from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.tables import TableFile
 
 loaded = champion.load(MlflowStore(TrackingConfig(uri=None, experiment="mnist")), "mnist-classifier")
 with (
@@ -20,5 +21,6 @@ with (
     path, output = Path(name) / "images.npz", Path(name) / "predictions.parquet"
     np.savez(path, images=arrays["x_train"])
     start = time.perf_counter()
-    result = predict.predict([path], loaded, invert=Invert.auto, output=output, on_bad=lambda name, reason: None)
+    with TableFile(output) as table:
+        result = predict.predict([path], loaded, invert=Invert.auto, output=table, on_bad=lambda name, reason: None)
     print(result.num_images / (time.perf_counter() - start))

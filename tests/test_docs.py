@@ -27,10 +27,10 @@ ORDER = (
     "tracking", "mlflow_store", "mlflow_runs", "mlflow_tracking", "request", "stages", "pipeline",
     "registry.comparison", "registry.gates", "registry.settings", "registry.versions", "registry.ledger",
     "registry.candidates", "registry.evidence", "registry.changes", "registry.promotion", "registry.rollback",
-    "champion", "images", "tables", "predict", "serve", "console", "registry.console", "sweep.study", "sweep.work",
-    "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search", "sweep.summary",
-    "sweep.run", "sweep.console", "commands.arguments", "commands.importing", "commands.hydra_app", "commands.train",
-    "commands.sweep", "commands.registry", "commands.champion", "commands.pages", "cli",
+    "champion", "images", "arrays", "tables", "predict", "serve", "console", "registry.console", "sweep.study",
+    "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search",
+    "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing", "commands.hydra_app",
+    "commands.train", "commands.sweep", "commands.registry", "commands.champion", "commands.pages", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 

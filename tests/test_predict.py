@@ -1,5 +1,5 @@
+import contextlib
 import errno
-import json
 import os
 import resource
 from pathlib import Path
@@ -20,7 +20,7 @@ from mnist_pipeline.images import Invert, fit, read_picture
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.mnist import Arrays
 from mnist_pipeline.predict import Predictions
-from mnist_pipeline.tables import FORMATS
+from mnist_pipeline.tables import FORMATS, TableFile
 
 MODEL = "digits-classifier"
 
@@ -40,8 +40,16 @@ def arrays() -> Arrays:
     return data.digits_arrays()
 
 
+bad: list[tuple[str, str]] = []
+
+
 def call(paths: list[Path], loaded: Champion, output: Path | None = None) -> Predictions:
-    return predict.predict(paths, loaded, invert=Invert.auto, output=output, on_bad=lambda name, reason: None)
+    bad.clear()
+    with contextlib.ExitStack() as stack:
+        table = stack.enter_context(TableFile(output)) if output else None
+        return predict.predict(
+            paths, loaded, invert=Invert.auto, output=table, on_bad=lambda name, reason: bad.append((name, reason))
+        )
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -65,7 +73,7 @@ def test_every_image_gets_a_row_in_every_format(suffix: str, loaded: Champion, a
     np.savez(tmp_path / "digits.npz", x_test=arrays["x_test"], y_test=arrays["y_test"])
     output = tmp_path / f"out{suffix}"
     result = call([tmp_path / "digits.npz"], loaded, output)
-    assert (result.num_images, len(result.first), result.bad) == (360, predict.NUM_SHOWN, [])
+    assert (result.num_images, len(result.first), result.num_bad) == (360, predict.NUM_SHOWN, 0)
     table = read(output)
     expected = loaded.predict(arrays["x_test"])
     assert table["image"].iloc[7] == f"{tmp_path / 'digits.npz'}:x_test[7]"
@@ -107,7 +115,7 @@ def test_one_bad_image_of_an_array_does_not_stop_the_others(loaded: Champion, tm
     np.savez(tmp_path / "a.npz", x=grey)
     result = call([tmp_path / "a.npz"], loaded)
     assert result.num_images == 2
-    assert [name.rpartition(":")[2] for name, _ in result.bad] == ["x[1]"]
+    assert [name.rpartition(":")[2] for name, _ in bad] == ["x[1]"]
 
 
 def test_an_interrupted_prediction_leaves_the_old_output(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
@@ -117,13 +125,9 @@ def test_an_interrupted_prediction_leaves_the_old_output(loaded: Champion, array
     def interrupt(name: str, reason: str) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), TableFile(tmp_path / "out.csv") as table:
         predict.predict(
-            [tmp_path / "a.npz", tmp_path / "gone.png"],
-            loaded,
-            invert=Invert.auto,
-            output=tmp_path / "out.csv",
-            on_bad=interrupt,
+            [tmp_path / "a.npz", tmp_path / "gone.png"], loaded, invert=Invert.auto, output=table, on_bad=interrupt
         )
     assert (tmp_path / "out.csv").read_text() == "what was there before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "out.csv"]
@@ -152,13 +156,16 @@ def test_odd_files_and_names_are_no_trap(loaded: Champion, arrays: Arrays, tmp_p
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/[red]\xff\n.png"))
     Image.fromarray(arrays["x_test"][0]).save(odd)
     result = call([tmp_path], loaded, tmp_path / "out.json")
-    assert (result.num_images, result.bad) == (1, [])
-    assert result.first[0]["image"].endswith("/[red]\ufffd\n.png")
+    assert result.num_images == 1
+    assert [(Path(name).name, reason) for name, reason in bad] == [("pipe.png", "no regular file")]
+    assert result.first[0]["image"].endswith("/[red]\\xff\\n.png")
 
 
-def test_no_image_at_all_is_an_empty_table(loaded: Champion, tmp_path: Path) -> None:
+def test_without_any_image_the_old_output_stays(loaded: Champion, tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("what was there before")
     call([tmp_path / "gone.png"], loaded, tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert (tmp_path / "out.json").read_text() == "what was there before"
 
 
 def test_memory_does_not_grow_with_the_number_of_images(loaded: Champion, tmp_path: Path) -> None:

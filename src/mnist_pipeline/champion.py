@@ -87,12 +87,12 @@ def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
     call = tf.function(
         lambda images: network(images, training=False), input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8)]
     )
-    call(np.zeros((1, *image_shape), np.uint8))  # traced now, not at the first request
+    # Traced now, not at the first request. A tf.function itself keeps a lock where its arguments do not bind.
+    concrete = call.get_concrete_function()
 
     def predict(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         starts = range(0, len(images), CHUNK)
-        found = [call(images[start : start + CHUNK]).numpy() for start in starts]
-        return np.concatenate(found) if found else np.zeros((0, network.output_shape[-1]), np.float32)
+        return np.concatenate([concrete(tf.constant(images[start : start + CHUNK])).numpy() for start in starts])
 
     return predict
 

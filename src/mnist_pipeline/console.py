@@ -131,7 +131,8 @@ def print_predictions(result: "Predictions", champion: "Champion", *, output: Pa
     if num_hidden:
         out.print(f"and {num_hidden:,} more{'' if output else '; --output FILE.csv has them all'}")
     lines = {"images": f"{result.num_images:,}", "model": f"version {champion.version} of {champion.name}"}
-    for name, value in {**lines, **({"written": str(output)} if output else {})}.items():
+    written = {"written": str(output)} if output and result.num_images else {}
+    for name, value in {**lines, **written}.items():
         out.print(f"{name:<20}{value}", markup=False)
 
 

@@ -1,33 +1,21 @@
-"""Images from files, brought into the form of MNIST's. What a file holds is believed only after it was looked at."""
+"""Pictures from files, and any image brought into the form of MNIST's."""
 
 import enum
-import struct
 import warnings
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 PICTURES = (".png", ".jpg", ".jpeg")
-ARRAYS = (".npz",)
 MAX_PIXELS = 50_000_000
 """Of a picture, before it is decoded: a small file may claim to be a huge picture."""
 
-_CHUNK = 1024
 _MAX_SIDE = 512
 _LEAST_CONTRAST = 32
 _NOISE = 20  # of 255; what JPEG leaves around a stroke
 _BOX_SHARE = 20 / 28
-# What the decoders of pictures and of NumPy's files raise for a damaged or hostile one.
-_DECODING_ERRORS = (
-    *(OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError, MemoryError),
-    *(RuntimeError, NotImplementedError, struct.error, zlib.error, zipfile.BadZipFile, Image.DecompressionBombError),
-)
 
 
 class BadImageError(Exception):
@@ -52,13 +40,25 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
     """
     try:
         with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is stricter
+            warnings.simplefilter("ignore")  # of large pictures (MAX_PIXELS is stricter) and of damaged EXIF
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"{image.width}x{image.height} pixels are too many: at most {MAX_PIXELS:,}")
             image.draft("L", (_MAX_SIDE, _MAX_SIDE))  # JPEG can be decoded smaller
-            return _to_grey(ImageOps.exif_transpose(image))
-    except _DECODING_ERRORS as error:
-        raise BadImageError(_reason(error)) from error
+            return _to_grey(_upright(image))
+    except BadImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise BadImageError("it is neither a PNG nor a JPEG") from error
+    except Exception as error:  # what a decoder raises for a hostile file may be anything
+        raise BadImageError(describe_damage(error)) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are good; what else the file says of them is damaged
+        return image
 
 
 def _to_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -66,110 +66,13 @@ def _to_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        lowest, highest = opaque.convert("L").getextrema()
+        # White strokes on a transparent ground are to be seen in what is opaque alone.
+        image = image.getchannel("A") if lowest == highest else opaque
     image = image.convert("L")
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BOX)
     return np.asarray(image)
-
-
-def read_arrays(path: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """Yield the grey images of an NPZ file in chunks: the array's name, and uint8 (n, height, width).
-
-    Arrays with one axis, such as labels, are passed over. No array is in memory as a whole.
-
-    Raises:
-        BadImageError: The file is damaged or holds pickles, an array's pixels are no whole numbers of 0..255, or it has
-            no images. Nothing is yielded of an array that is damaged.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            headers = [_check_member(archive, info) for info in members]
-            if not any(len(shape) > 1 for shape, _ in headers):
-                raise BadImageError("it has no array of images: expected uint8 (n, height, width)")
-            for info, (shape, _) in zip(members, headers, strict=True):
-                if len(shape) > 1:
-                    with archive.open(info) as member:
-                        yield from _read_chunks(member, info.filename.removesuffix(".npy"))
-    except _DECODING_ERRORS as error:
-        raise BadImageError(_reason(error)) from error
-
-
-def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Look at an array's header, and read it once to its end: that checks its length, its CRC and its range."""
-    with archive.open(info) as member:
-        shape, dtype = _read_header(member)
-        name = info.filename.removesuffix(".npy")
-        num_bytes = 0
-        if len(shape) > 1:
-            if dtype.kind not in "bui":
-                advice = "multiply by 255, round, and store as uint8" if dtype.kind == "f" else "store them as uint8"
-                raise BadImageError(f"{name} has pixels of type {dtype}, not whole numbers of 0..255: {advice}")
-            _image_shape(shape, name)
-        while block := member.read(1 << 20):
-            num_bytes += len(block)
-            if len(shape) > 1 and dtype.kind in "iu" and dtype != np.uint8 and len(block) % dtype.itemsize == 0:
-                _require_range(np.frombuffer(block, dtype), name)
-    expected = int(np.prod([int(size) for size in shape], dtype=object)) * dtype.itemsize
-    if num_bytes != expected:
-        raise BadImageError(f"{name} has {num_bytes:,} bytes where its header announces {expected:,}")
-    return shape, dtype
-
-
-def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = np.lib.format.read_magic(member)
-    if version not in ((1, 0), (2, 0)):
-        raise BadImageError(f"an array in NumPy's format {version}, which no image needs")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(member)
-    if dtype.hasobject:
-        raise BadImageError("it holds pickled objects, which are never loaded")
-    if is_fortran and len(shape) > 1:
-        raise BadImageError("an array in Fortran's order: store it with numpy.ascontiguousarray")
-    return shape, dtype
-
-
-def _image_shape(shape: Sequence[int], name: str) -> tuple[int, ...]:
-    """Return the shape of one image of an array: (height, width), or with a channel axis of 1 or 3."""
-    is_one = len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3) and shape[0] > 4)
-    one = tuple(shape) if is_one else tuple(shape[1:])
-    if len(one) not in (2, 3) or (len(one) == 3 and one[-1] not in (1, 3)) or 0 in one:
-        raise BadImageError(
-            f"{name} has the shape {tuple(shape)}: expected (n, height, width) or (n, height, width, 3)"
-        )
-    if one[0] * one[1] > MAX_PIXELS:
-        raise BadImageError(f"{name}: {one[1]}x{one[0]} pixels are too many: at most {MAX_PIXELS:,}")
-    return one
-
-
-def _read_chunks(member: IO[bytes], name: str) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    shape, dtype = _read_header(member)
-    one = _image_shape(shape, name)
-    num_images = 1 if one == tuple(shape) else shape[0]
-    num_bytes = int(np.prod(one)) * dtype.itemsize
-    step = max(1, min(_CHUNK, (64 << 20) // num_bytes))
-    for start in range(0, num_images, step):
-        count = min(step, num_images - start)
-        pixels = np.frombuffer(member.read(count * num_bytes), dtype).reshape(count, *one)
-        yield name, _as_grey(pixels)
-
-
-def _require_range(pixels: npt.NDArray[Any], name: str) -> None:
-    if pixels.min() < 0 or pixels.max() > 255:
-        raise BadImageError(f"{name} has pixels of {pixels.min()}..{pixels.max()}: expected 0..255")
-
-
-def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if pixels.dtype.kind == "b":
-        pixels = pixels.astype(np.uint8) * 255
-    pixels = pixels.astype(np.uint8, copy=False)
-    if pixels.ndim == 3:
-        return pixels
-    if pixels.shape[-1] == 1:
-        return pixels[..., 0]
-    # The weights of ITU-R 601, as in Pillow.
-    grey: npt.NDArray[np.uint8] = np.round(pixels @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-    return grey
 
 
 def is_bright(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
@@ -232,7 +135,6 @@ def _place(digit: npt.NDArray[np.uint8], image_shape: tuple[int, int]) -> npt.ND
     return placed
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "it is neither a PNG nor a JPEG"
+def describe_damage(error: Exception) -> str:
+    """Return in a few words what a decoder says."""
     return " ".join(str(error).split())[:200] or type(error).__name__

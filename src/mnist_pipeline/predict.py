@@ -1,7 +1,7 @@
 """Predictions for files: any number of images in bounded memory, and a bad file stops no other."""
 
-import contextlib
 import os
+import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mnist_pipeline.arrays import SUFFIXES, read_arrays
 from mnist_pipeline.champion import Champion
-from mnist_pipeline.images import ARRAYS, PICTURES, BadImageError, Invert, fit, is_bright, read_arrays, read_picture
+from mnist_pipeline.images import PICTURES, BadImageError, Invert, fit, is_bright, read_picture
 from mnist_pipeline.tables import TableFile
 
 NUM_SHOWN = 20
@@ -26,13 +27,13 @@ class Predictions:
 
     Attributes:
         num_images: That were predicted.
-        first: Rows of the first few of them.
-        bad: Each file or image that could not be used, with the reason.
+        num_bad: Files, arrays and images that could not be used.
+        first: Rows of the first few images.
     """
 
     num_images: int = 0
+    num_bad: int = 0
     first: list[dict[Hashable, Any]] = field(default_factory=list)
-    bad: list[tuple[str, str]] = field(default_factory=list)
 
 
 def predict(
@@ -40,7 +41,7 @@ def predict(
     champion: Champion,
     *,
     invert: Invert,
-    output: Path | None,
+    output: TableFile | None,
     on_bad: Callable[[str, str], None],
 ) -> Predictions:
     """Predict every image of files and folders.
@@ -49,8 +50,8 @@ def predict(
         paths: PNG, JPEG and NPZ files, and folders of them.
         champion: Predicts.
         invert: As for `images.fit`.
-        output: A file for all rows, by its ending CSV, Parquet or JSON; it is there whole, or not at all.
-        on_bad: Is told of each file that cannot be used, at once, and the reason.
+        output: Takes all rows.
+        on_bad: Is told of each file, array or image that cannot be used, at once, and the reason.
 
     Returns:
         What there is to show of it.
@@ -58,18 +59,16 @@ def predict(
     result = Predictions()
 
     def skip(name: str, reason: str) -> None:
-        result.bad.append((name, reason))
+        result.num_bad += 1
         on_bad(name, reason)
 
-    with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(TableFile(output)) if output else None
-        for names, images in _chunks(_images(paths, champion.image_shape, invert, skip)):
-            table = _tabulate(names, champion.predict(images), champion)
-            if writer:
-                writer.write(table)
-            if len(result.first) < NUM_SHOWN:
-                result.first += table.head(NUM_SHOWN - len(result.first)).to_dict("records")
-            result.num_images += len(names)
+    for names, images in _chunks(_images(paths, champion.image_shape, invert, skip)):
+        table = _tabulate(names, champion.predict(images), champion)
+        if output:
+            output.write(table)
+        if len(result.first) < NUM_SHOWN:
+            result.first += table.head(NUM_SHOWN - len(result.first)).to_dict("records")
+        result.num_images += len(names)
     return result
 
 
@@ -82,7 +81,7 @@ def _images(
     """Yield images as the model takes them, one or many at a time."""
     for path in _files(paths, skip):
         try:
-            if path.suffix.lower() in ARRAYS:
+            if path.suffix.lower() in SUFFIXES:
                 yield from _array_images(path, image_shape, invert, skip)
             else:
                 yield [_name(path)], fit(read_picture(path), image_shape=image_shape, invert=invert)[None]
@@ -92,33 +91,43 @@ def _images(
 
 def _name(path: Path) -> str:
     """Return the path as text that can be printed and written, whatever bytes the name is of."""
-    return os.fsencode(path).decode(errors="replace")
+    text = os.fsencode(path).decode(errors="backslashreplace")
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
 def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[Path]:
     for path in paths:
-        if path.is_dir():
-            found = _walk(path)
-            first = next(found, None)
-            if first is None:
-                skip(_name(path), "a folder without PNG, JPEG or NPZ files")
-            else:
-                yield first
-                yield from found
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            skip(_name(path), error.strerror or str(error))
+            continue
+        if is_folder:
+            yield from _walk(path, skip)
         elif not path.is_file():
-            skip(_name(path), "no such file")
-        elif path.suffix.lower() not in (*PICTURES, *ARRAYS):
+            skip(_name(path), "no regular file")  # a pipe would be waited for, a device be read for ever
+        elif path.suffix.lower() not in (*PICTURES, *SUFFIXES):
             skip(_name(path), "neither PNG nor JPEG nor NPZ, by its name")
         else:
             yield path
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
+    def tell(error: OSError) -> None:
+        skip(_name(Path(error.filename)), error.strerror or str(error))
+
+    is_empty = True
+    for parent, folders, names in os.walk(folder, onerror=tell):
         folders.sort()
-        paths = (Path(parent) / name for name in sorted(names))
-        # Regular files alone: to open a pipe would wait for ever.
-        yield from (path for path in paths if path.suffix.lower() in (*PICTURES, *ARRAYS) and path.is_file())
+        for path in (Path(parent) / name for name in sorted(names)):
+            if path.suffix.lower() in (*PICTURES, *SUFFIXES):
+                is_empty = False
+                if path.is_file():
+                    yield path
+                else:
+                    skip(_name(path), "no regular file")
+    if is_empty:
+        skip(_name(folder), "a folder without PNG, JPEG or NPZ files")
 
 
 def _array_images(
@@ -126,7 +135,7 @@ def _array_images(
 ) -> Iterator[Batch]:
     """Yield an NPZ file's images. Those of the model's own shape are taken as they are, but for the inversion."""
     counts: dict[str, int] = {}
-    for array, grey in read_arrays(path):
+    for array, grey in read_arrays(path, lambda array, reason: skip(f"{_name(path)}:{array}", reason)):
         start = counts.get(array, 0)
         counts[array] = start + len(grey)
         names = [f"{_name(path)}:{array}[{start + number}]" for number in range(len(grey))]

@@ -4,7 +4,9 @@ MLflow casts what it is sent to the signature's type: 7.6 becomes 7, so an image
 be answered with confidence. Whatever is not raw pixels is told so instead, with a 4xx and the reason.
 """
 
+import asyncio
 import json
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -17,9 +19,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_pipeline.champion import Champion
+from mnist_pipeline.errors import Terminated
 
-MAX_BODY_BYTES = 64_000_000
-"""Of a request: some 20,000 images."""
+MAX_BODY_BYTES = 8_000_000
+"""Of a request: some thousands of images."""
+
+BODY_TIMEOUT_SEC = 30.0
+SHUTDOWN_SEC = 3
+_LARGE_BODY_BYTES = 100_000
 
 _KEYS = ("inputs", "instances")
 
@@ -50,10 +57,11 @@ class OnlyRawPixels:
     def __init__(self, app: ASGIApp, *, image_shape: tuple[int, int]) -> None:
         self._app = app
         self._image_shape = image_shape
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let MLflow do it."""
-        if scope["type"] != "http" or scope["path"] != "/invocations" or scope["method"] != "POST":
+        """Answer a request, or let MLflow do it. Every POST is looked at: a path can be written in several ways."""
+        if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
         try:
@@ -61,17 +69,36 @@ class OnlyRawPixels:
             require_json(headers.get("content-type", ""))
             _require_size(int(headers.get("content-length", "0")))
             body = await _read_body(receive)
-            require_images(body, self._image_shape)
         except RefusedRequestError as refusal:
-            answer = JSONResponse({"error_code": "BAD_REQUEST", "message": str(refusal)}, status_code=refusal.status)
-            await answer(scope, receive, send)
+            await _answer(refusal)(scope, receive, send)
+            return
+        if len(body) < _LARGE_BODY_BYTES:
+            await self._pass_on(body, scope, receive, send)
+            return
+        async with self._turn:  # one after the other: each takes many times its size in memory
+            await self._pass_on(body, scope, receive, send)
+
+    async def _pass_on(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if len(body) < _LARGE_BODY_BYTES:
+                require_images(body, self._image_shape)
+            else:
+                await asyncio.to_thread(require_images, body, self._image_shape)
+        except RefusedRequestError as refusal:
+            await _answer(refusal)(scope, receive, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()
 
-        await self._app(scope, replay, send)
+        # MLflow knows fewer ways to write the type than HTTP allows.
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        await self._app({**scope, "headers": [*headers, (b"content-type", b"application/json")]}, replay, send)
+
+
+def _answer(refusal: RefusedRequestError) -> JSONResponse:
+    return JSONResponse({"error_code": "BAD_REQUEST", "message": str(refusal)}, status_code=refusal.status)
 
 
 def require_json(content_type: str) -> None:
@@ -81,7 +108,7 @@ def require_json(content_type: str) -> None:
         RefusedRequestError: With status 415.
     """
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    if kind != "application/json" or any(part not in ("", "charset=utf-8") for part in parameters):
+    if kind != "application/json" or any(part not in ("", "charset=utf-8", 'charset="utf-8"') for part in parameters):
         raise RefusedRequestError(415, f"Content-Type {content_type[:100]!r}: expected application/json")
 
 
@@ -92,14 +119,18 @@ def _require_size(num_bytes: int) -> None:
 
 async def _read_body(receive: Receive) -> bytes:
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RefusedRequestError(400, "the connection was closed in the middle of the request")
-        body += message.get("body", b"")
-        _require_size(len(body))
-        if not message.get("more_body", False):
-            return bytes(body)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SEC):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedRequestError(400, "the connection was closed in the middle of the request")
+                body += message.get("body", b"")
+                _require_size(len(body))
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise RefusedRequestError(408, f"the request was not there after {BODY_TIMEOUT_SEC:g} s") from error
 
 
 def require_images(body: bytes, image_shape: tuple[int, int]) -> None:
@@ -148,25 +179,35 @@ def _describe(value: Any) -> str:
 
 def _refuse_fraction(text: str) -> NoReturn:
     raise RefusedRequestError(
-        400, f"the pixel {text[:50]} is no whole number: send raw pixels of 0..255, the model scales them by itself"
+        400,
+        f"the number {text[:50]} has a fraction or an exponent: send raw pixels, whole numbers of 0..255; the model "
+        "scales them by itself",
     )
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise RefusedRequestError(400, f"the pixel {text} is no number of 0..255")
+    raise RefusedRequestError(400, f"{text} is no number of 0..255")
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """Says when it is ready, and ends in order when its terminal is closed."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_ready = on_ready
+        self.was_hung_up = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, then say so."""
         await super().startup(sockets=sockets)
+        hang_up = getattr(signal, "SIGHUP", None)  # uvicorn sees to the other signals
+        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
+            asyncio.get_running_loop().add_signal_handler(hang_up, self._hang_up)
         self._on_ready()
+
+    def _hang_up(self) -> None:
+        self.was_hung_up = True
+        self.should_exit = True
 
 
 def make_app(champion: Champion) -> ASGIApp:
@@ -174,7 +215,20 @@ def make_app(champion: Champion) -> ASGIApp:
     return OnlyRawPixels(mlflow.pyfunc.scoring_server.init(_Model(champion)), image_shape=champion.image_shape)
 
 
-def serve(champion: Champion, *, port: int, on_ready: Callable[[], None]) -> None:
-    """Serve until a signal comes, on 127.0.0.1."""
-    config = uvicorn.Config(make_app(champion), host="127.0.0.1", port=port, log_level="warning", access_log=False)
-    _Server(config, on_ready).run()
+def serve(champion: Champion, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+    """Serve on a socket that listens, until a signal comes.
+
+    Raises:
+        KeyboardInterrupt: By Ctrl-C.
+        Terminated: By SIGTERM or SIGHUP.
+    """
+    config = uvicorn.Config(
+        make_app(champion),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_SEC,  # who has sent half a request is not waited for
+    )
+    server = _Server(config, on_ready)
+    server.run(sockets=[listener])
+    if server.was_hung_up:
+        raise Terminated

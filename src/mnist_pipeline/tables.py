@@ -46,13 +46,14 @@ class _Json:
             self._separator = ",\n"
 
     def close(self) -> None:
-        self._file.write("[]\n" if self._separator == "[\n" else "\n]\n")
+        self._file.write("\n]\n")
         self._file.close()
 
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
         self._path = path
+        path.touch()  # what cannot be written is told at once, and not after the model was loaded
         self._writer: pyarrow.parquet.ParquetWriter | None = None
 
     def write(self, table: "pd.DataFrame") -> None:
@@ -64,11 +65,7 @@ class _Parquet:
         self._writer.write_table(rows)
 
     def close(self) -> None:
-        import pyarrow.parquet
-
-        if self._writer is None:
-            pyarrow.parquet.write_table(pyarrow.table({}), self._path)
-        else:
+        if self._writer is not None:
             self._writer.close()
 
 
@@ -79,17 +76,24 @@ FORMATS = tuple(_WRITERS)
 class TableFile:
     """A table that grows by rows, as CSV, JSON or Parquet by the ending of its name.
 
-    It is written beside its place, and moved there when it is whole: at the end of a `with` that nothing interrupts.
+    It is written beside its place, and moved there when it is whole: at the end of a `with` that nothing interrupts. A
+    table without rows is not written.
+
+    Raises:
+        UserError: It cannot be written there.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.unfinished")
+        self._has_rows = False
         with self._telling():
+            self._place = path.resolve()  # a link stays a link
+            self._unfinished = self._place.with_name(f".{uuid.uuid4().hex}.unfinished")
             self._writer: _Writer = _WRITERS[path.suffix.lower()](self._unfinished)
 
     def write(self, table: "pd.DataFrame") -> None:
         """Append rows, which always have the same columns."""
+        self._has_rows = True
         with self._telling():
             self._writer.write(table)
 
@@ -102,8 +106,8 @@ class TableFile:
         try:
             with self._telling():
                 self._writer.close()
-                if error is None:
-                    self._unfinished.replace(self._path)
+                if error is None and self._has_rows:
+                    self._unfinished.replace(self._place)
         except UserError:
             if error is None:  # else what went wrong first is what the user must hear of
                 raise

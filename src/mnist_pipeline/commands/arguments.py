@@ -27,13 +27,22 @@ def with_short_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParse
     return parser
 
 
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on `port` of 127.0.0.1; 0 stands for any that is free.
+
+    Raises:
+        ConfigError: It cannot be listened on.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        other = port + 1 if 0 < port < 65535 else 5001
+        raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port {other}") from error
+
+
 def require_free(port: int) -> None:
     """Raise ConfigError where `port` of 127.0.0.1 cannot be listened on."""
-    try:
-        with socket.create_server(("127.0.0.1", port)):
-            pass
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port 5001") from error
+    listen(port).close()
 
 
 def require_store(config: TrackingConfig) -> None:

@@ -1,15 +1,17 @@
 """The commands that use the champion: `predict` and `serve`."""
 
+import contextlib
+import os
 import shlex
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_pipeline.commands.arguments import STORE_HELP, make_parser, require_free, require_store
+from mnist_pipeline import tables
+from mnist_pipeline.commands.arguments import STORE_HELP, listen, make_parser, require_store
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.registry import settings
-from mnist_pipeline.tables import FORMATS
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -30,33 +32,35 @@ def predict(arguments: Sequence[str]) -> None:
     where = settings.read(overrides)
     _require_output(parsed.output)
     require_store(where.tracking)
+    with contextlib.ExitStack() as stack:
+        output = stack.enter_context(tables.TableFile(parsed.output)) if parsed.output else None
 
-    with heavy_imports():
-        from mnist_pipeline import champion, images, mlflow_store
-        from mnist_pipeline import predict as prediction
-    from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
+        with heavy_imports():
+            from mnist_pipeline import champion, images, mlflow_store
+            from mnist_pipeline import predict as prediction
+        from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
 
-    console.show_log()
-    store = mlflow_store.MlflowStore(where.tracking)
-    with store.telling():
-        loaded = champion.load(store, where.model_name)
-    result = prediction.predict(
-        paths, loaded, invert=images.Invert(parsed.invert), output=parsed.output, on_bad=console.print_skipped
-    )
+        console.show_log()
+        store = mlflow_store.MlflowStore(where.tracking)
+        with store.telling():
+            loaded = champion.load(store, where.model_name)
+        result = prediction.predict(
+            paths, loaded, invert=images.Invert(parsed.invert), output=output, on_bad=console.print_skipped
+        )
     console.print_predictions(result, loaded, output=parsed.output)
-    if result.bad:
-        raise UserError(f"{len(result.bad)} skipped, as said above; {result.num_images:,} images are done")
+    if result.num_bad:
+        raise UserError(f"{result.num_bad:,} skipped, as said above; {result.num_images:,} images are done")
 
 
 def serve(arguments: Sequence[str]) -> None:
     """Run the `serve` command: until a signal comes."""
     parser = make_parser("serve", "Serves the champion on 127.0.0.1, by MLflow's scoring server.")
-    parser.add_argument("--port", type=int, default=5001, help="default: 5001")
+    parser.add_argument("--port", type=int, default=5001, help="default: 5001; 0: any that is free")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
     parsed = parser.parse_intermixed_args(arguments)
     where = settings.read(parsed.overrides)
-    require_free(parsed.port)
     require_store(where.tracking)
+    listener = listen(parsed.port)
 
     with heavy_imports():
         from mnist_pipeline import champion, mlflow_store
@@ -70,28 +74,30 @@ def serve(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         example = Path(scratch) / "example.json"
         example.write_text(loaded.example)
-        address = f"http://127.0.0.1:{parsed.port}/invocations"
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
         lines = [
             f"ready: version {loaded.version} of {loaded.name} at {address} (Ctrl-C ends it)",
             f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
         ]
-        serving.serve(loaded, port=parsed.port, on_ready=lambda: print("\n".join(lines), flush=True))
+        serving.serve(loaded, listener, on_ready=lambda: print("\n".join(lines), flush=True))
 
 
 def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Tell paths from overrides: a path that is there may have an equals sign in its name."""
-    paths = [Path(word) for word in words if "=" not in word or Path(word).exists()]
+    paths = [word for word in words if "=" not in word or os.path.exists(word)]  # noqa: PTH110 (pathlib's raises)
     if not paths:
         raise ConfigError("expected files or folders of images before the overrides")
-    return paths, [word for word in words if "=" in word and not Path(word).exists()]
+    if "" in paths:
+        raise ConfigError("an empty path: expected files or folders of images")
+    return [Path(path) for path in paths], [word for word in words if word not in paths]
 
 
 def _require_output(output: Path | None) -> None:
     if output is None:
         return
-    if output.suffix.lower() not in FORMATS:
-        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(FORMATS)}")
-    if not output.parent.is_dir():
+    if output.suffix.lower() not in tables.FORMATS:
+        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(tables.FORMATS)}")
+    if not os.path.isdir(output.parent):  # noqa: PTH112 (pathlib's raises)
         raise ConfigError(f"--output {output}: there is no folder {output.parent}")
-    if output.is_dir():
-        raise ConfigError(f"--output {output}: a folder, not a file")
+    if os.path.exists(output) and not os.path.isfile(output):  # noqa: PTH110, PTH113
+        raise ConfigError(f"--output {output}: no regular file")
