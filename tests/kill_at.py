@@ -62,7 +62,8 @@ def main() -> int:
         module, name, nth, when = rest
         # All modules, so that what they imported is what is replaced.
         importlib.import_module("mnist_pipeline.mlflow_tracking")
-        stories = {"sweep": "sweep.run", "promote": "registry.promotion", "train": "pipeline"}
+        stories = {"sweep": "sweep.run", "train": "pipeline"}
+        stories |= {"promote": "registry.promotion", "rollback": "registry.rollback"}
         importlib.import_module(f"mnist_pipeline.{stories[sys.argv[2]]}")
 
         kill_at_call(module, name, int(nth), when)

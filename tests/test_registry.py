@@ -481,6 +481,37 @@ def test_killed_at_any_moment_ledger_and_alias_agree_afterwards(moment: str, loc
     assert MlflowClient(local).get_model_version(MODEL, "2").tags["decision"] == "promoted"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "call mnist_pipeline.registry.ledger Ledger.open 1 after",
+        "call mnist_pipeline.registry.ledger Ledger.decide 1 after",
+        "call mnist_pipeline.registry.versions RegisteredModel.point 1 after",
+        "call mnist_pipeline.registry.ledger Ledger.close 1 before",
+    ],
+)
+def test_a_killed_rollback_can_be_called_again(moment: str, local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    call(local, trained.better)
+    child = subprocess.Popen(
+        [sys.executable, KILL_AT, moment, "rollback", "data=digits", "--reason", "a try"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert child.wait(120) == -signal.SIGKILL, f"{moment} never came"
+    registry = Registry(open_store(local), MODEL)
+    with alone(registry, wait=False):
+        pass
+    assert not any(entry.is_open for entry in registry.ledger.entries())
+    assert ledger.champion_of(registry.ledger.entries()) == champion(local)
+    if champion(local) == 2:
+        rollback(open_store(local), where(local), to=None, reason="once more")
+    assert champion(local) == 1
+    assert not any(entry.outcome is Outcome.moved for entry in registry.ledger.entries())
+
+
 def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     call(local, trained.weak)
 
