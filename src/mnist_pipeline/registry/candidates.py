@@ -91,8 +91,8 @@ def find_best(
     if not entities:
         whose = "on the champion's data " if champion else ""
         raise UserError(
-            f"no run {whose}can be promoted in the experiment {experiment}: train one (mnist-pipeline train "
-            f"data={data_name}), or choose another experiment with tracking.experiment="
+            f"no run {whose}can be promoted in the experiment {experiment} (runs that fell back on other data do not "
+            f"count): train one (mnist-pipeline train data={data_name}), or give tracking.experiment= another name"
         )
     ranked = [entity for entity in entities if "validation/accuracy" in entity.data.metrics]
     if not ranked:

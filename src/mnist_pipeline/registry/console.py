@@ -27,7 +27,9 @@ def print_promotion(promotion: Promotion) -> None:
         case Decision(outcome=Outcome.promoted):
             result = f"promoted: version {promotion.version} is the champion (before: {champion})"
         case _:
-            result = f"refused: the champion stays {champion}"
+            result = (
+                f"refused: the champion stays {champion}" if promotion.champion else "refused: there is no champion"
+            )
     _print_lines(
         {
             "registered model": promotion.registry.name,
