@@ -15,6 +15,7 @@ configurations = json.loads(sys.argv[1])
 data = np.load(Path(os.environ["MNIST_PIPELINE_DATA_DIR"]) / "mnist.npz")
 x_train, y_train = data["x_train"] / 255.0, data["y_train"]
 mlflow.set_tracking_uri(f"sqlite:///{sys.argv[2]}/mlflow.db")
+mlflow.create_experiment("by hand", artifact_location=f"file://{sys.argv[2]}/artifacts")
 mlflow.set_experiment("by hand")
 
 
