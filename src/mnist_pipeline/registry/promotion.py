@@ -79,10 +79,11 @@ def promote(
         return _undecided(registry, candidate, absolute)
     with alone(registry, wait=where.wait):
         candidate = choose()
-        past = registry.champion_run()
+        champion = registry.model.named(CHAMPION)
+        past = None if champion is None else candidates.find_run(store, registry.model.run_of(champion))
         if past is not None and past.run_id == candidate.run.run_id:
             return _undecided(registry, candidate, ())
-        return _decide(registry, candidate, bounds, past=past)
+        return _decide(registry, candidate, bounds, champion=champion, past=past)
 
 
 def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, ...]) -> Promotion:
@@ -96,9 +97,10 @@ def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, .
     )
 
 
-def _decide(registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, past: PastRun | None) -> Promotion:
+def _decide(
+    registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, champion: int | None, past: PastRun | None
+) -> Promotion:
     run, model = candidate.run, registry.model
-    champion = model.named(CHAMPION)
     alpha = fixed_alpha(registry.ledger.entries())
     if alpha is not None and bounds.alpha != alpha:
         raise ConfigError(f"promote.alpha={bounds.alpha}: it was fixed at {alpha} for {registry.name}")
