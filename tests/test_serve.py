@@ -4,6 +4,7 @@ import http.client
 import json
 import random
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -66,6 +67,7 @@ def server(champion_home: Path) -> Iterator[Server]:
     assert child.returncode == 130
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_it_says_that_it_is_ready_and_how_to_ask(server: Server) -> None:
     assert f"ready: version 1 of digits-classifier at http://127.0.0.1:{server.port}/invocations" in server.ready
     assert shlex.split(server.example)[0] == "curl"
