@@ -212,7 +212,7 @@ class MlflowTracker:
     def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
         """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
         with self._store.telling():
-            for entity in self._search({**tags}, is_finished=True):
+            for entity in self._search(tags, is_finished=True):
                 run_id = entity.info.run_id
                 if mlflow_runs.is_whole(self._store, run_id):
                     return mlflow_runs.read(self._store, entity)

@@ -38,11 +38,11 @@ def find_named(store: MlflowStore, named: str) -> Candidate:
     Raises:
         UserError: There is none, there are several, or it is no candidate.
     """
-    experiments = mlflow_runs.experiment_ids(store)
     by_id = _get(store, named)
-    found = [by_id] if by_id else [entity for entity in _finished(store, experiments) if entity.info.run_name == named]
+    finished = [] if by_id else _finished(store, mlflow_runs.experiment_ids(store))
+    found = [by_id] if by_id else [entity for entity in finished if entity.info.run_name == named]
     if not found:
-        names = {entity.info.run_name for entity in _finished(store, experiments)}
+        names = {entity.info.run_name for entity in finished}
         nearest = difflib.get_close_matches(named, names, n=1)
         hint = f"did you mean {nearest[0]}?" if nearest else "make ui shows the runs; give the id of one"
         raise UserError(f"{named}: no finished run of kind {' or '.join(KINDS)} has this id or name; {hint}")

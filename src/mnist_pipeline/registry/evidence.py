@@ -28,55 +28,6 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What a run's artifacts say.
-
-    Attributes:
-        config: None where it is missing.
-        predictions: None where they are missing.
-        missing: What is not there, or cannot be read.
-    """
-
-    config: Config | None
-    predictions: pd.DataFrame | None
-    missing: tuple[str, ...]
-
-
-def read_evidence(store: MlflowStore, run: PastRun) -> Evidence:
-    """Read what the run logged, and say what is missing of it."""
-    found = _look(store, run)
-    if not found.missing:
-        return found
-    # A store that fails for a moment must not become a refusal: it has to answer, and to miss the same again.
-    store.client.search_experiments(max_results=1)
-    return _look(store, run)
-
-
-def _look(store: MlflowStore, run: PastRun) -> Evidence:
-    missing = [f"the tag {tag}" for tag in _NEEDED_TAGS if tag not in run.tags]
-    if not mlflow_runs.is_whole(store, run.run_id):
-        missing.append("files")
-    try:
-        config = composing.read_logged(run.path("config/config.yaml").read_text())
-    except (MlflowException, OSError, UnicodeDecodeError, ConfigError):
-        config = None
-        missing.append("a configuration that can be read")
-    predictions = read_predictions(run)
-    if predictions is None:
-        missing.append("predictions that can be read")
-    return Evidence(config=config, predictions=predictions, missing=tuple(missing))
-
-
-def read_predictions(run: PastRun) -> pd.DataFrame | None:
-    """Return the run's predictions, one row a test image; None where they cannot be read."""
-    try:
-        table = pd.read_parquet(run.path("evaluate/predictions.parquet"))
-    except (MlflowException, OSError, ValueError):
-        return None
-    return table if {"label", "predicted"} <= set(table) and class_names(table) else None
-
-
-@dataclass(frozen=True)
 class Reloaded:
     """A logged model, loaded as a caller would.
 
@@ -92,31 +43,64 @@ class Reloaded:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """What the evidence is worth.
+class Evidence:
+    """What a whole run left.
 
     Attributes:
-        missing: What is not there, the model included.
-        reloaded: None where something is missing.
-        test: The test split that the run was scored on; None where something was missing before.
+        predictions: One row an image of the test split, as logged.
+        test: The test split that the run was scored on.
     """
 
-    missing: tuple[str, ...]
-    reloaded: Reloaded | None = None
-    test: data.Split | None = None
+    predictions: pd.DataFrame
+    test: data.Split
+    reloaded: Reloaded
 
 
-def check(evidence: Evidence, run: PastRun, model_uri: str) -> Checked:
-    """Load the model, and let it predict the test split that the run was scored on.
+def examine(store: MlflowStore, run: PastRun, model_uri: str) -> tuple[tuple[str, ...], Evidence | None]:
+    """Read what the run logged, load its model, and let it predict the test split again.
+
+    Returns:
+        What is missing; and the evidence, None where anything is.
 
     Raises:
         UserError: The test split cannot be had here.
     """
-    if evidence.config is None or evidence.missing:
-        return Checked(evidence.missing)
-    test = find_test_split(evidence.config, run.tags["data.test_digest"])
+    missing, config, predictions = _look(store, run)
+    if missing:
+        # A store that fails for a moment must not become a refusal: it has to answer, and to miss the same again.
+        store.client.search_experiments(max_results=1)
+        missing, config, predictions = _look(store, run)
+    if missing or config is None or predictions is None:
+        return missing, None
+    test = find_test_split(config, run.tags["data.test_digest"])
     reloaded = reload(model_uri, test.images)
-    return Checked(() if reloaded else ("a model that can be loaded",), reloaded, test)
+    if reloaded is None:
+        return ("a model that can be loaded",), None
+    return (), Evidence(predictions=predictions, test=test, reloaded=reloaded)
+
+
+def _look(store: MlflowStore, run: PastRun) -> tuple[tuple[str, ...], Config | None, pd.DataFrame | None]:
+    missing = [f"the tag {tag}" for tag in _NEEDED_TAGS if tag not in run.tags]
+    if not mlflow_runs.is_whole(store, run.run_id):
+        missing.append("files")
+    try:
+        config = composing.read_logged(run.path("config/config.yaml").read_text())
+    except (MlflowException, OSError, UnicodeDecodeError, ConfigError):
+        config = None
+        missing.append("a configuration that can be read")
+    predictions = read_predictions(run)
+    if predictions is None:
+        missing.append("predictions that can be read")
+    return tuple(missing), config, predictions
+
+
+def read_predictions(run: PastRun) -> pd.DataFrame | None:
+    """Return the run's predictions, one row a test image; None where they cannot be read."""
+    try:
+        table = pd.read_parquet(run.path("evaluate/predictions.parquet"))
+    except (MlflowException, OSError, ValueError):
+        return None
+    return table if {"label", "predicted"} <= set(table) and class_names(table) else None
 
 
 def reload(model_uri: str, images: npt.NDArray[np.uint8]) -> Reloaded | None:

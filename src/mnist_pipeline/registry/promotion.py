@@ -142,20 +142,19 @@ def judge(
     found = [gates.data_as_asked(run.tags)]
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
-    logged = evidence.read_evidence(store, run)
-    checked = evidence.check(logged, run, f"models:/{candidate.model_id}")
-    found.append(gates.whole(checked.missing))
-    if checked.reloaded is None or checked.test is None or logged.predictions is None:
+    missing, logged = evidence.examine(store, run, f"models:/{candidate.model_id}")
+    found.append(gates.whole(missing))
+    if logged is None:
         return gates.complete(found, _ABSOLUTE), None
     found += [
-        gates.same_predictions(logged.predictions, checked.reloaded.probabilities, checked.test.labels),
+        gates.same_predictions(logged.predictions, logged.reloaded.probabilities, logged.test.labels),
         gates.signature(
-            checked.reloaded.signature,
-            image_shape=checked.test.images.shape[1:],
+            logged.reloaded.signature,
+            image_shape=logged.test.images.shape[1:],
             num_classes=len(gates.class_names(logged.predictions)),
         ),
         gates.test_accuracy(logged.predictions, minimum=bounds.min_test_accuracy),
-        gates.model_size(checked.reloaded.num_bytes, maximum=bounds.max_model_bytes),
+        gates.model_size(logged.reloaded.num_bytes, maximum=bounds.max_model_bytes),
     ]
     return tuple(found), logged.predictions
 

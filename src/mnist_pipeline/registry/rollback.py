@@ -28,11 +28,10 @@ def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | None, reaso
         target = _find_target(registry, registry.ledger.entries(), champion, to)
         with opened(registry, champion=champion) as entry_id:
             run = candidates.find_run(store, registry.model.run_of(target))
-            logged = evidence.read_evidence(store, run)
-            checked = evidence.check(logged, run, f"models:/{registry.name}/{target}")
-            verdicts = [gates.whole(checked.missing)]
-            if checked.reloaded and checked.test and logged.predictions is not None:
-                again, labels = checked.reloaded.probabilities, checked.test.labels
+            missing, logged = evidence.examine(store, run, f"models:/{registry.name}/{target}")
+            verdicts = [gates.whole(missing)]
+            if logged is not None:
+                again, labels = logged.reloaded.probabilities, logged.test.labels
                 verdicts.append(gates.same_predictions(logged.predictions, again, labels))
             is_passed = all(gate.is_passed for gate in verdicts)
             decision = Decision(
