@@ -8,12 +8,13 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 ARGS ?=
+IN_PARALLEL := --numprocesses 2 --dist worksteal
 
 # Written last, so that a failed or interrupted installation is never taken for a good one; named after the folder,
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep promote predict serve dashboard ui test test-slow bench lint format lock clean
+.PHONY: help train sweep compare promote predict serve dashboard ui test test-slow bench pictures lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
@@ -37,6 +38,9 @@ train: $(INSTALLED) ## train, evaluate and track the baseline
 sweep: $(INSTALLED) ## search for a better model around the baseline, and confirm that it is
 	@$(BIN)/mnist-pipeline sweep $(ARGS)
 
+compare: $(INSTALLED) ## compare the runs: which is best, by how much, and how sure that is
+	@$(BIN)/mnist-pipeline compare $(ARGS)
+
 promote: $(INSTALLED) ## make the best run's model the champion, if it passes the gates
 	@$(BIN)/mnist-pipeline promote $(ARGS)
 
@@ -53,13 +57,16 @@ ui: $(INSTALLED) ## look at the runs in the MLflow UI
 	@$(BIN)/mnist-pipeline ui $(ARGS)
 
 test: $(INSTALLED) ## run the tests (set MNIST_PIPELINE_DATA_DIR for those on the real MNIST)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
 test-slow: $(INSTALLED) ## run the long tests too
-	@$(BIN)/python -m pytest -m "slow or not slow" $(ARGS)
+	@$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" $(ARGS)
 
 bench: $(INSTALLED) ## measure (ARGS=--write puts the table into README.md)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+pictures: $(INSTALLED) ## make the README's pictures from real runs (needs MNIST and Chromium)
+	@$(BIN)/python docs/make_pictures.py $(ARGS)
 
 lint: $(INSTALLED) ## check format, style and types
 	@$(BIN)/ruff format --check .
@@ -75,7 +82,7 @@ lock: $(INSTALLED) ## resolve the dependencies anew into requirements.lock
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 
 clean: ## remove .venv and caches, never runs or data
-	@for path in .venv .mypy_cache .pytest_cache .ruff_cache dist; do \
+	@for path in .venv .mypy_cache .pytest_cache .ruff_cache dist test-results; do \
 	  if [ -e "$$path" ]; then echo "removing $$path"; rm -rf "$$path"; fi; done
 	@find src tests benchmarks -type d -name __pycache__ -exec rm -rf {} +
 	@echo 'kept: mlruns/ (runs) and data/'

@@ -136,3 +136,13 @@ def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
         where, bounds = settings.read_promote(overrides)
         promotion.promote(MlflowStore(where.tracking), where, bounds, named=None, is_dry_run=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def looking_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A home with runs to look at, which every process that runs tests shares; nothing in it is to be deleted."""
+    import looking_home
+
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    return looking_home.make(shared / "looking home", empty_store)

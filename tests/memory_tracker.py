@@ -34,15 +34,10 @@ class MemoryRun:
         """The last value of each metric."""
         return {key: value for (key, _, _), value in sorted(self.points.items(), key=lambda point: point[0][1])}
 
-    def past(self, folder: Path | None) -> PastRun:
-        def path(artifact: str) -> Path:
-            assert folder is not None
-            written = folder / Path(artifact).name
-            written.write_bytes(self.artifacts[artifact])
-            return written
-
+    def past(self) -> PastRun:
         return PastRun(
             run_id=self.run_id,
+            experiment_id="memory",
             name=self.name,
             status=self.status,
             address=self.address,
@@ -50,7 +45,7 @@ class MemoryRun:
             params={key: str(value) for key, value in self.params.items()},
             metrics=self.metrics,
             tags=self.tags,
-            path=path,
+            read=self.artifacts.__getitem__,
         )
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
@@ -88,9 +83,8 @@ class MemoryRun:
 
 
 class MemoryTracker:
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.runs: list[MemoryRun] = []
-        self._folder = folder
 
     @contextlib.contextmanager
     def run(
@@ -121,4 +115,4 @@ class MemoryTracker:
 
     def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
         found = [run for run in self.runs if run.status == "FINISHED" and tags.items() <= run.tags.items()]
-        return found[-1].past(self._folder) if found else None
+        return found[-1].past() if found else None

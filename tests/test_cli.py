@@ -46,7 +46,7 @@ def test_the_composed_configuration_is_shown(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "error: trian: no such command; expected train or sweep or promote"),
+        (["trian"], "error: trian: no such command; expected train or sweep or compare"),
         (["train", "--bogus"], "error: unrecognized arguments: --bogus"),
         (["train", "--cfg", "job", "--multirun"], "choose one of them"),
         (["train", "--cfg", "job", "model.hiden_width=3"], "did you mean model.hidden_width?"),

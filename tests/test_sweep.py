@@ -150,8 +150,8 @@ def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
     artifacts = home / "mlruns" / "artifacts" / "digits" / parent.info.run_id / "artifacts" / "sweep"
     assert {path.name for path in artifacts.rglob("*") if path.is_file()} == {
         "contours.png", "importances.png", "learning_curves.png", "optimization_history.png",
-        "parallel_coordinates.png", "slices.png", "plots.html", "trials.csv", "trials.parquet", "verdict.json",
-        "verdict.png", "winner.yaml",
+        "parallel_coordinates.png", "slices.png", "plots.html", "trials.csv", "trials.json", "trials.parquet",
+        "verdict.json", "verdict.png", "winner.yaml",
     }  # fmt: skip
     table = pd.read_parquet(artifacts / "trials.parquet")
     assert list(table["number"]) == list(range(8))
@@ -396,7 +396,8 @@ def test_eight_workers_lose_no_point(home: Path) -> None:
         client.get_metric_history(run.info.run_id, key) for run in runs(home, "trial") for key in run.data.metrics
     ]
     logged = sum(len(history) for history in histories)
-    assert logged == 5 * sum(trial.params["train.num_epochs"] for trial in result.study.trials())
+    trials = result.study.trials()
+    assert logged == 5 * sum(trial.params["train.num_epochs"] for trial in trials) + len(trials)  # and the time of each
 
 
 @pytest.mark.parametrize(("reason", "told"), [(KeyboardInterrupt(), "Ctrl-C"), (Terminated(), "SIGTERM")])

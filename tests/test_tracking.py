@@ -64,7 +64,9 @@ def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
     assert found.info.status == "FINISHED"
     assert found.info.run_name == "a run"
     assert found.data.params == {"train.seed": "0"}
+    size = found.data.metrics.pop("model/size_bytes")
     assert found.data.metrics == {"train/loss": 0.25, "train/accuracy": 0.5}
+    assert 4 * built.count_params() < size < 100_000
     assert [(point.step, point.value) for point in client.get_metric_history(run.run_id, "train/loss")] == [
         (1, 0.5),
         (2, 0.25),

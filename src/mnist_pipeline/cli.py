@@ -13,6 +13,9 @@ from mnist_pipeline.errors import ConfigError, Terminated, UserError, tell
 COMMANDS = {
     "train": ("train", "train, evaluate and track a model"),
     "sweep": ("sweep", "search for a better one, and confirm that it is"),
+    "compare": ("looking", "compare runs: which is best, by how much, and how sure that is"),
+    "diff": ("looking", "compare two runs, down to the images on which they disagree"),
+    "report": ("looking", "write a page about a run or a study, and make it the model card"),
     "promote": ("registry", "make a run's model the champion, if it passes the gates"),
     "rollback": ("registry", "make an earlier champion the champion again"),
     "history": ("registry", "show every decision about the champion"),

@@ -29,7 +29,11 @@ class _Output(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-out = _Output(highlight=False, soft_wrap=True)
+PIPED_WIDTH = 140
+
+# What is read by a pager or kept in a file need not be as narrow as the narrowest terminal.
+_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+out = _Output(highlight=False, soft_wrap=True, width=_width)
 err = Console(highlight=False, stderr=True)
 
 

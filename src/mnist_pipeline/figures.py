@@ -3,8 +3,9 @@
 Every function returns a `matplotlib.figure.Figure` of its own; pyplot's global state is never touched.
 """
 
+import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from mnist_pipeline.train import History
 
 NUM_SHOWN_PREDICTIONS = 8
+WIDE_RANGE = 30
+"""Where the largest value is so many times the smallest, the axis is logarithmic."""
+
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#9aa5ad"
 
 mpl.rcParams.update(
@@ -33,7 +37,14 @@ mpl.rcParams.update(
 
 def save(figure: Figure, path: Path) -> None:
     """Write `figure` as a PNG file."""
-    figure.savefig(path, format="png", pil_kwargs={"compress_level": 3})
+    path.write_bytes(to_png(figure))
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return `figure` as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 3})
+    return buffer.getvalue()
 
 
 def draw_intervals(comparisons: Sequence["Comparison"]) -> Figure:
@@ -188,3 +199,38 @@ def _draw_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: str, 
         )
         axes.text(column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8)
     return figure
+
+
+def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> Figure:
+    """Draw the accuracy of runs against a param or a time, named `of`; both are float, one value a run."""
+    figure, axes = _axes(6.4, 4, f"{accuracy.name} against {of}")
+    axes.plot(x, accuracy, "o", color=BLUE, alpha=0.6, markeredgewidth=0)
+    if x.min() > 0 and x.max() / x.min() > WIDE_RANGE:
+        axes.set_xscale("log")
+    axes.set_xlabel(of)
+    axes.set_ylabel(str(accuracy.name))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the learning curves of runs over each other: tables with epoch and the metrics, by the names of the runs."""
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for (name, history), colour in zip(histories.items(), (BLUE, ORANGE), strict=False):
+            for split, style in (("train", "--"), ("validation", "o-")):
+                if f"{split}/{metric}" in history:
+                    values = history[f"{split}/{metric}"]
+                    axes.plot(history["epoch"], values, style, color=colour, label=f"{name} {split}", markersize=4)
+        axes.set_title(metric)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> Figure:
+    """Draw images uint8 (n, height, width) that two models see differently, each with what they say."""
+    return _draw_grid(images, captions, title="Images on which the two disagree", empty="no image")

@@ -1,6 +1,7 @@
 """Runs that are in the store, read back."""
 
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.tracking import PastRun
 
 FILES = "environment/files.json"
+REPORT = "report/report.html"
 _PAGE = 1000
 # MLflow writes it beside a model whenever it loads one, with the name that it was loaded by.
 _WRITTEN_BY_LOADING = "registered_model_meta"
@@ -23,6 +25,7 @@ def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
     run_id = entity.info.run_id
     return PastRun(
         run_id=run_id,
+        experiment_id=entity.info.experiment_id,
         name=entity.info.run_name,
         status=entity.info.status,
         address=store.run_address(entity.info.experiment_id, run_id),
@@ -30,7 +33,7 @@ def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
         params=entity.data.params,
         metrics=entity.data.metrics,
         tags=entity.data.tags,
-        path=partial(_path, store, run_id),
+        read=partial(_read, store, run_id),
     )
 
 
@@ -87,10 +90,35 @@ def find_model(store: MlflowStore, run: MlflowEntity) -> LoggedModel | None:
     return next((model for model in found if model.status.value == "READY"), None)
 
 
+def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> None:
+    """Let the run have the tag, if it was not deleted, and no other run have it with this value."""
+    tagged = {entity.info.run_id for entity in search(store, experiment_ids(store), {key: value})}
+    for other in tagged - {run_id}:
+        store.client.delete_tag(other, key)
+    is_missing = run_id is not None and run_id not in tagged
+    if is_missing and store.client.get_run(run_id).info.lifecycle_stage == "active":
+        store.client.set_tag(run_id, key, value)
+
+
+def log_report(store: MlflowStore, run_id: str, page: str) -> None:
+    """Log a page about the run, in the place of an earlier one."""
+    store.client.log_text(run_id, page, REPORT)
+
+
+def has_report(store: MlflowStore, run_id: str) -> bool:
+    """Return whether a page about the run was logged."""
+    return any(info.path == REPORT for info in store.client.list_artifacts(run_id, str(Path(REPORT).parent)))
+
+
+def report_page(experiment_id: str, run_id: str) -> str:
+    """Return the page of the MLflow UI that shows the report on a run."""
+    return f"experiments/{experiment_id}/runs/{run_id}/artifacts/{REPORT}"
+
+
 def is_whole(store: MlflowStore, run_id: str) -> bool:
     """Return whether every file is there that the run and its model had when it finished."""
     try:
-        logged = json.loads(_path(store, run_id, FILES).read_text())
+        logged = json.loads(_read(store, run_id, FILES))
         return bool(logged.items() <= list_files(store, run_id).items())
     except (MlflowException, OSError, ValueError):
         return False
@@ -110,5 +138,6 @@ def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None)
             yield info.path, info.file_size
 
 
-def _path(store: MlflowStore, run_id: str, artifact: str) -> Path:
-    return Path(store.client.download_artifacts(run_id, artifact))
+def _read(store: MlflowStore, run_id: str, artifact: str) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:  # MLflow would leave a download of its own
+        return Path(store.client.download_artifacts(run_id, artifact, scratch)).read_bytes()

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import getpass
+import json
 import logging
 import platform
 import re
@@ -16,6 +17,24 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_pipeline import store
 from mnist_pipeline.config import TrackingConfig, without_password
 from mnist_pipeline.errors import UserError
+
+# MLflow shows no metric of a run until its column is chosen. By such a tag the UI shares a view: here for all of ours.
+# Runs stay in the order of their creation, without which the children of a sweep would not stand below their parent.
+_COLUMNS = (
+    *("attributes.`Created`", "attributes.`Duration`", "tags.`kind`", "tags.`alias`"),
+    *("metrics.`validation/accuracy`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`time/train_sec`"),
+    *("params.`model.hidden_width`", "params.`model.dropout_rate`", "params.`train.num_epochs`", "params.`train.seed`"),
+)
+_EXPERIMENT_TAGS = {
+    # Without it the UI opens the experiment in its view for generative AI.
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{store.OVERVIEW}": json.dumps({"selectedColumns": _COLUMNS}),
+    "mlflow.note.content": (
+        "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
+        "`final`. Names say data, width, dropout, epochs and seed. The tag `alias` marks the runs of champion and "
+        "challenger. In the terminal: `mnist-pipeline compare`, `diff` and `report`."
+    ),
+}
 
 
 class MlflowStore:
@@ -56,6 +75,17 @@ class MlflowStore:
         """Return the address of a run's page."""
         return self.address(f"experiments/{experiment_id}/runs/{run_id}")
 
+    def overviews(self, address: str) -> dict[str, str]:
+        """Return the pages that list the runs of each of our experiments, at the UI's address, by the experiments."""
+        tag = f"mlflow.sharedViewState.{store.OVERVIEW}"
+        with self._opening():
+            found = self.client.search_experiments(filter_string=f"tags.`{tag}` LIKE '%'", order_by=["name"])
+        return {
+            experiment.name: f"{address}/#/experiments/{experiment.experiment_id}/runs{store.UI_VIEW}"
+            f"&viewStateShareKey={store.OVERVIEW}"
+            for experiment in found
+        }
+
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment; None where there is none.
 
@@ -89,8 +119,7 @@ class MlflowStore:
                 created = self.client.create_experiment(
                     name,
                     artifact_location=location,
-                    # Without it the UI opens the experiment in its view for generative AI.
-                    tags={"mlflow.experimentKind": "custom_model_development"},
+                    tags=_EXPERIMENT_TAGS,
                 )
                 return str(created)
             except MlflowException:

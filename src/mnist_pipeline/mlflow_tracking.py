@@ -137,7 +137,12 @@ class MlflowRun:
                 pip_requirements=requirements(MODEL_LIBRARIES),
             )
             self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
-        points = [Metric(key, value, timestamp_ms, step, model_id=logged.model_id) for key, value in metrics.items()]
+            # Of the network alone: the files around it hold addresses, which differ from store to store in length.
+            size = {"model/size_bytes": float(next(Path(scratch).rglob("*.keras")).stat().st_size)}
+        points = [
+            Metric(key, value, timestamp_ms, step, model_id=logged.model_id)
+            for key, value in {**metrics, **size}.items()
+        ]
         self._client.log_batch(self.run_id, metrics=points)
         outputs = self._client.get_run(self.run_id).outputs
         if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):

@@ -1,6 +1,7 @@
 """The story of a run, from top to bottom: data, model, train, evaluate, each tracked as it happens."""
 
 import hashlib
+import io
 import logging
 import tempfile
 import time
@@ -76,7 +77,7 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
 def recall(past: PastRun, request: Request) -> RunResult | None:
     """Return the result of a finished run; None where its predictions can no longer be read."""
     try:
-        predictions = pd.read_parquet(past.path("evaluate/predictions.parquet"))
+        predictions = pd.read_parquet(io.BytesIO(past.read("evaluate/predictions.parquet")))
     except (OSError, ValueError) as error:
         _log.warning("run %s is finished, but its predictions cannot be read (%s): it does not count", past.name, error)
         return None
@@ -144,7 +145,7 @@ def perform(
 
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
         require_finite(evaluation.score.loss, what="test loss", config=config.train)
-        track_evaluation(evaluation, dataset, stages)
+        track_evaluation(evaluation, dataset, tracked, stages)
 
         last = history[-1]
         test_metrics = {
@@ -152,13 +153,16 @@ def perform(
             "test/accuracy": evaluation.score.accuracy,
             "test/calibration_error": evaluation.calibration_error,
             "time/train_sec": sum(epoch.train_sec for epoch in history),
+            "model/num_parameters": float(model.count_params()),
         }
         # With the last epoch's time stamp, which the checkpoint holds: sent twice they are the same points.
         tracked.log_metrics(test_metrics, step=last.number, timestamp_ms=last.ended_ms)
         metrics = {**last.metrics(), **test_metrics}
         log_checked_model(model, dataset, tracked, metrics=metrics, epoch=last)
         digest = digest_result(model, history, evaluation)
-        tracked.set_tags({"result.digest": digest})
+        tracked.set_tags(
+            {"result.digest": digest, "mlflow.note.content": describe(config, dataset, score=evaluation.score)}
+        )
         tracked.log_files()
         total = {"time/total_sec": time.perf_counter() - started}
         tracked.log_metrics(total, step=last.number, timestamp_ms=last.ended_ms)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mnist_pipeline import composing, data, environment, paths
 from mnist_pipeline.config import Config, MnistConfig
@@ -10,6 +11,13 @@ from mnist_pipeline.data import Dataset, Found
 from mnist_pipeline.fingerprint import fingerprint, training_fingerprint
 from mnist_pipeline.mnist import MnistUnavailableError
 from mnist_pipeline.tracking import TRAINING_TAG
+
+if TYPE_CHECKING:
+    from mnist_pipeline.model import Score
+
+# What stands in conf/train/default.yaml: a name leaves it out, and keeps its meaning should the default ever change.
+_USUAL_LEARNING_RATE = 0.001
+_USUAL_BATCH_SIZE = 32
 
 _log = logging.getLogger(__name__)
 
@@ -92,20 +100,35 @@ def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, 
 
 
 def describe_name(config: Config) -> str:
-    """Return a run's name: the data and what is swept most often."""
-    return (
-        f"{config.data.name}-w{config.model.hidden_width}-d{config.model.dropout_rate:g}"
-        f"-e{config.train.num_epochs}-s{config.train.seed}"
-    )
+    """Return a run's name: the data, what is swept most often, and of the rest what is not as usual."""
+    train, split = config.train, config.data
+    unusual = {
+        f"lr{train.learning_rate:g}": train.learning_rate != _USUAL_LEARNING_RATE,
+        f"b{train.batch_size}": train.batch_size != _USUAL_BATCH_SIZE,
+        "all": split.validation_size == 0,  # of the images that are not for the test
+        f"split{split.split_seed}": split.validation_size > 0 and split.split_seed != 0,
+    }
+    parts = [
+        f"{split.name}-w{config.model.hidden_width}-d{config.model.dropout_rate:g}",
+        f"e{train.num_epochs}-s{train.seed}",
+        *(part for part, is_named in unusual.items() if is_named),
+    ]
+    return "-".join(parts)
 
 
-def describe(config: Config, dataset: Dataset) -> str:
-    """Return what MLflow shows as a run's description, in Markdown."""
+def describe(config: Config, dataset: Dataset, *, score: "Score | None" = None) -> str:
+    """Return what MLflow shows as a run's description, in Markdown; `score` is that of the test split."""
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    result = f" **Test accuracy {score.accuracy:.4f}**, loss {score.loss:.4f}." if score else ""
+    return f"**{dataset.name}** ({sizes}); {describe_training(config)}.{result}"
+
+
+def describe_training(config: Config) -> str:
+    """Return in words what is trained, and how."""
     return (
-        f"**{dataset.name}** ({sizes}); one hidden layer of {config.model.hidden_width} units, dropout "
-        f"{config.model.dropout_rate:g}; Adam {config.train.learning_rate:g}, batches of {config.train.batch_size}, "
-        f"{config.train.num_epochs} epochs, seed {config.train.seed}."
+        f"one hidden layer of {config.model.hidden_width} units, dropout {config.model.dropout_rate:g}; Adam "
+        f"{config.train.learning_rate:g}, batches of {config.train.batch_size}, {config.train.num_epochs} epochs, "
+        f"seed {config.train.seed}"
     )
 
 

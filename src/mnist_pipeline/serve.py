@@ -6,26 +6,20 @@ be answered with confidence. Whatever is not raw pixels is told so instead, with
 
 import asyncio
 import json
-import signal
-import socket
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import mlflow.pyfunc.scoring_server
 import numpy as np
-import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_pipeline.champion import Champion
-from mnist_pipeline.errors import Terminated
 
 MAX_BODY_BYTES = 8_000_000
 """Of a request: some thousands of images."""
 
 BODY_TIMEOUT_SEC = 30.0
-SHUTDOWN_SEC = 3
 _LARGE_BODY_BYTES = 100_000
 
 _KEYS = ("inputs", "instances")
@@ -189,48 +183,6 @@ def _refuse_constant(text: str) -> NoReturn:
     raise RefusedRequestError(400, f"{text} is no number of 0..255")
 
 
-class _Server(uvicorn.Server):
-    """Says when it is ready, and ends in order when its terminal is closed."""
-
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-        self.was_hung_up = False
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
-        await super().startup(sockets=sockets)
-        hang_up = getattr(signal, "SIGHUP", None)  # uvicorn sees to the other signals
-        if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
-            asyncio.get_running_loop().add_signal_handler(hang_up, self._hang_up)
-        self._on_ready()
-
-    def _hang_up(self) -> None:
-        self.was_hung_up = True
-        self.should_exit = True
-
-
 def make_app(champion: Champion) -> ASGIApp:
     """Return MLflow's scoring server behind the door."""
     return OnlyRawPixels(mlflow.pyfunc.scoring_server.init(_Model(champion)), image_shape=champion.image_shape)
-
-
-def serve(champion: Champion, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
-    """Serve on a socket that listens, until a signal comes.
-
-    Raises:
-        KeyboardInterrupt: By Ctrl-C.
-        Terminated: By SIGTERM or SIGHUP.
-    """
-    config = uvicorn.Config(
-        make_app(champion),
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=SHUTDOWN_SEC,  # who has sent half a request is not waited for
-    )
-    # Connections take it over. Without it each answer waits 40 ms for the client's acknowledgement of its first packet.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    server = _Server(config, on_ready)
-    server.run(sockets=[listener])
-    if server.was_hung_up:
-        raise Terminated

@@ -2,20 +2,21 @@
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from mnist_pipeline import data, environment, figures
+from mnist_pipeline import data, environment, figures, paths
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.evaluate import Evaluation
 from mnist_pipeline.model import look_untrained, summarise_layers
 from mnist_pipeline.request import Request
-from mnist_pipeline.tracking import Run
+from mnist_pipeline.tracking import Run, describe_tables
 from mnist_pipeline.train import History
 
 _log = logging.getLogger(__name__)
@@ -28,13 +29,15 @@ class Stages:
         self._tracked = tracked
         self._scratch = scratch
 
-    def log(self, stage: str, contents: dict[str, str | Figure | Callable[[Path], object]]) -> None:
-        """Log files, by name: a text, a figure, or a function that writes the file."""
+    def log(self, stage: str, contents: Mapping[str, str | bytes | Figure | Callable[[Path], object]]) -> None:
+        """Log files, by name: a text, bytes, a figure, or a function that writes the file."""
         folder = self._scratch / stage
         folder.mkdir()
         for name, content in contents.items():
             if isinstance(content, str):
                 (folder / name).write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                (folder / name).write_bytes(content)
             elif isinstance(content, Figure):
                 figures.save(content, folder / name)
             else:
@@ -43,7 +46,7 @@ class Stages:
 
 
 def track_surroundings(request: Request, stages: Stages) -> None:
-    """Log the resolved configuration, the overrides, the versions and the machine."""
+    """Log the resolved configuration, the overrides, the versions, the machine, and how the code differs from git's."""
     stages.log(
         "config",
         {
@@ -51,13 +54,7 @@ def track_surroundings(request: Request, stages: Stages) -> None:
             "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))),
         },
     )
-    stages.log(
-        "environment",
-        {
-            "versions.json": json.dumps(environment.versions(), indent=2),
-            "machine.json": json.dumps(environment.machine(), indent=2),
-        },
-    )
+    stages.log("environment", environment.describe(paths.checkout()))
 
 
 def track_data(dataset: Dataset, tracked: Run, stages: Stages) -> None:
@@ -119,13 +116,24 @@ def track_training(history: History, stages: Stages) -> None:
     )
 
 
-def track_evaluation(evaluation: Evaluation, dataset: Dataset, stages: Stages) -> None:
-    """Log every table and figure of the evaluation."""
+def track_evaluation(evaluation: Evaluation, dataset: Dataset, tracked: Run, stages: Stages) -> None:
+    """Log every table and figure of the evaluation; two of the tables so that MLflow compares them between runs."""
     test, class_names = dataset.test, dataset.class_names
+    names = np.array(class_names)
+    mistakes = pd.DataFrame(
+        {
+            "image": evaluation.mistakes["index"],
+            "label": names[evaluation.mistakes["label"]],
+            "predicted": names[evaluation.mistakes["predicted"]],
+            "probability": evaluation.mistakes["confidence"].round(4),
+        }
+    )
     stages.log(
         "evaluate",
         {
             "per_class.csv": evaluation.per_class.to_csv(index=False),
+            "per_class.json": evaluation.per_class.round(4).to_json(orient="split", index=False),
+            "mistakes.json": mistakes.to_json(orient="split", index=False),
             "confusion.csv": evaluation.confusion.to_csv(),
             "calibration.csv": evaluation.calibration.to_csv(index=False),
             "predictions.parquet": lambda path: evaluation.predictions.to_parquet(path, index=False),
@@ -137,3 +145,4 @@ def track_evaluation(evaluation: Evaluation, dataset: Dataset, stages: Stages) -
             ),
         },
     )
+    tracked.set_tags(describe_tables("evaluate/per_class.json", "evaluate/mistakes.json"))

@@ -27,6 +27,9 @@ SERVER_TIMEOUT_SEC = 8.0
 UI_VIEW = "?workflowType=machine_learning"
 """Ends an address of the MLflow UI so that it opens in the view for model training, not for generative AI."""
 
+OVERVIEW = "overview"
+"""Key of the view of an experiment that every experiment gets: which columns the UI shows of its runs."""
+
 
 def resolve_uri(config: TrackingConfig) -> str:
     """Return the tracking URI: `tracking.uri`, else `MLFLOW_TRACKING_URI`, else the SQLite store under `mlruns/`."""

@@ -1,5 +1,6 @@
 """What tracking a run means. `mlflow_tracking.py` does it in MLflow; the tests have a twin in memory."""
 
+import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -20,8 +21,20 @@ EPOCH_METRICS = ("train/loss", "train/accuracy", "validation/loss", "validation/
 TRAINING_TAG = "training.fingerprint"
 """The tag by which runs that train the same way, however long, find each other."""
 
+ALIAS_TAG = "alias"
+"""The tag of the runs whose models are champion or challenger: `model@alias`."""
+
 RESUME_TAG = "resume.id"
 """The tag by which a command finds the run again that an earlier one began."""
+
+
+def describe_tables(*paths: str) -> dict[str, str]:
+    """Return the tag by which MLflow shows JSON artifacts as tables, in place and side by side with other runs'.
+
+    They are written as pandas does with `orient="split"`; MLflow's own `log_table` would append to what a killed
+    command left.
+    """
+    return {"mlflow.loggedArtifacts": json.dumps([{"path": path, "type": "table"} for path in paths])}
 
 
 class Run(Protocol):
@@ -76,10 +89,11 @@ class PastRun:
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
         started_ms: In milliseconds of Unix time.
         metrics: The last value of each.
-        path: Returns a path at which an artifact can be read.
+        read: Returns the bytes of an artifact.
     """
 
     run_id: str
+    experiment_id: str
     name: str
     status: str
     address: str
@@ -87,7 +101,7 @@ class PastRun:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     tags: Mapping[str, str]
-    path: Callable[[str], Path]
+    read: Callable[[str], bytes]
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,14 @@ def listen(port: int) -> socket.socket:
         raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port {other}") from error
 
 
+def listen_by_default(port: int) -> socket.socket:
+    """Return a socket that listens on `port` of 127.0.0.1, or on another one where that is taken."""
+    try:
+        return listen(port)
+    except ConfigError:
+        return listen(0)
+
+
 def require_free(port: int) -> None:
     """Raise ConfigError where `port` of 127.0.0.1 cannot be listened on."""
     listen(port).close()

@@ -63,7 +63,7 @@ def serve(arguments: Sequence[str]) -> None:
     listener = listen(parsed.port)
 
     with heavy_imports():
-        from mnist_pipeline import champion, mlflow_store
+        from mnist_pipeline import champion, mlflow_store, web
         from mnist_pipeline import serve as serving
     from mnist_pipeline import console
 
@@ -79,7 +79,8 @@ def serve(arguments: Sequence[str]) -> None:
             f"ready: version {loaded.version} of {loaded.name} at {address} (Ctrl-C ends it)",
             f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
         ]
-        serving.serve(loaded, listener, on_ready=lambda: print("\n".join(lines), flush=True))
+        app = serving.make_app(loaded)
+        web.run(app, listener, on_ready=lambda: print("\n".join(lines), flush=True))
 
 
 def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:

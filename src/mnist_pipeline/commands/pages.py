@@ -1,35 +1,46 @@
 """The commands that show pages in a browser: `ui` and `dashboard`."""
 
+import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_pipeline import composing, paths, store
-from mnist_pipeline.commands.arguments import make_parser, require_free
+from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser, require_free
+from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
 
+DEFAULT_PORT = 5000
+
 
 def ui(arguments: Sequence[str]) -> None:
-    """Run the `ui` command: MLflow's own UI over the store, on 127.0.0.1."""
+    """Run the `ui` command: MLflow's own UI over the store, on 127.0.0.1, until a signal comes."""
     parser = make_parser("ui", "Starts the MLflow UI on 127.0.0.1 over the store that train writes to.")
-    parser.add_argument("--port", type=int, default=5000, help="default: 5000")
+    help_text = f"default: {DEFAULT_PORT}, or another one where that is taken; 0: any that is free"
+    parser.add_argument("--port", type=int, help=help_text)
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="another store, as for train")
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
 
-    uri = store.resolve_uri(composing.compose(parsed.overrides).tracking)
+    config = composing.compose(parsed.overrides).tracking
+    uri = store.resolve_uri(config)
     if store.is_server(uri):
         raise ConfigError(f"{without_password(uri)} is a server with a UI of its own: open that address in a browser")
-    require_free(parsed.port)
+    listener = listen_by_default(DEFAULT_PORT) if parsed.port is None else listen(parsed.port)
     store.check(uri)
-    store.create(uri)
-    artifacts = store.artifacts_dir(uri)
-    print(f"MLflow UI: http://127.0.0.1:{parsed.port}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", flush=True)
-    mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow"
-    served = ["--backend-store-uri", uri, *(["--default-artifact-root", artifacts.as_uri()] if artifacts else [])]
-    os.execv(mlflow, [mlflow, "ui", *served, "--host", "127.0.0.1", "--port", str(parsed.port), "--workers", "1"])
+    if parsed.port is None and listener.getsockname()[1] != DEFAULT_PORT:
+        print(f"port {DEFAULT_PORT} is taken: another one is used", file=sys.stderr)
+
+    with heavy_imports():
+        from mnist_pipeline import mlflow_store, mlflow_ui, web
+
+    opened = mlflow_store.MlflowStore(config)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    pages = [f"{name:<20}{page}" for name, page in opened.overviews(address).items()]
+    lines = [f"MLflow UI: {address}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", *pages]
+    with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
+        web.run(mlflow_ui.make_app(uri), listener, on_ready=lambda: print("\n".join(lines), flush=True))
 
 
 def dashboard(arguments: Sequence[str]) -> None:

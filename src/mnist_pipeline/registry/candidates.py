@@ -1,14 +1,12 @@
 """Which run is to be promoted."""
 
-import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from mlflow.entities import Run as MlflowEntity
 from mlflow.entities import ViewType
-from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import mlflow_runs
+from mnist_pipeline import mlflow_runs, named_runs
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS
@@ -33,26 +31,13 @@ class Candidate:
 
 
 def find_named(store: MlflowStore, named: str) -> Candidate:
-    """Return the run with this id or, if only one has it, this name.
+    """Return the run that a person calls `named`, as `named_runs.find` does.
 
     Raises:
         UserError: There is none, there are several, or it is no candidate.
     """
-    by_id = _get(store, named)
-    finished = [] if by_id else _finished(store, mlflow_runs.experiment_ids(store))
-    found = [by_id] if by_id else [entity for entity in finished if entity.info.run_name == named]
-    if not found:
-        names = {entity.info.run_name for entity in finished}
-        nearest = difflib.get_close_matches(named, names, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "make ui shows the runs; give the id of one"
-        raise UserError(f"{named}: no finished run of kind {' or '.join(KINDS)} has this id or name; {hint}")
-    if len(found) > 1:
-        ids = ", ".join(entity.info.run_id for entity in found[:5])
-        raise UserError(f"{named}: {len(found)} runs have this name; give the id of one: {ids}")
-    (entity,) = found
+    entity = named_runs.find(store, named, kinds=KINDS)
     kind = entity.data.tags.get("kind", "unknown")
-    if entity.info.lifecycle_stage != "active":
-        raise UserError(f"{named} was deleted: restore it (mlflow runs restore --run-id {entity.info.run_id})")
     if kind not in KINDS or entity.info.status != "FINISHED":
         raise UserError(
             f"{named} is a {entity.info.status} run of kind {kind}: expected a finished {' or '.join(KINDS)}"
@@ -119,7 +104,7 @@ def find_run(store: MlflowStore, run_id: str) -> PastRun:
     Raises:
         UserError: It is gone for good.
     """
-    entity = _get(store, run_id)
+    entity = named_runs.get(store, run_id)
     if entity is None:
         raise UserError(
             f"the version's run {run_id} is gone, and with it the predictions to compare with: let the alias champion "
@@ -155,12 +140,3 @@ def _finished(store: MlflowStore, experiments: list[str]) -> list[MlflowEntity]:
 def _candidate(store: MlflowStore, entity: MlflowEntity, *, why: str) -> Candidate | None:
     model = mlflow_runs.find_model(store, entity)
     return None if model is None else Candidate(mlflow_runs.read(store, entity), model.model_id, why)
-
-
-def _get(store: MlflowStore, run_id: str) -> MlflowEntity | None:
-    try:
-        return store.client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import paths
+from mnist_pipeline import mlflow_runs, named_runs, paths
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.ownership import own
@@ -31,8 +31,8 @@ from mnist_pipeline.registry.ledger import (
     fixed_alpha,
     require_turn,
 )
-from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION, RegisteredModel
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
+from mnist_pipeline.tracking import ALIAS_TAG, PastRun
 
 _POLL_SEC = 1.0
 _MAX_REASON_LENGTH = 4000  # a description in MLflow holds 5,000 characters
@@ -210,6 +210,7 @@ def _settle_entry(registry: Registry, entry_id: str, *, reason: str) -> None:
         _finish(registry, entry_id)
     else:
         _log.warning("a promotion or rollback by %s on %s is closed as interrupted", entry.user, entry.host)
+        _tag_runs(registry)
         registry.ledger.interrupt(entry_id, reason=reason)
 
 
@@ -219,12 +220,21 @@ def _finish(registry: Registry, entry_id: str) -> None:
     if champion is not None and registry.model.named(CHALLENGER) == champion:
         registry.model.point(CHALLENGER, None)
     try:
+        _tag_runs(registry)
         _describe(registry, registry.ledger.read(entry_id), champion)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         _log.warning("the version or its registered model was deleted: only the ledger tells of it")
     registry.ledger.close(entry_id)
+
+
+def _tag_runs(registry: Registry) -> None:
+    """Let the runs of champion and challenger say so, as `model@alias`, and no other run."""
+    for alias in (CHAMPION, CHALLENGER):
+        version = registry.model.named(alias)
+        run_id = None if version is None else registry.model.run_id(version)
+        mlflow_runs.tag_only(registry.store, run_id, ALIAS_TAG, f"{registry.name}@{alias}")
 
 
 def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
@@ -234,7 +244,9 @@ def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
     tags = {"decision": entry.outcome.value, "ledger.entry": entry.id, "decided": day}
     if entry.version is not None:
         compared = {"p_value": f"{entry.spent.comparison.p_value:.3g}"} if entry.spent else {}
-        registry.model.describe_version(entry.version, said.capitalize(), tags={**tags, **compared})
+        registry.model.describe_version(
+            entry.version, f"{said.capitalize()}{_link_card(registry, entry.run_id)}", tags={**tags, **compared}
+        )
     which = "none" if champion is None else f"version {champion}"
     text = (
         f"Champion: **{which}**. The last decision: version {entry.version} {said} All decisions: the runs of the "
@@ -242,6 +254,13 @@ def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
     )
     alpha = {"promote.alpha": str(entry.alpha)} if entry.alpha else {}
     registry.model.describe(text, tags={"decided": day, **alpha})
+
+
+def _link_card(registry: Registry, run_id: str) -> str:
+    run = named_runs.get(registry.store, run_id) if run_id else None
+    if run is None or not mlflow_runs.has_report(registry.store, run_id):
+        return ""
+    return link_to_card(mlflow_runs.report_page(run.info.experiment_id, run_id))
 
 
 def _require_champion(registry: Registry, champion: int | None) -> None:

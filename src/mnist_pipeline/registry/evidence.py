@@ -1,5 +1,6 @@
 """What a run left as evidence: what it logged, and its model, loaded anew."""
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -84,7 +85,7 @@ def _look(store: MlflowStore, run: PastRun) -> tuple[tuple[str, ...], Config | N
     if not mlflow_runs.is_whole(store, run.run_id):
         missing.append("files")
     try:
-        config = composing.read_logged(run.path("config/config.yaml").read_text())
+        config = composing.read_logged(run.read("config/config.yaml").decode())
     except (MlflowException, OSError, UnicodeDecodeError, ConfigError):
         config = None
         missing.append("a configuration that can be read")
@@ -97,7 +98,7 @@ def _look(store: MlflowStore, run: PastRun) -> tuple[tuple[str, ...], Config | N
 def read_predictions(run: PastRun) -> pd.DataFrame | None:
     """Return the run's predictions, one row a test image; None where they cannot be read."""
     try:
-        table = pd.read_parquet(run.path("evaluate/predictions.parquet"))
+        table = pd.read_parquet(io.BytesIO(run.read("evaluate/predictions.parquet")))
     except (MlflowException, OSError, ValueError):
         return None
     return table if {"label", "predicted"} <= set(table) and class_names(table) else None

@@ -12,6 +12,8 @@ from mnist_pipeline.mlflow_store import MlflowStore
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
+CARD_TAG = "model_card"
+CARD_TITLE = "Model card"
 
 
 class RegisteredModel:
@@ -68,9 +70,28 @@ class RegisteredModel:
         """
         return self._get(version).run_id or None
 
+    def aliases(self) -> dict[int, list[str]]:
+        """Return the aliases of every version that has any, in the order of the alphabet."""
+        found: dict[int, list[str]] = {}
+        for alias, version in sorted((self._registered() or {}).items()):
+            found.setdefault(int(version), []).append(alias)
+        return found
+
     def versions(self) -> list[int]:
         """Return all versions, the oldest first."""
         return sorted(int(version.version) for version in self._client.search_model_versions(f"name = '{self.name}'"))
+
+    def versions_of(self, run_id: str) -> list[int]:
+        """Return all versions that came of the run, the oldest first."""
+        found = self._client.search_model_versions(f"name = '{self.name}' and run_id = '{run_id}'")
+        return sorted(int(version.version) for version in found)
+
+    def link_card(self, version: int, page: str) -> None:
+        """Let the version's page link to its model card: a page of the MLflow UI, by whatever address that has."""
+        self._client.set_model_version_tag(self.name, str(version), CARD_TAG, page)
+        text = self._get(version).description or ""
+        if CARD_TITLE not in text:
+            self._client.update_model_version(self.name, str(version), description=f"{text}{link_to_card(page)}")
 
     def named(self, alias: str) -> int | None:
         """Return the version that the alias names."""
@@ -114,6 +135,23 @@ class RegisteredModel:
                 raise
             known = ", ".join(map(str, self.versions())) or "none"
             raise UserError(f"{self.name} has no version {version}: it has {known}") from error
+
+
+def list_models(store: MlflowStore) -> list[RegisteredModel]:
+    """Return all registered models, in the order of their names."""
+    names: list[str] = []
+    token = None
+    while True:
+        page = store.client.search_registered_models(page_token=token)
+        names += [model.name for model in page]
+        token = page.token
+        if not token:
+            return [RegisteredModel(store, name) for name in sorted(names)]
+
+
+def link_to_card(page: str) -> str:
+    """Return what ends a description in Markdown that links to a model card."""
+    return f"\n\n[{CARD_TITLE}](#/{page})"
 
 
 def _source(model_id: str) -> str:

@@ -24,7 +24,7 @@ from mnist_pipeline.sweep.search import require_few_failures, search
 from mnist_pipeline.sweep.setting import Setting, describe_config, describe_sweep
 from mnist_pipeline.sweep.space import SweepConfig, apply
 from mnist_pipeline.sweep.study import Study, journal_path
-from mnist_pipeline.sweep.summary import log_search, log_verdict
+from mnist_pipeline.sweep.summary import log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.trainings import Progress, Stop, Trainings
 from mnist_pipeline.sweep.worker import TrainingFailedError, WorkerDiedError
 from mnist_pipeline.tracking import PastRun, Run, Tracker
@@ -79,6 +79,7 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
             tags={**data_tags(request), **code_tags(), "study": name},
             resume_id=study.id,
         ) as parent:
+            log_surroundings(request, parent)
             trainings = Trainings(what, study, parent, tracker, progress, stop)
             crew = Crew(request.found, num_workers=config.num_workers or os.cpu_count() or 1)
             try:

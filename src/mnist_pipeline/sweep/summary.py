@@ -16,11 +16,12 @@ from matplotlib.ticker import NullFormatter
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_pipeline import figures
+from mnist_pipeline import environment, figures, paths
+from mnist_pipeline.request import Request
 from mnist_pipeline.sweep.confirm import Verdict
 from mnist_pipeline.sweep.space import SweepConfig
 from mnist_pipeline.sweep.study import REASON, RUN, SOURCE, Study
-from mnist_pipeline.tracking import Run
+from mnist_pipeline.tracking import Run, describe_tables
 
 MAX_LEGEND_ENTRIES = 12
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -50,6 +51,19 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
+def log_surroundings(request: Request, parent: Run) -> None:
+    """Log what the sweep was asked for, the versions, the machine, and how the code differs from its commit."""
+    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+        config, surroundings = Path(scratch) / "config", Path(scratch) / "environment"
+        config.mkdir()
+        (config / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))))
+        surroundings.mkdir()
+        for name, content in environment.describe(paths.checkout()).items():
+            (surroundings / name).write_bytes(content)
+        parent.log_artifacts(config)
+        parent.log_artifacts(surroundings)
+
+
 def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
     """Log the table, the plots, and how many trials ended how."""
     table = tabulate_trials(study)
@@ -58,8 +72,10 @@ def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
         folder.mkdir()
         table.to_parquet(folder / "trials.parquet", index=False)
         table.to_csv(folder / "trials.csv", index=False)
+        table.to_json(folder / "trials.json", orient="split", index=False)
         draw_plots(study.optuna, config.metric, folder)
         parent.log_artifacts(folder)
+    parent.set_tags(describe_tables("sweep/trials.json"))
     counts = {f"sweep/num_{name}": float((table["state"] == name).sum()) for name in _STATES.values()}
     best = study.ranked()[:1]
     values = {f"sweep/best_{config.metric.replace('/', '_')}": trial.value for trial in best if trial.value is not None}

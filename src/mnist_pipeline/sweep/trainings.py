@@ -10,7 +10,7 @@ from typing import Protocol
 from mnist_pipeline import paths
 from mnist_pipeline.config import Config
 from mnist_pipeline.fingerprint import training_fingerprint
-from mnist_pipeline.request import describe_name
+from mnist_pipeline.request import describe_name, describe_training
 from mnist_pipeline.sweep.crew import Member
 from mnist_pipeline.sweep.setting import Setting
 from mnist_pipeline.sweep.study import Study
@@ -112,7 +112,7 @@ class Trainings:
             self._tracker.run(
                 kind=kind,
                 name=f"{label} {describe_name(config)}" if kind == "trial" else label,
-                description=f"Part of the sweep {self._study.name}.",
+                description=f"{label.capitalize()} of the sweep {self._study.name}: {describe_training(config)}.",
                 params=config.flat(),
                 tags={
                     **tags,
@@ -129,12 +129,13 @@ class Trainings:
                 tracked.set_tags({"source.run_id": source})
             logged = tracked.list_steps("train/loss") if tracked.is_resumed else set()
             num_epochs = config.train.num_epochs
-            is_pruned = False
+            is_pruned, train_sec = False, 0.0
             try:
                 with contextlib.closing(self._points(member, Task(config, folder), known)) as points:
                     for point in points:
                         if point.number not in logged:
                             tracked.log_metrics(point.metrics, step=point.number, timestamp_ms=point.ended_ms)
+                        train_sec += point.metrics["time/epoch_sec"]
                         self.progress.train(member.index, name=label, point=point, num_epochs=num_epochs)
                         self.stop.check()
                         is_pruned = decide(point) and point.number < num_epochs
@@ -144,6 +145,8 @@ class Trainings:
                 tracked.set_tags({"trial.state": "FAIL"})
                 self.progress.finish(member.index, name=label, outcome=f"failed: {error}", value=None)
                 raise
+            total = {"time/train_sec": train_sec}
+            tracked.log_metrics(total, step=point.number, timestamp_ms=point.ended_ms)
             tracked.set_tags({"trial.state": "PRUNED" if is_pruned else "COMPLETE"})
         value = point.metrics[self._what.config.metric]
         outcome = f"{'pruned after' if is_pruned else 'done,'} {point.number} of {num_epochs} epochs"

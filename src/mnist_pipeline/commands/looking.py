@@ -1,0 +1,203 @@
+"""The commands that look at runs: `compare`, `diff` and `report`."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_pipeline import paths
+from mnist_pipeline.commands.arguments import make_parser, require_store
+from mnist_pipeline.commands.importing import heavy_imports
+from mnist_pipeline.errors import ConfigError, UserError, tell
+from mnist_pipeline.registry import settings
+
+_STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train"
+_NAMES_HELP = "id or name, champion, challenger, model@alias, or the number of a registered version"
+_FORMATS = (".csv", ".parquet", ".md", ".html")
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Run the `compare` command.
+
+    Raises:
+        UserError: A run that was named cannot be compared; the others are shown.
+    """
+    parser = make_parser("compare", "Compares runs: what differs, which is best, and how sure that is.")
+    words = f"runs: {_NAMES_HELP}; a study stands for its trials; default: the trained runs of the experiment"
+    parser.add_argument("words", nargs="*", metavar="[RUN...] [KEY=VALUE]", help=f"{words}; {_STORE_HELP}")
+    parser.add_argument("--filter", metavar="CONDITION", help='as in MLflow\'s search box: "metrics.`test/loss` < 0.1"')
+    parser.add_argument(
+        "--group-by", metavar="KEYS", help="params, e.g. hidden_width,dropout_rate; default: all but seeds"
+    )
+    parser.add_argument("--top", type=_positive, metavar="N", help="the best N alone; default: 20 on the screen")
+    output = f"a file ({', '.join(_FORMATS)}) for the table: of configurations where --group-by is given, else of runs"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=output)
+    parser.add_argument("--figures", type=Path, metavar="FOLDER", help="for accuracy against params and time, as PNG")
+    parsed = parser.parse_intermixed_args(arguments)
+    named, overrides = _split(parsed.words)
+    where = settings.read(overrides)
+    _require_output(parsed.output, formats=_FORMATS)
+    if parsed.figures is not None:
+        paths.require_writable(parsed.figures)
+    require_store(where.tracking)
+    group_by = parsed.group_by.split(",") if parsed.group_by else None
+
+    with heavy_imports():
+        from mnist_pipeline import files, mlflow_store
+        from mnist_pipeline.looking import compare as comparing
+        from mnist_pipeline.looking import comparison_page, naming, page, select
+        from mnist_pipeline.looking import console as view
+
+    store = mlflow_store.MlflowStore(where.tracking)
+    with store.telling():
+        selected = select.select(store, where, named, condition=parsed.filter)
+        aliases = naming.list_aliases(store)
+    found = comparing.compare(selected.runs, aliases=aliases, group_by=group_by)
+    is_page = parsed.output is not None and parsed.output.suffix == ".html"
+    laid_out = comparison_page.lay_out(found, top=parsed.top, notes=selected.notes, with_figures=is_page)
+    if parsed.figures is not None:
+        for name, picture in comparison_page.draw_figures(found).items():
+            with files.whole(parsed.figures / f"{name}.png") as unfinished:
+                unfinished.write_bytes(picture.png)
+    view.print_page(laid_out, most_rows=None if parsed.top else view.MOST_ROWS)
+    if is_page:
+        page.write(laid_out, parsed.output)
+    elif parsed.output is not None:
+        table = (found.groups if group_by else found.table).head(parsed.top)
+        with files.whole(parsed.output) as unfinished:
+            match parsed.output.suffix:
+                case ".csv":
+                    table.to_csv(unfinished, index=False)
+                case ".parquet":
+                    table.to_parquet(unfinished, index=False)
+                case _:
+                    unfinished.write_text(view.to_markdown(laid_out), encoding="utf-8")
+    for what in (parsed.output, parsed.figures):
+        if what is not None:
+            view.print_written(what)
+    _raise_last(selected.problems)
+
+
+def diff(arguments: Sequence[str]) -> None:
+    """Run the `diff` command.
+
+    Raises:
+        UserError: Something of the two cannot be compared; the rest is shown.
+    """
+    parser = make_parser("diff", "Compares two runs: configuration, data, code, versions, metrics, single images.")
+    help_text = f"two runs: {_NAMES_HELP}; {_STORE_HELP}"
+    parser.add_argument("words", nargs="+", metavar="A B [KEY=VALUE]", help=help_text)
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page; default: one in mlruns/reports/")
+    parsed = parser.parse_intermixed_args(arguments)
+    named, overrides = _split(parsed.words)
+    if len(named) != 2:
+        raise ConfigError(f"expected two runs, A and B: got {len(named)}")
+    where = settings.read(overrides)
+    _require_output(parsed.output, formats=(".html",))
+    require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import mlflow_store
+        from mnist_pipeline.looking import console as view
+        from mnist_pipeline.looking import diff as comparing
+        from mnist_pipeline.looking import diff_page, naming, page, pictures
+
+    store = mlflow_store.MlflowStore(where.tracking)
+    with store.telling():
+        runs = [naming.find(store, name, model_name=where.model_name) for name in named]
+        a, b = (comparing.read_side(letter, run) for letter, run in zip("AB", runs, strict=True))
+        aliases = naming.list_aliases(store)
+    found = comparing.diff(a, b)
+    problems = list(found.problems)
+    images = None
+    if not found.disagreements.empty:
+        try:
+            images = pictures.find_test_images(b.run)
+        except UserError as error:
+            problems.append(f"the images themselves cannot be shown: {error}")
+    laid_out = diff_page.lay_out(found, aliases, images)
+    path = _place(parsed.output, f"diff-{a.run.run_id[:8]}-{b.run.run_id[:8]}")
+    view.print_page(laid_out)
+    page.write(laid_out, path)
+    view.print_written(path)
+    _raise_last(problems)
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Run the `report` command.
+
+    Raises:
+        UserError: Something of the run is missing; the report has the rest.
+    """
+    parser = make_parser("report", "Writes one HTML file on a run or a study, and logs it on the run.")
+    help_text = f"a run or a study: {_NAMES_HELP}; {_STORE_HELP}"
+    parser.add_argument("words", nargs="+", metavar="RUN|STUDY [KEY=VALUE]", help=help_text)
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="default: one in mlruns/reports/")
+    parsed = parser.parse_intermixed_args(arguments)
+    named, overrides = _split(parsed.words)
+    if len(named) != 1:
+        raise ConfigError(f"expected one run or study: got {len(named)}")
+    where = settings.read(overrides)
+    _require_output(parsed.output, formats=(".html",))
+    require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline import mlflow_store
+        from mnist_pipeline.looking import cards, naming, page
+        from mnist_pipeline.looking import console as view
+
+    store = mlflow_store.MlflowStore(where.tracking)
+    with store.telling():
+        run = naming.find(store, named[0], model_name=where.model_name)
+        card = cards.make(store, run)
+        path = _place(parsed.output, f"report-{run.run_id[:8]}")
+        page.write(card.page, path)
+        addresses = cards.log(store, card)
+    view.print_report(card.page, path, addresses)
+    _raise_last(card.problems)
+
+
+def _place(output: Path | None, name: str) -> Path:
+    """Return where a page is written."""
+    if output is not None:
+        return output
+    folder = paths.mlruns_dir() / "reports"
+    paths.require_writable(folder)
+    return folder / f"{name}.html"
+
+
+def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell names of runs from overrides."""
+    named = [word for word in words if "=" not in word and not word.startswith("~")]
+    if "" in named:
+        raise ConfigError("an empty name of a run: give its id or name")
+    return named, [word for word in words if word not in named]
+
+
+def _positive(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
+    return number
+
+
+def _require_output(output: Path | None, *, formats: Sequence[str]) -> None:
+    if output is None:
+        return
+    if output.suffix not in formats:
+        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(formats)}")
+    if not os.path.isdir(output.parent):  # noqa: PTH112 (pathlib's raises)
+        raise ConfigError(f"--output {output}: there is no folder {output.parent}")
+    if os.path.exists(output) and not os.path.isfile(output):  # noqa: PTH110, PTH113
+        raise ConfigError(f"--output {output}: no regular file")
+
+
+def _raise_last(problems: Sequence[str]) -> None:
+    """Tell every problem in a line of its own; the exit code is then 1."""
+    for problem in problems[:-1]:
+        tell(UserError(problem))
+    if problems:
+        raise UserError(problems[-1])

@@ -1,0 +1,36 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from mnist_pipeline.errors import UserError
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it is moved there at the end of a `with` that nothing interrupts.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    with telling(path):
+        place = path.resolve()  # a link stays a link
+    unfinished = place.with_name(f".{uuid.uuid4().hex}.unfinished")
+    try:
+        with telling(path):
+            yield unfinished
+            unfinished.replace(place)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Tell of `path` in one line where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another place") from error

@@ -1,0 +1,51 @@
+"""The report on a run as its model card: logged on the run, and linked from the registered versions of its model."""
+
+from dataclasses import dataclass
+
+from mnist_pipeline import mlflow_runs
+from mnist_pipeline.looking import naming, page, report, study_report
+from mnist_pipeline.looking.logged import Logged
+from mnist_pipeline.looking.page import Page
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.registry import versions
+from mnist_pipeline.tracking import PastRun
+
+
+@dataclass(frozen=True)
+class Card:
+    """The report on a run.
+
+    Attributes:
+        problems: One line each: what is missing.
+    """
+
+    run: PastRun
+    page: Page
+    problems: tuple[str, ...]
+
+
+def make(store: MlflowStore, run: PastRun) -> Card:
+    """Lay the report out."""
+    logged = Logged(run)
+    kind = study_report if run.tags.get("kind") == "sweep" else report
+    laid_out = kind.lay_out(logged, aliases=naming.list_aliases(store).get(run.run_id, ()))
+    problems = [] if run.status == "FINISHED" else [f"{run.name} is {run.status}: the report has what is there"]
+    if logged.missing:
+        problems.append(f"{run.name}, of kind {run.tags.get('kind', 'unknown')}, has no {', '.join(logged.missing)}")
+    return Card(run=run, page=laid_out, problems=tuple(problems))
+
+
+def log(store: MlflowStore, card: Card) -> dict[str, str]:
+    """Log the report on its run, and link it from the versions of the run's model.
+
+    Returns:
+        The addresses of the pages in MLflow that show it, by what they are of.
+    """
+    mlflow_runs.log_report(store, card.run.run_id, page.render(card.page))
+    shown_at = mlflow_runs.report_page(card.run.experiment_id, card.run.run_id)
+    addresses = {"on the run": store.address(shown_at)}
+    for model in versions.list_models(store):
+        for version in model.versions_of(card.run.run_id):
+            model.link_card(version, shown_at)
+            addresses[f"version {version}"] = store.address(f"models/{model.name}/versions/{version}")
+    return addresses

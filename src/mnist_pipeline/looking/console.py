@@ -1,0 +1,79 @@
+"""Pages as a person sees them in the terminal, and as Markdown."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from mnist_pipeline.console import out
+from mnist_pipeline.looking.page import Code, Lines, Page, Picture, Table, Text
+
+MOST_ROWS = 20
+_SHORT = 40
+
+
+def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
+    """Print a page without its pictures, and of each table `most_rows` rows at most; None: all."""
+    for section in page.sections:
+        if all(isinstance(item, Picture) for item in section.items):
+            continue
+        out.print(f"\n{section.title}", style="bold", markup=False)
+        for item in section.items:
+            match item:
+                case Text():
+                    out.print(item.text, style="yellow" if item.is_warning else "", markup=False)
+                case Lines():
+                    for name, value in item.lines.items():
+                        out.print(f"{name:<20}{value}", markup=False)
+                case Code():
+                    out.print(item.text, markup=False)
+                case Table():
+                    _print_table(item, most_rows)
+    out.print(f"\n{page.lead}", style="bold", markup=False)
+
+
+def print_report(page: Page, path: Path, addresses: Mapping[str, str]) -> None:
+    """Say what the report comes to, and where it is."""
+    out.print(page.lead, style="bold", markup=False)
+    print_written(path)
+    for name, address in addresses.items():
+        out.print(f"{name:<20}{address}", markup=False)
+
+
+def print_written(path: Path) -> None:
+    """Say what was written."""
+    out.print(f"{'written':<20}{path}", markup=False)
+
+
+def _print_table(table: Table, most_rows: int | None) -> None:
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    is_short = all(len(row[0]) <= _SHORT for row in table.rows)
+    for number, (heading, is_numeric) in enumerate(zip(table.headings, table.numeric, strict=True)):
+        justify: Literal["left", "right"] = "right" if is_numeric else "left"
+        shown.add_column(heading, justify=justify, overflow="fold", no_wrap=number == 0 and is_short)
+    for row in table.rows[:most_rows]:
+        shown.add_row(*map(RichText, row))
+    out.print(shown)
+    if most_rows is not None and len(table.rows) > most_rows:
+        out.print(f"and {len(table.rows) - most_rows:,} more")
+
+
+def to_markdown(page: Page) -> str:
+    """Return the page without its pictures as Markdown."""
+    parts = [f"# {page.title}", page.lead]
+    for section in page.sections:
+        parts.append(f"## {section.title}")
+        for item in section.items:
+            match item:
+                case Text():
+                    parts.append(item.text)
+                case Table():
+                    escaped = [[value.replace("|", "\\|") for value in row] for row in item.rows]
+                    frame = pd.DataFrame(escaped, columns=list(item.headings))
+                    align = ["right" if is_numeric else "left" for is_numeric in item.numeric]
+                    parts.append(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
+    return "\n\n".join(parts) + "\n"

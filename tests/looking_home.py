@@ -1,0 +1,76 @@
+"""A home with runs to look at: two widths with two seeds each, a sweep, a champion, a run that failed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import command
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from mnist_pipeline import composing, pipeline, store
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.registry import promotion, settings
+from mnist_pipeline.request import prepare
+
+WIDTHS, SEEDS = (16, 48), (0, 1)
+CHAMPION = "digits-w48-d0.2-e3-s0"
+NAMES = [f"digits-w{width}-d0.2-e3-s{seed}" for width in WIDTHS for seed in SEEDS]
+
+
+def uri(home: Path) -> str:
+    return store.sqlite_uri(home / "mlruns" / "mlflow.db")
+
+
+def client_of(home: Path) -> MlflowClient:
+    return MlflowClient(uri(home))
+
+
+def run_named(home: Path, name: str) -> Run:
+    client = client_of(home)
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    (found,) = client.search_runs(ids, f"attributes.run_name = '{name}'")
+    return found
+
+
+def make(folder: Path, empty_store: Path) -> Path:
+    """Return the home; the processes that run the tests make it once, together."""
+    with FileLock(f"{folder}.lock"):
+        if (folder / "whole").exists():
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "mlruns").mkdir(parents=True)
+        shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MNIST_PIPELINE_HOME", str(folder))
+            _fill(folder)
+        (folder / "whole").touch()
+    return folder
+
+
+def _fill(folder: Path) -> None:
+    here = f"tracking.uri={uri(folder)}"
+    sweep = subprocess.Popen(
+        command("sweep", "preset=smoke", here), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ)
+    )
+    for width in WIDTHS:
+        for seed in SEEDS:
+            overrides = [
+                *("data=digits", "train.num_epochs=3", f"model.hidden_width={width}", f"train.seed={seed}", here),
+            ]
+            asked = prepare(composing.compose(overrides), overrides)
+            pipeline.run(asked, MlflowTracker(asked.config.tracking))
+    where, bounds = settings.read_promote(["data=digits", here, "promote.min_test_accuracy=0.5"])
+    promotion.promote(MlflowStore(where.tracking), where, bounds, named=CHAMPION, is_dry_run=False)
+    client = client_of(folder)
+    experiment = client.get_experiment_by_name("digits")
+    failed = client.create_run(
+        experiment.experiment_id, run_name="a failed one", tags={"kind": "train", "reason": "Boom"}
+    )
+    client.set_terminated(failed.info.run_id, "FAILED")
+    _, errors = sweep.communicate(timeout=120)
+    assert sweep.returncode == 0, errors.decode()

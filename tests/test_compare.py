@@ -1,0 +1,367 @@
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import Cli
+from looking_home import CHAMPION, NAMES, client_of, run_named
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+
+from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline.looking import comparison_page, select
+from mnist_pipeline.looking.compare import Comparison, compare
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.registry import settings
+from mnist_pipeline.tracking import PastRun
+
+
+def past(
+    validation: float | None,
+    *,
+    seed: int = 0,
+    width: int = 128,
+    test: float = 0.9,
+    started_ms: int = 0,
+    commit: str = "c",
+) -> PastRun:
+    params = {
+        "data.name": "mnist", "data.split_seed": "0", "data.npz_url": f"http://{seed}",
+        "model.hidden_width": str(width), "model.dropout_rate": "0.2", "train.seed": str(seed),
+    }  # fmt: skip
+    ranked = {} if validation is None else {"validation/accuracy": validation}
+    return PastRun(
+        run_id=f"{width:04}{seed:04}{started_ms:024}",
+        experiment_id="1",
+        name=f"w{width}-s{seed}",
+        status="FINISHED",
+        address="",
+        started_ms=started_ms,
+        params=params,
+        metrics={**ranked, "test/accuracy": test, "time/train_sec": width / 10},
+        tags={"kind": "train", "mlflow.source.git.commit": commit},
+        read=lambda path: b"",
+    )
+
+
+def compared(*runs: PastRun, group_by: Sequence[str] | None = None) -> Comparison:
+    return compare(runs, aliases={}, group_by=group_by)
+
+
+def test_the_best_is_first_and_only_the_params_that_differ_are_shown() -> None:
+    found = compare(
+        [past(0.91, width=32), past(0.97, width=64), past(0.95, width=64, seed=1)],
+        aliases={past(0, width=64).run_id: ["mnist-classifier@champion"]},
+    )
+    assert list(found.table["name"]) == ["w64-s0", "w64-s1", "w32-s0"]
+    assert found.differing == ("model.hidden_width", "train.seed")
+    assert list(found.table["model.hidden_width"]) == [64, 64, 32]
+    assert list(found.table["aliases"]) == ["mnist-classifier@champion", "", ""]
+    assert "data.npz_url" not in found.table  # it decides nothing
+    assert "validation/loss" not in found.table  # no run has it
+
+
+def test_seeds_are_one_configuration_with_mean_spread_and_interval() -> None:
+    found = compared(*(past(value, seed=seed) for seed, value in enumerate([0.90, 0.92, 0.94])))
+    (group,) = found.groups.to_dict("records")
+    assert group["num_seeds"] == 3
+    assert group["validation/accuracy_mean"] == pytest.approx(0.92)
+    assert group["validation/accuracy_std"] == pytest.approx(0.02)
+    half = 4.302653 * 0.02 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
+    assert group["validation/accuracy_low"] == pytest.approx(0.92 - half, abs=1e-6)
+    assert group["validation/accuracy_high"] == pytest.approx(0.92 + half, abs=1e-6)
+    assert "3 seeds: mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
+
+
+def test_a_single_seed_has_no_interval() -> None:
+    found = compared(past(0.9, width=32), past(0.8, width=64))
+    assert found.groups["validation/accuracy_low"].isna().all()
+    assert found.leads == ()
+    assert "Whether that is more than luck cannot be said" in comparison_page.describe(found)
+
+
+def test_the_lead_is_measured_seed_by_seed() -> None:
+    better = [past(value, seed=seed, width=64) for seed, value in enumerate([0.92, 0.95, 0.94])]
+    worse = [past(value, seed=seed, width=32) for seed, value in enumerate([0.90, 0.92, 0.90])]
+    found = compared(*better, *worse, past(0.1, seed=7, width=32))  # whose seed the other has not
+    (lead,) = found.leads
+    assert (lead.name, lead.num_pairs) == ("hidden_width=32", 3)
+    half = 4.302653 * 0.01 / math.sqrt(3)  # the differences are 0.02, 0.03, 0.04
+    assert (lead.mean, lead.low, lead.high) == pytest.approx((0.03, 0.03 - half, 0.03 + half), abs=1e-6)
+    assert "Ahead of hidden_width=32 by +3.00 points (95% interval +0.52 to +5.48, 3 seeds): more than luck." in (
+        comparison_page.describe(found)
+    )
+
+
+def test_more_pairs_of_configurations_have_wider_intervals() -> None:
+    runs = [
+        past(value + 0.01 * rank, seed=seed, width=width)
+        for rank, width in enumerate((16, 32, 64))
+        for seed, value in enumerate([0.90, 0.92 + 0.01 * rank, 0.91])
+    ]
+    found = compared(*runs)
+    half = 7.6488 * np.std([0.01, 0.02, 0.01], ddof=1) / math.sqrt(3)  # of three pairs each has 5/3 %
+    assert found.leads[0].high - found.leads[0].mean == pytest.approx(half, abs=1e-4)
+
+
+def test_choosing_the_best_by_looking_is_paid_for() -> None:
+    """Of four equal configurations the best seems better than another in at most 5 % of the cases."""
+    random = np.random.default_rng(0)
+    num_wrong = 0
+    for _ in range(150):
+        values = random.normal(0.95, 0.01, size=(4, 4))
+        found = compared(
+            *(past(values[rank, seed], seed=seed, width=2**rank) for rank in range(4) for seed in range(4))
+        )
+        num_wrong += any(lead.low > 0 for lead in found.leads)
+    assert num_wrong <= 14  # beyond that with a chance under 1 %, if it is 5 %
+
+
+def test_the_same_training_again_is_no_further_seed() -> None:
+    found = compared(past(0.9), past(0.9, started_ms=5), past(0.8, seed=1))
+    assert list(found.groups["num_seeds"]) == [2]
+    assert any("1 repeat another run" in note for note in found.notes)
+
+
+def test_without_a_validation_split_the_test_accuracy_ranks_and_that_is_said() -> None:
+    found = compared(past(None, width=32, test=0.8), past(None, width=64, test=0.9))
+    assert list(found.table["name"]) == ["w64-s0", "w32-s0"]
+    assert any("ranked by test accuracy" in note for note in found.notes)
+    mixed = compared(past(None, width=32, test=0.99), past(0.7, width=64))
+    assert list(mixed.table["name"]) == ["w64-s0", "w32-s0"]
+    assert any("1 without a validation split" in note for note in mixed.notes)
+
+
+def test_runs_of_different_commits_are_told() -> None:
+    assert any("different commits" in note for note in compared(past(0.9), past(0.8, seed=1, commit="d")).notes)
+
+
+def test_groups_can_be_chosen_by_the_last_part_of_a_key() -> None:
+    runs = [past(0.9, width=32), past(0.8, width=32, seed=1), past(0.7, width=64)]
+    assert list(compared(*runs, group_by=["seed"]).groups["name"]) == ["seed=0", "seed=1"]
+    assert list(compared(*runs, group_by=["model.hidden_width"]).groups["name"]) == [
+        "hidden_width=32",
+        "hidden_width=64",
+    ]
+    with pytest.raises(ConfigError, match=r"--group-by hiden_width: .* did you mean hidden_width\?"):
+        compared(*runs, group_by=["hiden_width"])
+
+
+# Which runs
+
+
+def hand_made(home: Path, name: str, *, experiment: str = "mnist", status: str = "FINISHED", **tags: str) -> str:
+    client = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
+    known = client.get_experiment_by_name(experiment)
+    experiment_id = known.experiment_id if known else client.create_experiment(experiment)
+    made = client.create_run(experiment_id, run_name=name, tags={"kind": "train", "data.digest": "d", **tags})
+    metrics = [Metric("validation/accuracy", 0.9, 1, 1)]
+    client.log_batch(made.info.run_id, metrics=metrics, params=[Param("data.name", "mnist"), Param("train.seed", name)])
+    if status != "RUNNING":
+        client.set_terminated(made.info.run_id, status)
+    time.sleep(0.002)  # each a later start
+    return str(made.info.run_id)
+
+
+def selected(home: Path, *named: str, condition: str | None = None) -> select.Selection:
+    where = settings.read([f"tracking.uri=sqlite:///{home}/mlruns/mlflow.db"])
+    return select.select(MlflowStore(where.tracking), where, named, condition=condition)
+
+
+def names(selection: select.Selection) -> set[str]:
+    return {run.name for run in selection.runs}
+
+
+def test_without_names_the_trained_runs_on_the_newest_data_are_meant(home: Path) -> None:
+    hand_made(home, "old", **{"data.digest": "other"})
+    hand_made(home, "a")
+    hand_made(home, "part of a sweep", kind="trial")
+    hand_made(home, "b", kind="final")
+    hand_made(home, "broken", status="FAILED")
+    hand_made(home, "busy", status="RUNNING")
+    found = selected(home)
+    assert names(found) == {"a", "b"}
+    assert found.problems == ()  # nobody asked for the others
+    assert found.notes[0] in ("left out: 1 RUNNING, 1 FAILED", "left out: 1 FAILED, 1 RUNNING")
+    assert "left out: 1 on other data" in found.notes[1]
+    assert names(selected(home, condition="tags.kind = 'trial'")) == {"part of a sweep"}
+
+
+def test_what_was_named_and_cannot_be_compared_is_said_and_the_rest_is_there(home: Path) -> None:
+    first = hand_made(home, "first")
+    hand_made(home, "second")
+    hand_made(home, "broken", status="FAILED", reason="Boom\nand more")
+    hand_made(home, "busy", status="RUNNING")
+    hand_made(home, "elsewhere", experiment="mine")
+    hand_made(home, "other data", **{"data.digest": "other"})
+    found = selected(home, first, "second", "broken", "busy", "elsewhere", "other data", "secnd", "champion", "7")
+    assert names(found) == {"first", "second"}
+    told = "\n".join(found.problems)
+    for words in (
+        "broken is FAILED: it has no result, Boom",
+        "busy is RUNNING",
+        "is in another experiment than first",
+        "is on other data than first",
+        "secnd: no run has this id or name; did you mean second?",
+        "champion: no such alias",
+        "has no version 7",
+    ):
+        assert words in told
+    assert len(found.problems) == 7
+    assert all("\n" not in problem for problem in found.problems)
+
+
+def test_an_ambiguous_name_asks_for_an_id_and_its_beginning_will_do(home: Path) -> None:
+    ids = [hand_made(home, "twice"), hand_made(home, "twice")]
+    hand_made(home, "twice", status="FAILED")  # does not count while there are finished ones
+    with pytest.raises(UserError, match="twice: 2 runs have this name; give the id of one") as told:
+        selected(home, "twice")
+    assert all(run_id in str(told.value) for run_id in ids)
+    (run,) = selected(home, ids[0][:8]).runs
+    assert run.run_id == ids[0]
+
+
+def test_names_with_quotes_are_found(home: Path) -> None:
+    hand_made(home, "it's")
+    hand_made(home, 'a "good" one')
+    assert names(selected(home, "it's", 'a "good" one')) == {"it's", 'a "good" one'}
+    with pytest.raises(UserError, match="no run has this id or name"):
+        selected(home, "'\"")
+
+
+def test_nothing_to_compare_is_told(home: Path) -> None:
+    with pytest.raises(UserError, match="there is no experiment mnist"):
+        selected(home)
+    hand_made(home, "broken", status="FAILED")
+    with pytest.raises(UserError, match="nothing to compare; left out: 1 FAILED"):
+        selected(home)
+
+
+def test_a_filter_that_mlflow_does_not_understand_is_bad_usage(home: Path) -> None:
+    hand_made(home, "a")
+    with pytest.raises(ConfigError, match=r"--filter accuracy > 1: .*as in MLflow's search box"):
+        selected(home, condition="accuracy > 1")
+
+
+# From the command to the files
+
+
+def compare_here(cli: Cli, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return cli("compare", "data=digits", *arguments, MNIST_PIPELINE_HOME=str(home))
+
+
+def test_the_screen_says_which_is_best_by_how_much_and_how_sure_that_is(cli: Cli, looking_home: Path) -> None:
+    found = compare_here(cli, looking_home)
+    assert found.returncode == 0, found.stderr
+    assert all(name in found.stdout for name in NAMES)
+    assert "Note: left out: 1 FAILED." in found.stdout
+    found = compare_here(cli, looking_home, *NAMES)
+    assert "hidden width" in found.stdout
+    assert "batch size" not in found.stdout
+    line = next(line for line in found.stdout.splitlines() if line.startswith(f" {CHAMPION}"))
+    assert "champion" in line
+    assert "points (95% interval" in found.stdout.splitlines()[-1]
+
+
+def test_a_study_stands_for_its_complete_trials(cli: Cli, looking_home: Path) -> None:
+    client = client_of(looking_home)
+    experiment = client.get_experiment_by_name("digits")
+    (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
+    found = compare_here(cli, looking_home, parent.data.tags["study"], "--top", "3")
+    assert found.returncode == 0, found.stderr
+    complete = int(parent.data.metrics["sweep/num_complete"])
+    assert complete > 3
+    assert found.stdout.split("Seeds together")[0].count("\n trial ") == 3
+
+
+def test_tables_and_figures_are_written(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+    csv, parquet, markdown, page = (tmp_path / f"table.{ending}" for ending in ("csv", "parquet", "md", "html"))
+    assert compare_here(cli, looking_home, "--output", str(csv), "--figures", str(tmp_path / "figures")).returncode == 0
+    table = pd.read_csv(csv)
+    assert len(table) >= len(NAMES)
+    assert table["validation/accuracy"].is_monotonic_decreasing
+    assert set(table.loc[table["name"].isin(NAMES), "model.hidden_width"]) == {16, 48}
+    drawn = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"accuracy_by_hidden_width.png", "accuracy_by_training_time_in_seconds.png"} <= drawn
+    assert (
+        compare_here(cli, looking_home, *NAMES, "--output", str(parquet), "--group-by", "hidden_width").returncode == 0
+    )
+    groups = pd.read_parquet(parquet)
+    assert sorted(groups["model.hidden_width"]) == [16, 48]
+    assert list(groups["num_seeds"]) == [2, 2]
+    assert compare_here(cli, looking_home, *NAMES, "--top", "1", "--output", str(markdown)).returncode == 0
+    text = markdown.read_text()
+    assert "| name" in text
+    assert sum(name in text for name in NAMES) == 1
+    assert compare_here(cli, looking_home, *NAMES, "--output", str(page)).returncode == 0
+    assert page.read_text().count('src="data:image/png;base64,') >= 2
+    assert not list(tmp_path.glob(".*.unfinished"))
+
+
+def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) -> None:
+    found = compare_here(cli, looking_home, NAMES[0], "digits-w16-d0.2-e3-s7", "a failed one")
+    assert found.returncode == 1
+    assert NAMES[0] in found.stdout
+    assert found.stderr.splitlines() == [
+        f"error: digits-w16-d0.2-e3-s7: no run has this id or name; did you mean {NAMES[1]}?"
+        if "did you mean " + NAMES[1] in found.stderr
+        else f"error: digits-w16-d0.2-e3-s7: no run has this id or name; did you mean {NAMES[0]}?",
+        "error: a failed one is FAILED: it has no result, Boom",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top", "0"], "argument --top: 0: expected a whole number of at least 1"),
+        (
+            ["--output", "table.xlsx"],
+            "--output table.xlsx: expected a name that ends in .csv or .parquet or .md or .html",
+        ),
+        (["--output", "no/where.csv"], "there is no folder no"),
+        ([""], "an empty name of a run"),
+        (["model.hidden_width=3"], "model"),
+        (["--group-by", "colour"], "--group-by colour: no param that decides a result"),
+    ],
+)
+def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli, looking_home: Path) -> None:
+    found = compare_here(cli, looking_home, *arguments)
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert message in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_where_nothing_can_be_written_that_is_told(cli: Cli, looking_home: Path) -> None:
+    found = compare_here(cli, looking_home, *NAMES, "--output", "/dev/full/table.csv")
+    assert found.returncode == 2
+    found = compare_here(cli, looking_home, *NAMES, "--output", "/proc/table.csv")
+    assert found.returncode == 1
+    assert "/proc/table.csv cannot be written" in found.stderr
+
+
+@pytest.mark.parametrize("arguments", [["compare"], ["diff", NAMES[0], NAMES[1]], ["report", NAMES[1]]])
+def test_tensorflow_is_not_imported(arguments: list[str], looking_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_PIPELINE_HOME", str(looking_home))
+    code = (
+        "import sys; from mnist_pipeline import cli; "
+        f"sys.argv = ['mnist-pipeline', *{[*arguments, 'data=digits']!r}]; assert cli.main() == 0; "
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_no_store_yet(cli: Cli, tmp_path: Path) -> None:
+    found = cli("compare", MNIST_PIPELINE_HOME=str(tmp_path / "new"))
+    assert found.returncode == 1
+    assert "there are no runs yet" in found.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_run_of_the_champion_says_so(looking_home: Path) -> None:
+    assert run_named(looking_home, CHAMPION).data.tags["alias"] == "digits-classifier@champion"
