@@ -47,6 +47,7 @@ def make(folder: Path, empty_store: Path) -> Path:
         shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("MNIST_PIPELINE_HOME", str(folder))
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it, and it is to be gone afterwards
             _fill(folder)
         (folder / "whole").touch()
     return folder

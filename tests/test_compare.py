@@ -252,7 +252,7 @@ def test_a_filter_that_mlflow_does_not_understand_is_bad_usage(home: Path) -> No
 
 
 def compare_here(cli: Cli, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    return cli("compare", "data=digits", *arguments, MNIST_PIPELINE_HOME=str(home))
+    return cli("compare", "data=digits", *arguments, MNIST_PIPELINE_HOME=str(home), COLUMNS="160")
 
 
 def test_the_screen_says_which_is_best_by_how_much_and_how_sure_that_is(cli: Cli, looking_home: Path) -> None:
@@ -348,6 +348,7 @@ def test_where_nothing_can_be_written_that_is_told(cli: Cli, looking_home: Path)
 @pytest.mark.parametrize("arguments", [["compare"], ["diff", NAMES[0], NAMES[1]], ["report", NAMES[1]]])
 def test_tensorflow_is_not_imported(arguments: list[str], looking_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_PIPELINE_HOME", str(looking_home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code = (
         "import sys; from mnist_pipeline import cli; "
         f"sys.argv = ['mnist-pipeline', *{[*arguments, 'data=digits']!r}]; assert cli.main() == 0; "

@@ -125,7 +125,7 @@ def track_evaluation(evaluation: Evaluation, dataset: Dataset, tracked: Run, sta
             "image": evaluation.mistakes["index"],
             "label": names[evaluation.mistakes["label"]],
             "predicted": names[evaluation.mistakes["predicted"]],
-            "probability": evaluation.mistakes["confidence"].round(4),
+            "probability": evaluation.mistakes["confidence"].astype(float).round(4),
         }
     )
     stages.log(

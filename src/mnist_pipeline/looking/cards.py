@@ -29,10 +29,9 @@ def make(store: MlflowStore, run: PastRun) -> Card:
     logged = Logged(run)
     kind = study_report if run.tags.get("kind") == "sweep" else report
     laid_out = kind.lay_out(logged, aliases=naming.list_aliases(store).get(run.run_id, ()))
-    problems = [] if run.status == "FINISHED" else [f"{run.name} is {run.status}: the report has what is there"]
-    if logged.missing:
-        problems.append(f"{run.name}, of kind {run.tags.get('kind', 'unknown')}, has no {', '.join(logged.missing)}")
-    return Card(run=run, page=laid_out, problems=tuple(problems))
+    status = None if run.status == "FINISHED" else f"{run.name} is {run.status}: the report has what is there"
+    problems = tuple(problem for problem in (status, logged.describe_missing()) if problem)
+    return Card(run=run, page=laid_out, problems=problems)
 
 
 def log(store: MlflowStore, card: Card) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Two runs side by side: configuration, data, code, versions, metrics, and the images on which the two disagree."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -79,6 +80,9 @@ def read_side(letter: str, run: PastRun) -> Side:
     is_dirty = run.tags.get("git.dirty") == "true"
     patch = logged.look(PATCH) if is_dirty else None
     predictions = logged.read_table(PREDICTIONS)
+    if predictions is not None and not _is_whole(predictions):
+        predictions = None
+        logged.miss(PREDICTIONS)
     side = Side(
         letter=letter,
         run=run,
@@ -87,13 +91,13 @@ def read_side(letter: str, run: PastRun) -> Side:
         patch="" if patch is None else patch.decode(errors="replace"),
         versions=logged.read_json("environment/versions.json") or {},
         history=logged.read_table("train/history.csv"),
-        predictions=predictions if predictions is not None and _is_whole(predictions) else None,
+        predictions=predictions,
         problems=(),
     )
-    problems = [f"{side.title} is {run.status}: what it has is shown"] if run.status != "FINISHED" else []
-    if logged.missing:
-        problems.append(f"{side.title}, of kind {run.tags.get('kind', 'unknown')}, has no {', '.join(logged.missing)}")
-    return Side(**{**vars(side), "problems": tuple(problems)})
+    status = None if run.status == "FINISHED" else f"{side.title} is {run.status}: what it has is shown"
+    missing = logged.describe_missing()
+    problems = (status, f"{letter}: {missing}" if missing else None)
+    return dataclasses.replace(side, problems=tuple(problem for problem in problems if problem))
 
 
 def diff(a: Side, b: Side) -> Diff:

@@ -10,6 +10,8 @@ from mlflow.exceptions import MlflowException
 from mnist_pipeline.looking.page import Picture, Text
 from mnist_pipeline.tracking import PastRun
 
+_MOST_NAMED = 2
+
 
 class Logged:
     """The artifacts of a run.
@@ -26,7 +28,7 @@ class Logged:
         """Return the bytes of an artifact; None where it is not there."""
         found = self.look(path)
         if found is None:
-            self._miss(path)
+            self.miss(path)
         return found
 
     def look(self, path: str) -> bytes | None:
@@ -42,7 +44,7 @@ class Logged:
         try:
             return None if content is None else json.loads(content)
         except ValueError:
-            self._miss(path)
+            self.miss(path)
             return None
 
     def read_table(self, path: str) -> pd.DataFrame | None:
@@ -53,7 +55,7 @@ class Logged:
                 return None
             return (pd.read_parquet if path.endswith(".parquet") else pd.read_csv)(io.BytesIO(content))
         except (ValueError, OSError):
-            self._miss(path)
+            self.miss(path)
             return None
 
     def picture(self, path: str, *, alt: str) -> Picture | Text:
@@ -61,6 +63,15 @@ class Logged:
         content = self.read(path)
         return Text(f"{path} is missing.", is_warning=True) if content is None else Picture(alt, content)
 
-    def _miss(self, path: str) -> None:
+    def describe_missing(self) -> str | None:
+        """Return in a line what cannot be used; None where nothing was missed."""
+        if not self.missing:
+            return None
+        first, rest = self.missing[:_MOST_NAMED], len(self.missing) - _MOST_NAMED
+        names = f"{', '.join(first)} and {rest} more" if rest > 0 else ", ".join(first)
+        return f"{self.run.name}, of kind {self.run.tags.get('kind', 'unknown')}, has no {names} that can be read"
+
+    def miss(self, path: str) -> None:
+        """Note that an artifact cannot be used."""
         if path not in self.missing:
             self.missing.append(path)

@@ -9,6 +9,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.store import UI_VIEW
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -151,7 +152,7 @@ def list_models(store: MlflowStore) -> list[RegisteredModel]:
 
 def link_to_card(page: str) -> str:
     """Return what ends a description in Markdown that links to a model card."""
-    return f"\n\n[{CARD_TITLE}](#/{page})"
+    return f"\n\n[{CARD_TITLE}](#/{page}{UI_VIEW})"
 
 
 def _source(model_id: str) -> str:

@@ -1,0 +1,182 @@
+"""What a person sees: the MLflow UI and our own pages in a real browser. Its pictures are kept in test-results/."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, command
+from looking_home import CHAMPION, NAMES, client_of, run_named
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+from mnist_pipeline.store import UI_VIEW
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+RESULTS = ROOT / "test-results"
+READY_MS = 30_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not here: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    RESULTS.mkdir(exist_ok=True)
+    with sync_playwright() as driver:
+        launched = driver.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    opened = browser.new_page(viewport={"width": 1500, "height": 1000})
+    opened.set_default_timeout(READY_MS)
+    expect.set_options(timeout=READY_MS)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def ui(looking_home: Path) -> Iterator[str]:
+    """The address of the experiment's runs, as `ui` prints it."""
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["MNIST_PIPELINE_HOME"] = str(looking_home)
+    arguments = command("ui", "--port", "0")
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline().startswith("MLflow UI: http://127.0.0.1:")
+        name, address = child.stdout.readline().split()
+        assert name == "digits"
+        yield address
+        child.send_signal(signal.SIGINT)
+        assert child.wait(15) == 0
+
+
+def keep(page: Page, name: str) -> None:
+    page.screenshot(path=RESULTS / f"{name}.png")
+
+
+def go(page: Page, ui: str, where: str) -> None:
+    address, _, _ = ui.partition("/#/")
+    page.goto("about:blank")  # else only what stands behind the # changes, and the page stays what it is
+    page.goto(f"{address}/#/{where}{'' if '?' in where else UI_VIEW}")
+
+
+def test_the_runs_are_listed_with_what_tells_them_apart(page: Page, ui: str) -> None:
+    page.goto(ui)
+    for name in NAMES:
+        expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
+    for heading in ("test/accuracy", "time/train_sec"):
+        expect(page.get_by_text(heading, exact=True).first).to_be_visible()
+    expect(page.get_by_text("digits-classifier@champion")).to_have_count(0)  # out of sight, to the right
+    trial = page.get_by_role("link", name=re.compile("^trial 0 digits-"))
+    expect(trial).to_have_count(0)  # it stands below its parent, which is folded
+    row_of(page, "sweep digits-").get_by_role("button").click()
+    expect(trial).to_be_visible()
+    keep(page, "runs")
+
+
+def row_of(page: Page, name: str) -> Locator:
+    return page.locator(".ag-row").filter(has_text=name).first
+
+
+def test_a_run_shows_its_tables_and_figures_in_place(page: Page, ui: str, looking_home: Path) -> None:
+    run = run_named(looking_home, CHAMPION)
+    here = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    go(page, ui, f"{here}/artifacts/evaluate/mistakes.json")
+    for heading in ("image", "label", "predicted", "probability"):
+        expect(page.get_by_role("columnheader").get_by_role("button", name=heading, exact=True)).to_be_visible()
+    keep(page, "table")
+    go(page, ui, f"{here}/artifacts/evaluate/confusion.png")
+    expect(page.locator("img[src^='blob:']").last).to_be_visible()
+    keep(page, "figure")
+    go(page, ui, here)
+    expect(page.get_by_text("Test accuracy").first).to_be_visible()  # the description
+    expect(page.get_by_text("digits-classifier@champion").first).to_be_visible()  # the tag
+    keep(page, "run")
+
+
+def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, ui: str, looking_home: Path) -> None:
+    client = client_of(looking_home)
+    experiment = client.get_experiment_by_name("digits")
+    trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    runs = urllib.parse.quote(json.dumps([trial.info.run_id for trial in trials]))
+    experiments = urllib.parse.quote(json.dumps([experiment.experiment_id]))
+    go(page, ui, f"compare-runs?runs={runs}&experiments={experiments}")
+    expect(page.get_by_text(f"Comparing {len(trials)} Runs from 1 Experiment").first).to_be_visible()
+    axes = page.locator(".parcoords .axis-title")
+    expect(axes.filter(has_text="model.hidden_width")).to_be_visible()
+    expect(axes.filter(has_text="model.dropout_rate")).to_be_visible()
+    expect(page.locator("canvas.gl-canvas, .gl-container canvas").first).to_be_visible()
+    keep(page, "parallel_coordinates")
+
+
+def test_the_registry_shows_alias_tags_and_the_model_card(
+    page: Page, ui: str, looking_home: Path, report: Path
+) -> None:
+    go(page, ui, "models/digits-classifier/versions/1")
+    expect(page.get_by_text("champion").first).to_be_visible()
+    expect(page.get_by_role("cell", name="decision", exact=True)).to_be_visible()
+    expect(page.get_by_role("cell", name="promoted", exact=True)).to_be_visible()
+    keep(page, "registry")
+    link = page.get_by_role("link", name="Model card")
+    assert str(link.get_attribute("href")).startswith("#/experiments/")
+    go(page, ui, str(link.get_attribute("href")).removeprefix("#/"))
+    frame = page.frame_locator("iframe").first
+    expect(frame.get_by_role("heading", name="What the model is for, and what not")).to_be_visible()
+    keep(page, "model_card")
+
+
+@pytest.fixture(scope="module")
+def report(looking_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(looking_home, tmp_path_factory.mktemp("pages") / "report.html", "report", CHAMPION)
+
+
+def made(home: Path, path: Path, *arguments: str) -> Path:
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["MNIST_PIPELINE_HOME"] = str(home)
+    subprocess.run(
+        command(*arguments, "data=digits", "--output", str(path)), env=environment, check=True, capture_output=True
+    )
+    return path
+
+
+@pytest.mark.parametrize("what", ["report", "study", "diff", "compare"])
+def test_a_page_opens_from_disk_without_a_network(
+    what: str, browser: Browser, looking_home: Path, report: Path, tmp_path: Path
+) -> None:
+    client = client_of(looking_home)
+    (parent,) = client.search_runs(["1"], "tags.kind = 'sweep'")
+    arguments = {
+        "study": ["report", parent.info.run_id], "diff": ["diff", *NAMES[1:3]], "compare": ["compare", *NAMES],
+    }  # fmt: skip
+    path = report if what == "report" else made(looking_home, tmp_path / f"{what}.html", *arguments[what])
+    context = browser.new_context(offline=True, viewport={"width": 1100, "height": 1000})
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("request", lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append("net"))
+    page.goto(path.as_uri())
+    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) >= 2
+    assert min(widths) > 200
+    assert complaints == []
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0
+    page.screenshot(path=RESULTS / f"{what}.png", full_page=True)
+    page.set_viewport_size({"width": 390, "height": 800})  # a telephone
+    assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
+    printed = page.pdf(path=RESULTS / f"{what}.pdf", format="A4")
+    assert printed.startswith(b"%PDF")
+    assert complaints == []
+    context.close()

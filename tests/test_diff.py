@@ -1,0 +1,211 @@
+import io
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Cli
+from looking_home import CHAMPION, NAMES, client_of, run_named
+
+from mnist_pipeline.looking import diff as comparing
+from mnist_pipeline.looking import diff_page
+from mnist_pipeline.looking.diff import Diff
+from mnist_pipeline.looking.page import Picture
+from mnist_pipeline.registry.comparison import Comparison
+from mnist_pipeline.tracking import PastRun
+
+PREDICTIONS = pd.DataFrame(
+    {
+        "index": range(5),
+        "label": [0, 1, 1, 0, 0],
+        "predicted": [0, 1, 0, 1, 0],
+        "probability_odd": [0.9, 0.4, 0.7, 0.2, 0.8],
+        "probability_even": [0.1, 0.6, 0.3, 0.8, 0.2],
+    }
+)
+OTHER = PREDICTIONS.assign(
+    predicted=[0, 0, 1, 0, 0],
+    probability_odd=[0.9, 0.51, 0.1, 0.6, 0.8],
+    probability_even=[0.1, 0.49, 0.9, 0.4, 0.2],
+)
+
+
+def past(name: str, predictions: pd.DataFrame | None = PREDICTIONS, /, **changes: str) -> PastRun:
+    tags = {"kind": "train", "data.digest": "d", "mlflow.source.git.commit": "abc", "git.dirty": "false"}
+    files = {
+        "environment/versions.json": b'{"keras": "3.1", "numpy": "' + changes.pop("numpy", "2.1").encode() + b'"}',
+        "train/history.csv": b"epoch,train/loss,train/accuracy\n1,0.5,0.8\n2,0.4,0.9\n",
+        "environment/code.patch": changes.pop("patch", "").encode(),
+    }
+    if predictions is not None:
+        buffer = io.BytesIO()
+        predictions.to_parquet(buffer)
+        files["evaluate/predictions.parquet"] = buffer.getvalue()
+
+    def read(path: str) -> bytes:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return files[path]
+
+    return PastRun(
+        run_id=name * 32,
+        experiment_id=changes.pop("experiment_id", "1"),
+        name=name,
+        status=changes.pop("status", "FINISHED"),
+        address="",
+        started_ms=0,
+        params={"train.seed": "0", "model.hidden_width": changes.pop("width", "32")},
+        metrics={"test/accuracy": 0.5, "time/train_sec": 1.0},
+        tags={**tags, **changes},
+        read=read,
+    )
+
+
+def compared(a: PastRun, b: PastRun) -> Diff:
+    return comparing.diff(comparing.read_side("A", a), comparing.read_side("B", b))
+
+
+def test_only_what_differs_is_there() -> None:
+    found = compared(past("a"), past("b", OTHER, width="64", numpy="2.2"))
+    assert found.config.to_dict("records") == [{"param": "model.hidden_width", "A": "32", "B": "64"}]
+    assert found.versions.to_dict("records") == [{"package": "numpy", "A": "2.1", "B": "2.2"}]
+    assert found.data.empty
+    assert found.problems == ()
+    assert list(found.metrics["B - A"]) == [0, 0]
+
+
+def test_the_images_on_which_the_two_disagree() -> None:
+    found = compared(past("a"), past("b", OTHER))
+    assert found.comparison == Comparison(num_images=5, num_gained=2, num_lost=1)
+    assert found.disagreements.to_dict("records") == [
+        {
+            "image": 2,
+            "label": "even",
+            "A": "odd",
+            "A probability": 0.7,
+            "B": "even",
+            "B probability": 0.9,
+            "right": "B",
+        },
+        {"image": 3, "label": "odd", "A": "even", "A probability": 0.8, "B": "odd", "B probability": 0.6, "right": "B"},
+        {
+            "image": 1,
+            "label": "even",
+            "A": "even",
+            "A probability": 0.6,
+            "B": "odd",
+            "B probability": 0.51,
+            "right": "A",
+        },
+    ]
+    text = diff_page.describe(found)
+    assert "B is better than A on the test images: B less A is +20.00 points" in text
+    assert "p = 1 (exact McNemar test, two-sided). A look: it spends no budget" in text
+
+
+def test_a_run_and_itself_agree() -> None:
+    found = compared(past("a"), past("a"))
+    assert found.disagreements.empty
+    assert "equally good" in diff_page.describe(found)
+    page = diff_page.lay_out(found, {}, None)
+    assert "They say the same of every image." in str(page.sections[-1].items[-1])
+
+
+def test_what_cannot_be_compared_is_said_in_a_line_each_and_the_rest_is_there() -> None:
+    found = compared(
+        past("a", experiment_id="1", status="RUNNING"), past("b", None, experiment_id="2", **{"data.digest": "e"})
+    )
+    assert found.problems == (
+        "A (a) is RUNNING: what it has is shown",
+        "B: b, of kind train, has no evaluate/predictions.parquet that can be read",
+        "A and B are in different experiments",
+        "A and B are of different data: their scores cannot be compared, nor their images",
+    )
+    assert found.comparison is None
+    page = diff_page.lay_out(found, {}, None)
+    assert [section.title for section in page.sections][-1] == "Images on which the two disagree"
+    assert "cannot be compared" in page.lead
+
+
+def test_damaged_predictions_are_missing_ones() -> None:
+    found = compared(past("a"), past("b", pd.DataFrame({"nothing": [1]})))
+    assert found.comparison is None
+    assert len(found.problems) == 1
+
+
+def test_the_code_of_both_is_told() -> None:
+    changed = {"git.dirty": "true", "patch": "diff --git a/src/x b/src/x\n+one\n"}
+    text = str(diff_page.lay_out(compared(past("a"), past("b", **changed)), {}, None).sections[3])
+    assert "The same commit, abc" in text
+    assert "B (b) ran with changes that were in no commit (environment/code.patch, 2 lines)" in text
+    assert "+one" in text
+    same = str(diff_page.lay_out(compared(past("a", **changed), past("b", **changed)), {}, None).sections[3])
+    assert "Both ran with the same changes" in same
+    other = str(diff_page.lay_out(compared(past("a"), past("b", **{"mlflow.source.git.commit": "def"})), {}, None))
+    assert "git diff abc def -- src conf" in other
+
+
+def test_the_curves_are_drawn_over_each_other_with_a_text_for_those_who_do_not_see_them() -> None:
+    page = diff_page.lay_out(compared(past("a"), past("b", OTHER)), {}, None)
+    (picture,) = [item for item in page.sections[5].items if isinstance(item, Picture)]
+    assert "A ends at accuracy 0.9000 after epoch 2; B ends at accuracy 0.9000 after epoch 2" in picture.alt
+    assert picture.png.startswith(b"\x89PNG")
+
+
+# From the command to the page
+
+
+@pytest.mark.parametrize("champion", ["champion", "digits-classifier@champion", "1", CHAMPION])
+def test_a_and_b_may_be_called_in_many_ways(champion: str, cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+    page = tmp_path / "diff.html"
+    other = run_named(looking_home, NAMES[0]).info.run_id[:10]
+    found = cli(
+        "diff", champion, other, "data=digits", "--output", str(page), MNIST_PIPELINE_HOME=str(looking_home)
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    assert f"{CHAMPION} " in found.stdout
+    assert "digits-classifier@champion" in found.stdout
+    assert "model.hidden_width   48   16" in found.stdout
+    assert "a look, which spends no budget" in found.stdout
+    assert f"written             {page}" in found.stdout
+    assert page.read_text().count('src="data:image/png;base64,') == 2  # curves and images
+
+
+def test_a_run_that_was_not_scored_is_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) -> None:
+    client = client_of(looking_home)
+    (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
+    found = cli("diff", NAMES[0], trial.info.run_id, MNIST_PIPELINE_HOME=str(looking_home))
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert "of kind trial, has no evaluate/predictions.parquet, environment/versions.json and 1 more" in found.stderr
+    assert "model.hidden_width" in found.stdout
+    assert (looking_home / "mlruns" / "reports").is_dir()
+
+
+def test_a_budget_is_not_spent_by_looking(cli: Cli, looking_home: Path) -> None:
+    def history() -> str:
+        return cli("history", "data=digits", MNIST_PIPELINE_HOME=str(looking_home)).stdout
+
+    before = history()
+    assert cli("diff", "champion", NAMES[0], "data=digits", MNIST_PIPELINE_HOME=str(looking_home)).returncode == 0
+    assert history() == before
+
+
+def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+    # Digits are always at hand: so a run that says it was scored on other ones.
+    home = tmp_path / "copy"
+    shutil.copytree(looking_home, home)
+    client = client_of(home)
+    for name in NAMES[:2]:
+        client.set_tag(run_named(home, name).info.run_id, "data.test_digest", "0" * 64)
+    found = cli("diff", *NAMES[:2], MNIST_PIPELINE_HOME=str(home))
+    assert found.returncode == 1
+    assert "the images themselves cannot be shown: the test split that is found here" in found.stderr
+    assert "they disagree on" in found.stdout
+
+
+@pytest.mark.parametrize("arguments", [[NAMES[0]], [*NAMES[:3]], [NAMES[0], ""], [*NAMES[:2], "--output", "x.pdf"]])
+def test_bad_usage_is_one_line(arguments: list[str], cli: Cli, looking_home: Path) -> None:
+    found = cli("diff", *arguments, MNIST_PIPELINE_HOME=str(looking_home))
+    assert found.returncode == 2
+    assert found.stderr.count("\n") == 1

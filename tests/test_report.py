@@ -1,0 +1,186 @@
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Cli, command
+from looking_home import CHAMPION, NAMES, client_of, run_named
+
+from mnist_pipeline.looking import page
+from mnist_pipeline.looking.page import Code, Lines, Page, Section, Table, Text
+
+Result = subprocess.CompletedProcess[str]
+
+
+class Reader(HTMLParser):
+    """What a page has: its titles, images and header cells, and whatever would need a network."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for found, attributes in self.tags if found == tag]
+
+
+def require_good(text: str, *, num_pictures: int) -> None:
+    reader = Reader(text)
+    images = reader.all("img")
+    assert len(images) == num_pictures
+    assert all(len(image["alt"] or "") > 20 and str(image["src"]).startswith("data:image/png") for image in images)
+    assert len({image["alt"] for image in images}) == num_pictures
+    assert all(cell.get("scope") in ("col", "row") for cell in reader.all("th"))
+    assert len(reader.all("caption")) == len(reader.all("table"))
+    assert reader.all("html") == [{"lang": "en"}]
+    assert not reader.all("script")
+    assert not re.search(r'(src|href)="(?!data:|#)', text)
+    assert "@media print" in text
+
+
+@pytest.fixture(scope="module")
+def reported(looking_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """What the command says of the champion, and the page."""
+    output = tmp_path_factory.mktemp("report") / "report.html"
+    found = report(looking_home, "champion", "data=digits", "--output", str(output))
+    assert found.returncode == 0, found.stderr
+    return found.stdout, output.read_text()
+
+
+def report(home: Path, *arguments: str) -> Result:
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment["MNIST_PIPELINE_HOME"] = str(home)
+    return subprocess.run(
+        command("report", *arguments), env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_one_file_has_everything(reported: tuple[str, str]) -> None:
+    _, text = reported
+    require_good(text, num_pictures=6)
+    for heading in (
+        *("What was run", "Data", "Model", "Training", "Evaluation", "Calibration", "Mistakes"),
+        *("How to reproduce it", "What the model is for, and what not"),
+    ):
+        assert re.search(rf"<h2 id=\"title-\d\">{heading}</h2>", text)
+    for words in (
+        "digits-classifier@champion",
+        "one of 10 classes (0, 1, 2",
+        "expected calibration error",
+        "precision",
+    ):
+        assert words in text
+
+
+def test_the_command_that_reproduces_it_is_the_one_that_made_it(reported: tuple[str, str], looking_home: Path) -> None:
+    _, text = reported
+    (line,) = re.findall(r"<code>(mnist-pipeline train .*)</code>", text)
+    assert line == "mnist-pipeline train data=digits train.num_epochs=3 model.hidden_width=48 train.seed=0"
+    digest = run_named(looking_home, CHAMPION).data.tags["result.digest"]
+    assert f"result digest {digest[:32]}" in text
+
+
+def test_it_is_on_the_run_and_linked_from_the_version(reported: tuple[str, str], looking_home: Path) -> None:
+    said, text = reported
+    run = run_named(looking_home, CHAMPION)
+    client = client_of(looking_home)
+    logged = Path(client.download_artifacts(run.info.run_id, "report/report.html")).read_text()
+    assert logged == text
+    shown_at = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report/report.html"
+    version = client.get_model_version("digits-classifier", "1")
+    assert version.tags["model_card"] == shown_at
+    assert version.description.startswith("Promoted on ")
+    assert version.description.endswith(f"[Model card](#/{shown_at}?workflowType=machine_learning)")
+    assert f"/#/{shown_at}?" in said
+    again = report(looking_home, CHAMPION)
+    assert again.returncode == 0
+    assert client.get_model_version("digits-classifier", "1").description.count("Model card") == 1
+
+
+def test_a_run_with_a_report_is_whole_still(reported: tuple[str, str], cli: Cli, looking_home: Path) -> None:
+    (line,) = re.findall(r"<code>mnist-pipeline (train .*)</code>", reported[1])
+    found = cli(*line.split(), MNIST_PIPELINE_HOME=str(looking_home))
+    assert found.returncode == 0, found.stderr
+    assert "has the same fingerprint" in found.stderr
+
+
+def test_a_study_has_plots_and_verdict(looking_home: Path, tmp_path: Path) -> None:
+    client = client_of(looking_home)
+    (parent,) = client.search_runs(["1"], "tags.kind = 'sweep'")
+    output = tmp_path / "study.html"
+    found = report(looking_home, parent.data.tags["study"], "--output", str(output))
+    assert found.returncode == 0, found.stderr
+    text = output.read_text()
+    require_good(text, num_pictures=7)
+    for words in (
+        "8 trials: ",
+        "The winner, as a preset",
+        "sweep.space.model.hidden_width",
+        "95% confidence (Bonferroni)",
+    ):
+        assert words in text
+    assert "<code>mnist-pipeline sweep preset=smoke</code>" in text
+
+
+def test_what_is_missing_is_told_and_the_rest_is_there(looking_home: Path, tmp_path: Path) -> None:
+    client = client_of(looking_home)
+    (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
+    found = report(looking_home, trial.info.run_id, "--output", str(tmp_path / "trial.html"))
+    assert found.returncode == 1
+    assert found.stderr.count("\n") == 1
+    assert "of kind trial, has no data/class_counts.csv, data/samples.png and " in found.stderr
+    text = (tmp_path / "trial.html").read_text()
+    assert "A run on digits that was not scored on the test split." in text
+    assert "evaluate/confusion.png is missing." in text
+    failed = report(looking_home, "a failed one", "--output", str(tmp_path / "failed.html"))
+    assert failed.returncode == 1
+    assert "a failed one is FAILED: the report has what is there" in failed.stderr
+    assert "FAILED: Boom" in (tmp_path / "failed.html").read_text()
+
+
+def test_unknown_and_bad_names(looking_home: Path) -> None:
+    found = report(looking_home, NAMES[0] + "7")
+    assert (found.returncode, found.stderr.count("\n")) == (1, 1)
+    assert f"did you mean {NAMES[0]}?" in found.stderr
+    assert report(looking_home, *NAMES[:2]).returncode == 2
+    assert report(looking_home, NAMES[0], "--output", "/nowhere/x.html").returncode == 2
+
+
+def test_without_a_place_it_goes_to_the_reports(looking_home: Path) -> None:
+    run_id = run_named(looking_home, NAMES[0]).info.run_id
+    found = report(looking_home, NAMES[0])
+    assert found.returncode == 0, found.stderr
+    place = looking_home / "mlruns" / "reports" / f"report-{run_id[:8]}.html"
+    assert f"written             {place}" in found.stdout
+    require_good(place.read_text(), num_pictures=6)
+
+
+def test_no_text_becomes_part_of_the_page() -> None:
+    evil = "<script>alert(1)</script>\"'>"
+    items: tuple[Any, ...] = (
+        Text(evil), Lines({evil: evil}), Code(evil), Table(evil, (evil,), ((evil,),), (False,)),
+    )  # fmt: skip
+    text = page.render(Page(title=evil, lead=evil, sections=(Section(evil, items),)))
+    assert "<script>" not in text
+    assert text.count("&lt;script&gt;") >= 11
+
+
+def test_an_interrupted_writing_leaves_the_earlier_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "page.html"
+    place.write_text("the earlier one")
+
+    def fail(self: Path, *arguments: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(Exception, match=r"page\.html cannot be written \(No space left on device\)"):
+        page.write(Page("a", "b", ()), place)
+    monkeypatch.undo()
+    assert place.read_text() == "the earlier one"
+    assert list(tmp_path.iterdir()) == [place]
