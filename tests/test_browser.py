@@ -96,7 +96,7 @@ def test_a_run_shows_its_tables_and_figures_in_place(page: Page, ui: str, lookin
         expect(page.get_by_role("columnheader").get_by_role("button", name=heading, exact=True)).to_be_visible()
     keep(page, "table")
     go(page, ui, f"{here}/artifacts/evaluate/confusion.png")
-    expect(page.locator("img[src^='blob:']").last).to_be_visible()
+    expect(page.locator("img[src^='blob:']:visible").first).to_be_visible()
     keep(page, "figure")
     go(page, ui, here)
     expect(page.get_by_text("Test accuracy").first).to_be_visible()  # the description
