@@ -242,20 +242,39 @@ def test_bash_completes_commands_and_overrides(cli: Cli) -> None:
     assert complete("mnist-pipeline sweep sweep.num_t", cli) == ["sweep.num_trials="]
 
 
-def test_the_ui_starts_over_the_store(home: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+def test_the_ui_starts_over_the_store_and_ends_in_order(number: signal.Signals, code: int, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    arguments = command("ui", "--port", str(port))
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        try:
-            assert child.stdout is not None
-            assert (
-                child.stdout.readline()
-                == f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)\n"
-            )
-            assert b"<title>MLflow</title>" in read_page(f"http://127.0.0.1:{port}/")
-        finally:
-            child.send_signal(signal.SIGINT)
+    with started_ui("--port", str(port)) as child:
+        assert child.stdout is not None
+        assert (
+            child.stdout.readline()
+            == f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)\n"
+        )
+        assert b"<title>MLflow</title>" in read_page(f"http://127.0.0.1:{port}/")  # it is there when it says so
+        child.send_signal(number)
+        _, errors = child.communicate(timeout=15)
+        assert child.returncode == code
+        assert errors.strip() == ("" if number == signal.SIGINT else "terminated")
+
+
+def test_the_ui_takes_another_port_where_its_own_is_taken(home: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # or something else listens there already
+            stack.enter_context(socket.create_server(("127.0.0.1", 5000)))
+        child = stack.enter_context(started_ui())
+        assert child.stdout is not None
+        address = child.stdout.readline().split()[2]
+        assert address.startswith("http://127.0.0.1:")
+        assert not address.startswith("http://127.0.0.1:5000/")
+        assert b"<title>MLflow</title>" in read_page(address.partition("#")[0])
+        child.send_signal(signal.SIGINT)
+        assert "port 5000 is taken: another one is used" in child.communicate(timeout=15)[1]
+
+
+def started_ui(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(command("ui", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def read_page(address: str) -> bytes:

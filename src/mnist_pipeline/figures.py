@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from mnist_pipeline.data import Split
 
@@ -150,6 +150,7 @@ def draw_reliability(evaluation: "Evaluation") -> Figure:
     upper.legend(loc="lower right", framealpha=0.95)
     lower.bar(left, bins["num_images"], width, align="edge", color=GREY, edgecolor="white")
     lower.set_yscale("log")
+    lower.yaxis.set_minor_formatter(NullFormatter())  # between the powers of ten there is no room for them
     lower.set_ylabel("images")
     lower.set_xlabel("confidence")
     return figure

@@ -46,7 +46,7 @@ def _sum_up(logged: Logged) -> str:
 def describe_run(run: PastRun, aliases: Sequence[str]) -> Section:
     """Return what was run, when, by whom, and how it ended."""
     tags = run.tags
-    description = tags.get("mlflow.note.content", "").replace("*", "")
+    description = tags.get("mlflow.note.content", "").translate({ord("*"): None, ord("`"): None})
     lines = {
         "run": f"{run.name} ({run.run_id})",
         "kind": tags.get("kind", "unknown"),

@@ -85,4 +85,4 @@ def describe_config(config: SweepConfig) -> dict[str, Any]:
     if config.confirm is not None:
         shown |= {f"confirm.{key}": value for key, value in vars(config.confirm).items()}
     settings = {f"sweep.{key}": value.value if isinstance(value, enum.Enum) else value for key, value in shown.items()}
-    return {**settings, **{f"sweep.space.{key}": str(dimension) for key, dimension in config.space.items()}}
+    return {**settings, **{f"sweep.space.{key}": dimension.describe() for key, dimension in config.space.items()}}

@@ -64,6 +64,11 @@ class Interval:
     step: float | None
     log: bool
 
+    def describe(self) -> str:
+        """Return it in a few words."""
+        parts = [f"{self.low:g} to {self.high:g}", *([f"step {self.step:g}"] if self.step else [])]
+        return ", ".join([*parts, *(["logarithmic"] if self.log else [])])
+
     def values(self) -> list[Value] | None:
         """Return every value, or None where there is no end of them."""
         if self.step is None:
@@ -83,6 +88,10 @@ class Choice:
     """Some values in no order."""
 
     choices: tuple[Value, ...]
+
+    def describe(self) -> str:
+        """Return it in a few words."""
+        return f"one of {', '.join(map(str, self.choices))}"
 
     def values(self) -> list[Value] | None:
         """Return every value."""
