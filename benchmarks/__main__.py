@@ -20,6 +20,7 @@ from pathlib import Path
 from scipy.stats import t as student_t
 
 from benchmarks.champion import measure_predict, measure_promotion, measure_serve
+from benchmarks.looking import measure_compare
 from benchmarks.measuring import PIPELINE, ROOT, Row, in_turns, python, run
 
 README = ROOT / "README.md"
@@ -230,6 +231,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "promotion": measure_promotion,
     "predict": measure_predict,
     "serve": measure_serve,
+    "compare": measure_compare,
 }
 
 

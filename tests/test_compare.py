@@ -75,14 +75,17 @@ def test_seeds_are_one_configuration_with_mean_spread_and_interval() -> None:
     half = 4.302653 * 0.02 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
     assert group["validation/accuracy_low"] == pytest.approx(0.92 - half, abs=1e-6)
     assert group["validation/accuracy_high"] == pytest.approx(0.92 + half, abs=1e-6)
-    assert "3 seeds: mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
+    assert "3 seeds: all, mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
 
 
 def test_a_single_seed_has_no_interval() -> None:
     found = compared(past(0.9, width=32), past(0.8, width=64))
     assert found.groups["validation/accuracy_low"].isna().all()
     assert found.leads == ()
-    assert "Whether that is more than luck cannot be said" in comparison_page.describe(found)
+    assert found.leader is None
+    assert "a single seed cannot tell skill from luck. Whether it is better than the others is not known" in (
+        comparison_page.describe(found)
+    )
 
 
 def test_the_lead_is_measured_seed_by_seed() -> None:
@@ -96,6 +99,16 @@ def test_the_lead_is_measured_seed_by_seed() -> None:
     assert "Ahead of hidden_width=32 by +3.00 points (95% interval +0.52 to +5.48, 3 seeds): more than luck." in (
         comparison_page.describe(found)
     )
+
+
+def test_a_single_seed_does_not_hide_what_several_tell() -> None:
+    several = [past(value, seed=seed, width=width) for width, value in ((64, 0.9), (32, 0.8)) for seed in range(3)]
+    found = compared(past(0.95, width=128), *several)
+    assert found.groups["name"][0] == "hidden_width=128"
+    assert found.leader == "hidden_width=64"
+    text = comparison_page.describe(found)
+    assert text.startswith("Highest: hidden_width=128, mean validation accuracy 0.9500, but a single seed")
+    assert "Best of several seeds: hidden_width=64, mean validation accuracy 0.9000. Ahead of hidden_width=32" in text
 
 
 def test_more_pairs_of_configurations_have_wider_intervals() -> None:

@@ -60,7 +60,8 @@ class Comparison:
         ranked_by: The metric.
         groups: One row a configuration, the best first: name, the params that it is grouped by, num_seeds, and of each
             accuracy mean, std, low and high (its t interval; NaN for a single seed), and mean training time.
-        leads: Of the best configuration against each other one that shares seeds with it.
+        leader: Name of the best configuration with several seeds; None where none has.
+        leads: Of the leader against each other one that shares seeds with it.
         notes: What a reader must know.
     """
 
@@ -68,6 +69,7 @@ class Comparison:
     differing: tuple[str, ...]
     ranked_by: str
     groups: pd.DataFrame
+    leader: str | None
     leads: tuple[Lead, ...]
     notes: tuple[str, ...]
 
@@ -110,12 +112,15 @@ def compare(
         keys = [_full_key(key, deciding) for key in group_by]
     distinct = order.drop_duplicates(deciding)  # the same training again has the same result, and is no further seed
     groups = _group(distinct, keys, ranked_by)
+    seeded = groups.loc[groups[f"{ranked_by}_high"].notna(), "name"]
+    leader = None if seeded.empty else str(seeded.iloc[0])
     return Comparison(
         table=order[[*about, *differing, *METRICS]].dropna(axis=1, how="all").reset_index(drop=True),
         differing=differing,
         ranked_by=ranked_by,
         groups=groups,
-        leads=_leads(distinct, groups, keys, ranked_by),
+        leader=leader,
+        leads=_leads(distinct, leader, keys, ranked_by),
         notes=_notes(order, distinct, ranked_by),
     )
 
@@ -172,24 +177,21 @@ def _summarise(values: "pd.Series[float]") -> dict[str, float]:
     return {"mean": mean, "std": known.std(), "low": mean - half, "high": mean + half}
 
 
-def _leads(distinct: pd.DataFrame, groups: pd.DataFrame, keys: list[str], ranked_by: str) -> tuple[Lead, ...]:
-    """Compare the best with every other, seed by seed, as the confirmation of a sweep does."""
+def _leads(distinct: pd.DataFrame, leader: str | None, keys: list[str], ranked_by: str) -> tuple[Lead, ...]:
+    """Compare the leader with every other, seed by seed, as the confirmation of a sweep does."""
     values = {
         _describe(keys, value): group.set_index(list(SEED_KEYS))[ranked_by].dropna()
         for value, group in _groups(distinct, keys)
     }
     comparable = {name: one for name, one in values.items() if one.index.is_unique and len(one) > 1}
-    best, *others = groups["name"]
-    if best not in comparable:
+    if leader is None or leader not in comparable:
         return ()
     num_compared = len(list(itertools.combinations(comparable, 2)))
     leads = []
-    for name in others:
-        if name not in comparable:
-            continue
-        common = comparable[best].index.intersection(comparable[name].index)
-        if len(common) > 1:
-            ahead, behind = (np.asarray(comparable[one].loc[common], dtype=float) for one in (best, name))
+    for name in comparable:
+        common = comparable[leader].index.intersection(comparable[name].index)
+        if name != leader and len(common) > 1:
+            ahead, behind = (np.asarray(comparable[one].loc[common], dtype=float) for one in (leader, name))
             alpha = (1 - CONFIDENCE) / num_compared
             found = confirm.compare(
                 behind.tolist(), {name: ahead.tolist()}, direction=Direction.maximize, alpha=alpha

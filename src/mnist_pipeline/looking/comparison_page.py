@@ -12,7 +12,10 @@ from mnist_pipeline.looking.compare import CONFIDENCE, SEED_KEYS, TEST, Comparis
 from mnist_pipeline.looking.page import Page, Picture, Section, Table, Text, draw, tabulate
 from mnist_pipeline.looking.values import count, points, show
 
-MORE_SEEDS = 'make train ARGS="-m train.seed=0,1,2,3,4"'
+_ADVICE = (
+    "Whether it is better than the others is not known: train it and them with the same two seeds or more, e.g. "
+    'make train ARGS="-m train.seed=0,1,2".'
+)
 _SHOWN_METRICS = ("time/train_sec", "model/size_bytes")
 
 
@@ -31,23 +34,27 @@ def lay_out(comparison: Comparison, *, top: int | None, notes: Sequence[str], wi
 def describe(comparison: Comparison) -> str:
     """Return in a sentence which configuration is best, by how much, and how sure that is."""
     groups, metric = comparison.groups, comparison.ranked_by
+    means = dict(zip(groups["name"], groups[f"{metric}_mean"], strict=True))
     best = groups.iloc[0]
-    value = f"{metric.replace('/', ' ')} {best[f'{metric}_mean']:.4f}"
+
+    def call(name: str) -> str:
+        return f"{name}, mean {metric.replace('/', ' ')} {means[name]:.4f}"
+
     if len(groups) == 1:
         half = best[f"{metric}_high"] - best[f"{metric}_mean"]
         interval = "" if math.isnan(half) else f" ± {half:.4f} ({CONFIDENCE:.0%} interval)"
-        return f"One configuration, {count(best['num_seeds'], 'seed')}: mean {value}{interval}."
-    if not comparison.leads:
-        return (
-            f"Best: {best['name']}, mean {value}. Whether that is more than luck cannot be said: its rivals were not "
-            f"trained with the same two seeds or more ({MORE_SEEDS})."
-        )
+        return f"One configuration, {count(best['num_seeds'], 'seed')}: {call(best['name'])}{interval}."
+    first = ""
+    if best["name"] != comparison.leader:
+        first = f"Highest: {call(best['name'])}, but a single seed cannot tell skill from luck. "
+    if not comparison.leads or comparison.leader is None:
+        return (first or f"Best: {call(str(best['name']))}. ") + _ADVICE
     lead = min(comparison.leads, key=lambda lead: lead.mean)
     verdict = "more than luck" if lead.low > 0 else "this may be luck; more seeds would tell"
     return (
-        f"Best: {best['name']}, mean {value}. Ahead of {lead.name} by {points(lead.mean)} points "
-        f"({CONFIDENCE:.0%} interval {points(lead.low)} to {points(lead.high)}, {count(lead.num_pairs, 'seed')}): "
-        f"{verdict}."
+        f"{first}Best{' of several seeds' if first else ''}: {call(comparison.leader)}. Ahead of {lead.name} by "
+        f"{points(lead.mean)} points ({CONFIDENCE:.0%} interval {points(lead.low)} to {points(lead.high)}, "
+        f"{count(lead.num_pairs, 'seed')}): {verdict}."
     )
 
 
@@ -96,7 +103,7 @@ def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
     shown["time/train_sec"] = groups["time/train_sec_mean"]
     if leads:
         found = [leads.get(name) for name in groups["name"]]
-        shown["best ahead, points"] = [
+        shown["leader ahead, points"] = [
             f"{points(lead.mean)} ± {100 * (lead.high - lead.mean):.2f}" if lead else "" for lead in found
         ]
     caption = f"Mean, standard deviation (spread) and t interval (±) over seeds, by {comparison.ranked_by}"
@@ -119,8 +126,9 @@ def _explain(comparison: Comparison) -> str:
     text = f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence; a single seed has none."
     if comparison.leads:
         text += (
-            " How far the best is ahead is measured seed by seed, where both have the same; these intervals hold for "
-            f"all pairs of configurations at once with {CONFIDENCE:.0%} confidence: the choice of the best is paid for."
+            " The leader is the best of those with several seeds. How far it is ahead is measured seed by seed; these "
+            f"intervals hold for all pairs of configurations at once with {CONFIDENCE:.0%} confidence, so that "
+            "choosing the best by looking is paid for."
         )
     return text
 
