@@ -169,6 +169,28 @@ def test_the_story_of_a_champion(uri: str, trained: Trained) -> None:
     assert (history.champion, history.num_images, history.num_scored_runs) == (3, 360, 3)
 
 
+def tagged(uri: str) -> dict[str, str]:
+    """Return the tag of every run that has it, by the run's id."""
+    client = MlflowClient(uri)
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, "tags.alias LIKE '%'")
+    return {run.info.run_id: run.data.tags["alias"] for run in found}
+
+
+def test_the_runs_of_champion_and_challenger_say_so(uri: str, trained: Trained) -> None:
+    weak, equal, better = (call(uri, run).candidate.run.run_id for run in (trained.weak, trained.equal, trained.better))
+    assert tagged(uri) == {better: f"{MODEL}@champion"}
+    call(uri, trained.equal)
+    assert tagged(uri) == {better: f"{MODEL}@champion", equal: f"{MODEL}@challenger"}
+    rollback(open_store(uri), where(uri), to=1, reason="test")
+    assert tagged(uri) == {weak: f"{MODEL}@champion", equal: f"{MODEL}@challenger"}
+    registry = Registry(open_store(uri), MODEL)
+    registry.model.point("champion", 3)  # by hand
+    with alone(registry, wait=False):
+        pass
+    assert tagged(uri) == {better: f"{MODEL}@champion", equal: f"{MODEL}@challenger"}
+
+
 def test_the_decision_can_be_read_in_mlflow(local: str, trained: Trained) -> None:
     call(local, trained.weak)
     call(local, trained.equal)
@@ -478,6 +500,7 @@ def test_killed_at_any_moment_ledger_and_alias_agree_afterwards(moment: str, loc
     assert history.budget is not None
     assert len(history.budget.spent) == 1
     assert aliases(local) == {"champion": 2}
+    assert set(tagged(local).values()) == {f"{MODEL}@champion"}
     assert MlflowClient(local).get_model_version(MODEL, "2").tags["decision"] == "promoted"
 
 
@@ -534,7 +557,11 @@ def test_the_commands_say_what_they_did(
     assert "p = 1 (0 gained, 0 lost)" in refused.stdout
     assert "refused: the champion stays version 1" in refused.stdout
     assert refused.stderr.splitlines()[-1].startswith("refused: digits-w8-d0.2-e2-s0 does not pass")
-    call(local, trained.better)
+    promoted = cli("promote", trained.better, "data=digits", *GATES)
+    assert promoted.returncode == 0
+    version = MlflowClient(local).get_model_version(MODEL, "3")
+    assert version.tags["model_card"].endswith("/artifacts/report/report.html")
+    assert "[Model card](#/experiments/" in version.description
     commands.rollback(["data=digits", "--reason", "for [a] test [/b]"])
     assert "rolled back: version 1 is the champion (before: version 3)" in capsys.readouterr().out
     commands.history(["data=digits"])

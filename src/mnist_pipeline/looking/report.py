@@ -50,7 +50,7 @@ def describe_run(run: PastRun, aliases: Sequence[str]) -> Section:
     lines = {
         "run": f"{run.name} ({run.run_id})",
         "kind": tags.get("kind", "unknown"),
-        "registered as": ", ".join(aliases),
+        "registered as": f"{', '.join(aliases)}, when this page was made" if aliases else "",
         "study": tags.get("study", ""),
         "status": run.status + (f": {tags['reason'].splitlines()[0]}" if tags.get("reason") else ""),
         "started": f"{when(run.started_ms)} by {tags.get('mlflow.user', 'unknown')}",
