@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def past(
     test: float = 0.9,
     started_ms: int = 0,
     commit: str = "c",
+    code: str = "same",
 ) -> PastRun:
     params = {
         "data.name": "mnist", "data.split_seed": "0", "data.npz_url": f"http://{seed}",
@@ -44,7 +46,7 @@ def past(
         started_ms=started_ms,
         params=params,
         metrics={**ranked, "test/accuracy": test, "time/train_sec": width / 10},
-        tags={"kind": "train", "mlflow.source.git.commit": commit},
+        tags={"kind": "train", "mlflow.source.git.commit": commit, "training.fingerprint": f"{width} {seed} {code}"},
         read=lambda path: b"",
     )
 
@@ -69,13 +71,13 @@ def test_the_best_is_first_and_only_the_params_that_differ_are_shown() -> None:
 def test_seeds_are_one_configuration_with_mean_spread_and_interval() -> None:
     found = compared(*(past(value, seed=seed) for seed, value in enumerate([0.90, 0.92, 0.94])))
     (group,) = found.groups.to_dict("records")
-    assert group["num_seeds"] == 3
+    assert group["num_runs"] == 3
     assert group["validation/accuracy_mean"] == pytest.approx(0.92)
     assert group["validation/accuracy_std"] == pytest.approx(0.02)
     half = 4.302653 * 0.02 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
     assert group["validation/accuracy_low"] == pytest.approx(0.92 - half, abs=1e-6)
     assert group["validation/accuracy_high"] == pytest.approx(0.92 + half, abs=1e-6)
-    assert "3 seeds: all, mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
+    assert "3 runs: all, mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
 
 
 def test_a_single_seed_has_no_interval() -> None:
@@ -102,13 +104,17 @@ def test_the_lead_is_measured_seed_by_seed() -> None:
 
 
 def test_a_single_seed_does_not_hide_what_several_tell() -> None:
-    several = [past(value, seed=seed, width=width) for width, value in ((64, 0.9), (32, 0.8)) for seed in range(3)]
+    several = [
+        past(value + seed * value / 100, seed=seed, width=width)
+        for width, value in ((64, 0.9), (32, 0.8))
+        for seed in range(3)
+    ]
     found = compared(past(0.95, width=128), *several)
     assert found.groups["name"][0] == "hidden_width=128"
     assert found.leader == "hidden_width=64"
     text = comparison_page.describe(found)
     assert text.startswith("Highest: hidden_width=128, mean validation accuracy 0.9500, but a single seed")
-    assert "Best of several seeds: hidden_width=64, mean validation accuracy 0.9000. Ahead of hidden_width=32" in text
+    assert "Best of several seeds: hidden_width=64, mean validation accuracy 0.9090. Ahead of hidden_width=32" in text
 
 
 def test_more_pairs_of_configurations_have_wider_intervals() -> None:
@@ -119,7 +125,8 @@ def test_more_pairs_of_configurations_have_wider_intervals() -> None:
     ]
     found = compared(*runs)
     half = 7.6488 * np.std([0.01, 0.02, 0.01], ddof=1) / math.sqrt(3)  # of three pairs each has 5/3 %
-    assert found.leads[0].high - found.leads[0].mean == pytest.approx(half, abs=1e-4)
+    (lead,) = [lead for lead in found.leads if lead.name == "hidden_width=32"]
+    assert lead.high - lead.mean == pytest.approx(half, abs=1e-4)
 
 
 def test_choosing_the_best_by_looking_is_paid_for() -> None:
@@ -137,7 +144,7 @@ def test_choosing_the_best_by_looking_is_paid_for() -> None:
 
 def test_the_same_training_again_is_no_further_seed() -> None:
     found = compared(past(0.9), past(0.9, started_ms=5), past(0.8, seed=1))
-    assert list(found.groups["num_seeds"]) == [2]
+    assert list(found.groups["num_runs"]) == [2]
     assert any("1 repeat another run" in note for note in found.notes)
 
 
@@ -163,6 +170,56 @@ def test_groups_can_be_chosen_by_the_last_part_of_a_key() -> None:
     ]
     with pytest.raises(ConfigError, match=r"--group-by hiden_width: .* did you mean hidden_width\?"):
         compared(*runs, group_by=["hiden_width"])
+
+
+def test_seeds_that_agree_to_the_last_image_tell_nothing_of_luck() -> None:
+    found = compared(*(past(0.9 + width / 1000, seed=seed, width=width) for width in (32, 64) for seed in range(2)))
+    assert found.groups["validation/accuracy_high"].isna().all()
+    assert (found.leader, found.leads) == (None, ())
+
+
+def test_what_joins_more_than_seeds_has_no_interval() -> None:
+    runs = [past(0.9 + width / 1000 + seed / 100, seed=seed, width=width) for width in (32, 64) for seed in range(2)]
+    found = compared(*runs, group_by=["dropout_rate"])
+    assert list(found.groups["num_runs"]) == [4]
+    assert found.groups["validation/accuracy_high"].isna().all()
+    assert any("differ in more than their seeds" in note for note in found.notes)
+
+
+def test_one_train_seed_on_several_splits_is_one_seed() -> None:
+    runs = [
+        dataclasses.replace(one, params={**one.params, "data.split_seed": str(split)})
+        for split in range(5)
+        for one in (past(0.90 + split / 1000), past(0.92 + split / 1000, seed=1))
+    ]
+    (group,) = compared(*runs).groups.to_dict("records")
+    half = 12.7062 * np.std([0.902, 0.922], ddof=1) / math.sqrt(2)  # two values, not ten
+    assert group["validation/accuracy_high"] - group["validation/accuracy_mean"] == pytest.approx(half, abs=1e-5)
+
+
+def test_the_same_params_with_other_code_are_another_configuration() -> None:
+    older = [past(0.8 + seed / 100, seed=seed, commit="aaaaaaaa", code="old") for seed in range(3)]
+    newer = [past(0.9 + seed / 50, seed=seed, commit="bbbbbbbb", code="new", started_ms=5) for seed in range(3)]
+    found = compared(*older, *newer)
+    assert list(found.groups["name"]) == ["code=bbbbbbb", "code=aaaaaaa"]
+    assert list(found.groups["num_runs"]) == [3, 3]
+    assert found.leads[0].mean == pytest.approx(0.11)
+    uncommitted = compared(*older, past(0.99, commit="aaaaaaaa", code="other versions", started_ms=9))
+    assert list(uncommitted.groups["num_runs"]) == [3]  # the older one counts, not the better one
+    assert any("in versions or uncommitted code alone" in note for note in uncommitted.notes)
+
+
+def test_runs_without_an_accuracy_cannot_be_compared() -> None:
+    with pytest.raises(UserError, match="none of 1 runs has logged validation/accuracy or test/accuracy"):
+        compared(dataclasses.replace(past(None), metrics={"test/accuracy": math.inf}))
+
+
+def test_numbers_that_are_written_alike_are_not_joined() -> None:
+    found = compared(*(
+        dataclasses.replace(one, params={**one.params, "train.learning_rate": rate})
+        for one, rate in ((past(0.9), "0.00100000001"), (past(0.8), "0.001"))
+    ))  # fmt: skip
+    assert set(found.groups["name"]) == {"learning_rate=0.00100000001", "learning_rate=0.001"}
 
 
 # Which runs
@@ -243,8 +300,36 @@ def test_names_with_quotes_are_found(home: Path) -> None:
     hand_made(home, "it's")
     hand_made(home, 'a "good" one')
     assert names(selected(home, "it's", 'a "good" one')) == {"it's", 'a "good" one'}
+    hand_made(home, "both'\"")
+    assert names(selected(home, "both'\"")) == {"both'\""}
     with pytest.raises(UserError, match="no run has this id or name"):
         selected(home, "'\"")
+
+
+def test_a_name_may_look_like_an_alias_or_a_number(home: Path) -> None:
+    hand_made(home, "me@home")
+    hand_made(home, "7")
+    assert names(selected(home, "me@home", "7")) == {"me@home", "7"}
+    with pytest.raises(UserError, match="@champion: no such alias; no model has any"):
+        selected(home, "@champion")
+    with pytest.raises(UserError, match="x/y@champion: no such alias"):
+        selected(home, "x/y@champion")
+
+
+def test_a_deleted_run_is_told(home: Path) -> None:
+    run_id = hand_made(home, "gone")
+    MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db").delete_run(run_id)
+    for named in ("gone", run_id):
+        with pytest.raises(UserError, match=f"{named} was deleted: restore it .*{run_id}"):
+            selected(home, named)
+
+
+def test_runs_of_other_programs_are_left_out(home: Path) -> None:
+    hand_made(home, "ours")
+    hand_made(home, "foreign", kind="")
+    found = selected(home, "ours", "foreign")
+    assert names(found) == {"ours"}
+    assert "was made by another program: left out" in found.problems[0]
 
 
 def test_nothing_to_compare_is_told(home: Path) -> None:
@@ -306,7 +391,7 @@ def test_tables_and_figures_are_written(cli: Cli, looking_home: Path, tmp_path: 
     )
     groups = pd.read_parquet(parquet)
     assert sorted(groups["model.hidden_width"]) == [16, 48]
-    assert list(groups["num_seeds"]) == [2, 2]
+    assert list(groups["num_runs"]) == [2, 2]
     assert compare_here(cli, looking_home, *NAMES, "--top", "1", "--output", str(markdown)).returncode == 0
     text = markdown.read_text()
     assert "| name" in text
@@ -336,7 +421,7 @@ def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) 
             ["--output", "table.xlsx"],
             "--output table.xlsx: expected a name that ends in .csv or .parquet or .md or .html",
         ),
-        (["--output", "no/where.csv"], "there is no folder no"),
+        (["--output", "no/where.csv"], "--output no/where.csv: cannot be written there"),
         ([""], "an empty name of a run"),
         (["model.hidden_width=3"], "model"),
         (["--group-by", "colour"], "--group-by colour: no param that decides a result"),
@@ -350,12 +435,15 @@ def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli, loo
     assert found.stderr.count("\n") == 1
 
 
-def test_where_nothing_can_be_written_that_is_told(cli: Cli, looking_home: Path) -> None:
-    found = compare_here(cli, looking_home, *NAMES, "--output", "/dev/full/table.csv")
+def test_where_nothing_can_be_written_that_is_told(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+    (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
+    for place in ("/dev/full/table.csv", "/proc/table.csv", str(tmp_path / "loop.csv")):
+        found = compare_here(cli, looking_home, "--output", place)
+        assert found.returncode == 2
+        assert found.stderr.startswith(f"error: --output {place}: ")
+    found = compare_here(cli, looking_home, "--figures", "/proc/figures")
     assert found.returncode == 2
-    found = compare_here(cli, looking_home, *NAMES, "--output", "/proc/table.csv")
-    assert found.returncode == 1
-    assert "/proc/table.csv cannot be written" in found.stderr
+    assert found.stderr.startswith("error: --figures /proc/figures: cannot be written there")
 
 
 @pytest.mark.parametrize("arguments", [["compare"], ["diff", NAMES[0], NAMES[1]], ["report", NAMES[1]]])

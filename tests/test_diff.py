@@ -1,4 +1,6 @@
+import dataclasses
 import io
+import math
 import shutil
 from pathlib import Path
 
@@ -34,6 +36,7 @@ def past(name: str, predictions: pd.DataFrame | None = PREDICTIONS, /, **changes
     tags = {"kind": "train", "data.digest": "d", "mlflow.source.git.commit": "abc", "git.dirty": "false"}
     files = {
         "environment/versions.json": b'{"keras": "3.1", "numpy": "' + changes.pop("numpy", "2.1").encode() + b'"}',
+        "data/digests.json": b'{"dataset": "d", "test": "t"}',
         "train/history.csv": b"epoch,train/loss,train/accuracy\n1,0.5,0.8\n2,0.4,0.9\n",
         "environment/code.patch": changes.pop("patch", "").encode(),
     }
@@ -68,6 +71,7 @@ def compared(a: PastRun, b: PastRun) -> Diff:
 def test_only_what_differs_is_there() -> None:
     found = compared(past("a"), past("b", OTHER, width="64", numpy="2.2"))
     assert found.config.to_dict("records") == [{"param": "model.hidden_width", "A": "32", "B": "64"}]
+    assert found.versions is not None
     assert found.versions.to_dict("records") == [{"package": "numpy", "A": "2.1", "B": "2.2"}]
     assert found.data.empty
     assert found.problems == ()
@@ -127,20 +131,53 @@ def test_what_cannot_be_compared_is_said_in_a_line_each_and_the_rest_is_there() 
     assert "cannot be compared" in page.lead
 
 
-def test_damaged_predictions_are_missing_ones() -> None:
-    found = compared(past("a"), past("b", pd.DataFrame({"nothing": [1]})))
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        pd.DataFrame({"nothing": [1]}),
+        PREDICTIONS[:0],
+        PREDICTIONS.assign(predicted=[0, 1, 99, 1, 0]),
+        PREDICTIONS.assign(predicted=[0.0, 1.0, math.nan, 1.0, 0.0]),
+        PREDICTIONS.assign(index=[0, 1, 2, 3, 10_000]),
+        PREDICTIONS.assign(probability_even=["a"] * 5),
+        PREDICTIONS.drop(columns=["probability_odd", "probability_even"]),
+    ],
+)
+def test_damaged_predictions_are_missing_ones(damaged: pd.DataFrame) -> None:
+    found = compared(past("a"), past("b", damaged))
     assert found.comparison is None
-    assert len(found.problems) == 1
+    assert found.problems == ("B: b, of kind train, has no evaluate/predictions.parquet that can be read",)
+
+
+def test_the_same_is_not_said_of_what_is_not_known() -> None:
+    unknown = dataclasses.replace(past("b"), tags={"kind": "train"}, read=lambda path: b"[1]")
+    found = compared(past("a"), unknown)
+    assert found.comparison is None
+    assert "it is not known of both what data they are of: their images cannot be compared" in found.problems
+    texts = [str(section.items) for section in diff_page.lay_out(found, {}, None).sections]
+    assert "not known of both runs what their splits were" in texts[2]
+    assert "The commit is not known of both" in texts[3]
+    assert "They are not known of both runs" in texts[4]
+
+
+def test_another_validation_split_is_other_data_to_rank_by() -> None:
+    other = dataclasses.replace(past("b"))
+    files = {"data/digests.json": b'{"dataset": "d", "test": "t", "validation": "v"}'}
+    other = dataclasses.replace(other, read=lambda path: files.get(path) or past("b").read(path))
+    assert compared(past("a"), other).data.to_dict("records") == [{"of": "validation", "A": "", "B": "v"}]
 
 
 def test_the_code_of_both_is_told() -> None:
-    changed = {"git.dirty": "true", "patch": "diff --git a/src/x b/src/x\n+one\n"}
+    changed = {"git.dirty": "true", "git.patch": "kept", "patch": "diff --git a/src/x b/src/x\n+one\n"}
     text = str(diff_page.lay_out(compared(past("a"), past("b", **changed)), {}, None).sections[3])
     assert "The same commit, abc" in text
     assert "B (b) ran with changes that were in no commit (environment/code.patch, 2 lines)" in text
     assert "+one" in text
     same = str(diff_page.lay_out(compared(past("a", **changed), past("b", **changed)), {}, None).sections[3])
     assert "Both ran with the same changes" in same
+    lost = {"git.dirty": "true", "git.patch": "lost"}
+    text = str(diff_page.lay_out(compared(past("a"), past("b", **lost)), {}, None).sections[3])
+    assert "B (b) ran with changes that were in no commit and were not kept" in text
     other = str(diff_page.lay_out(compared(past("a"), past("b", **{"mlflow.source.git.commit": "def"})), {}, None))
     assert "git diff abc def -- src conf" in other
 
@@ -177,7 +214,7 @@ def test_a_run_that_was_not_scored_is_told_and_the_rest_is_shown(cli: Cli, looki
     found = cli("diff", NAMES[0], trial.info.run_id, MNIST_PIPELINE_HOME=str(looking_home))
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
-    assert "of kind trial, has no evaluate/predictions.parquet, environment/versions.json and 1 more" in found.stderr
+    assert "of kind trial, has no evaluate/predictions.parquet, environment/versions.json and 2 more" in found.stderr
     assert "model.hidden_width" in found.stdout
     assert (looking_home / "mlruns" / "reports").is_dir()
 

@@ -45,6 +45,7 @@ def test_a_clean_checkout_has_no_patch(checkout: Path) -> None:
 def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "config", "diff.noprefix", "true")  # as some have it
     git(checkout, "config", "color.ui", "always")
+    git(checkout, "config", "diff.context", "0")
     (checkout / "src" / "kept.py").write_text("one\nthree\n")
     (checkout / "src" / "gone.py").unlink()
     (checkout / "src" / "new one.py").write_text("new\n")
@@ -64,11 +65,17 @@ def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path)
 def test_a_patch_that_is_too_long_is_left_out(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "MAX_PATCH_BYTES", 100)
     (checkout / "src" / "kept.py").write_text("long\n" * 100)
-    assert environment.code_patch(checkout) == b""
+    assert environment.code_patch(checkout) is None
+
+
+def test_a_checkout_within_the_checkout_cannot_be_kept(checkout: Path) -> None:
+    git(checkout, "init", "--quiet", "src/inner")
+    (checkout / "src" / "inner" / "a.py").write_text("")
+    assert environment.code_patch(checkout) is None
 
 
 def test_outside_of_a_checkout_there_is_none(tmp_path: Path) -> None:
-    assert environment.code_patch(tmp_path) == b""
+    assert environment.code_patch(tmp_path) is None
     assert environment.git_state(tmp_path) is None
     assert environment.commit_stat(tmp_path, "a", "b") == ""
 

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 import subprocess
@@ -7,10 +8,12 @@ from typing import Any
 
 import pytest
 from conftest import Cli, command
-from looking_home import CHAMPION, NAMES, client_of, run_named
+from looking_home import CHAMPION, NAMES, client_of, run_named, uri
 
-from mnist_pipeline.looking import page
+from mnist_pipeline import composing, mlflow_runs
+from mnist_pipeline.looking import cards, page, reproducing
 from mnist_pipeline.looking.page import Code, Lines, Page, Section, Table, Text
+from mnist_pipeline.mlflow_store import MlflowStore
 
 Result = subprocess.CompletedProcess[str]
 
@@ -81,7 +84,11 @@ def test_one_file_has_everything(reported: tuple[str, str]) -> None:
 def test_the_command_that_reproduces_it_is_the_one_that_made_it(reported: tuple[str, str], looking_home: Path) -> None:
     _, text = reported
     (line,) = re.findall(r"<code>(mnist-pipeline train .*)</code>", text)
-    assert line == "mnist-pipeline train data=digits train.num_epochs=3 model.hidden_width=48 train.seed=0"
+    composed = composing.compose(line.split()[2:]).flat()
+    params = run_named(looking_home, CHAMPION).data.params
+    assert {key: str(value) for key, value in composed.items() if not key.startswith("tracking.")} == {
+        key: value for key, value in params.items() if not key.startswith("tracking.")
+    }
     digest = run_named(looking_home, CHAMPION).data.tags["result.digest"]
     assert f"result digest {digest[:32]}" in text
 
@@ -136,12 +143,75 @@ def test_what_is_missing_is_told_and_the_rest_is_there(looking_home: Path, tmp_p
     assert found.stderr.count("\n") == 1
     assert "of kind trial, has no data/class_counts.csv, data/samples.png and " in found.stderr
     text = (tmp_path / "trial.html").read_text()
-    assert "A run on digits that was not scored on the test split." in text
+    assert "A run on digits of which no predictions for the test split can be read." in text
     assert "evaluate/confusion.png is missing." in text
     failed = report(looking_home, "a failed one", "--output", str(tmp_path / "failed.html"))
     assert failed.returncode == 1
     assert "a failed one is FAILED: the report has what is there" in failed.stderr
     assert "FAILED: Boom" in (tmp_path / "failed.html").read_text()
+
+
+DAMAGES: dict[str, list[bytes]] = {
+    "train/history.csv": [b"", b"epoch,train/loss\n", b"epoch,train/loss\none,two\n", b"\xff\x00"],
+    "data/class_counts.csv": [b"class,train,test\n0,a,b\n", b"x\n1\n"],
+    "data/digests.json": [b"[1]", b"3", b"{"],
+    "model/untrained.json": [b"{}", b'{"loss": "a", "expected_loss": 1}'],
+    "model/layers.csv": [b"layer\n"],
+    "evaluate/confusion.csv": [b"label,0\n0,x\n", b"a,b\n1,2\n"],
+    "evaluate/per_class.csv": [b"class\n0\n"],
+    "evaluate/calibration.csv": [b"confidence\n"],
+    "evaluate/mistakes.json": [b"{}", b'{"columns": ["image"], "data": 3}', b'{"columns": [], "data": []}'],
+    "evaluate/mistakes.png": [b"not a picture", b""],
+    "evaluate/predictions.parquet": [b"", b"PAR1"],
+}
+
+
+@pytest.mark.parametrize(("path", "damage"), [(path, damage) for path, every in DAMAGES.items() for damage in every])
+def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
+    store = MlflowStore(composing.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
+    whole = mlflow_runs.read(store, run_named(looking_home, NAMES[1]))
+    run = dataclasses.replace(whole, read=lambda name: damage if name == path else whole.read(name))
+    card = cards.make(store, run)
+    assert len(card.problems) == 1
+    assert len(card.page.sections) == 9
+    assert len(page.render(card.page)) > 100_000
+
+
+@pytest.mark.parametrize(
+    ("path", "damage"),
+    [
+        *(("sweep/verdict.json", damage) for damage in (b"[]", b"{}", b"3", b"null", b'{"winner": null}')),
+        *(("config/overrides.yaml", damage) for damage in (b"{", b"a: 1", b"")),
+        ("sweep/trials.parquet", b"PAR1"),
+    ],
+)
+def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
+    store = MlflowStore(composing.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
+    (parent,) = client_of(looking_home).search_runs(["1"], "tags.kind = 'sweep'")
+    whole = mlflow_runs.read(store, parent)
+    card = cards.make(store, dataclasses.replace(whole, read=lambda name: damage if name == path else whole.read(name)))
+    assert len(card.problems) == 1
+    text = page.render(card.page)
+    assert "is better than the baseline" not in text or path != "sweep/verdict.json"
+    assert ("mnist-pipeline sweep" in text) == (path != "config/overrides.yaml")
+
+
+def test_a_run_that_fell_back_is_reproduced_on_the_data_that_it_had() -> None:
+    params = {"data.name": "digits", "data.validation_size": "300", "train.seed": "0", "tracking.uri": "x"}
+    assert reproducing.deciding_overrides(params) == ["data=digits", "data.validation_size=300", "train.seed=0"]
+    mnist = {"data.name": "mnist", "data.fallback": "digits", "data.npz_url": "http://x"}
+    assert reproducing.deciding_overrides(mnist) == ["data=mnist", "data.fallback=null"]
+
+
+def test_a_running_run_gets_no_report_of_its_own(looking_home: Path, tmp_path: Path) -> None:
+    client = client_of(looking_home)
+    experiment = client.create_experiment(f"running {tmp_path.name}")
+    run = client.create_run(experiment, run_name="still at it", tags={"kind": "train"})
+    found = report(looking_home, run.info.run_id, "--output", str(tmp_path / "page.html"))
+    client.set_terminated(run.info.run_id, "KILLED")
+    assert found.returncode == 1
+    assert "still at it is RUNNING" in found.stderr
+    assert client.list_artifacts(run.info.run_id) == []  # it would count among the files that the run must have
 
 
 def test_unknown_and_bad_names(looking_home: Path) -> None:

@@ -92,7 +92,7 @@ def read_end(home: Path, experiment: str = "digits") -> EndState:
         tags={
             key: value
             for key, value in run.data.tags.items()
-            if key not in ("mlflow.runName", "resume.id", "mlflow.source.git.commit", "git.dirty")
+            if key not in ("mlflow.runName", "resume.id", "mlflow.source.git.commit", "git.dirty", "git.patch")
         },
         points={
             key: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]

@@ -16,7 +16,7 @@ MAX_PATCH_BYTES = 1_000_000
 
 def describe(checkout: Path | None) -> dict[str, bytes]:
     """Return the files that tell of versions, the machine and how the code differs from its commit, by their names."""
-    patch = code_patch(checkout) if checkout else b""
+    patch = code_patch(checkout) if checkout else None
     return {
         "versions.json": json.dumps(versions(), indent=2).encode(),
         "machine.json": json.dumps(machine(), indent=2).encode(),
@@ -62,22 +62,25 @@ def git_state(folder: Path) -> GitState | None:
     return GitState(commit=commit.decode().strip(), is_dirty=bool(status.strip()))
 
 
-def code_patch(folder: Path) -> bytes:
+def code_patch(folder: Path) -> bytes | None:
     """Return what `git apply` makes of the commit to get the code and configuration that are there, new files included.
 
-    Empty where they are the commit's, where git cannot say, and where it would be longer than `MAX_PATCH_BYTES`.
+    Empty where they are the commit's; None where git cannot say, and where it would be longer than `MAX_PATCH_BYTES`.
     """
     # Whatever the user's git is set to: a patch that applies anywhere.
-    diff = ("diff", "--binary", "--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+    prefixes = ("--src-prefix=a/", "--dst-prefix=b/")
+    diff = ("diff", "--binary", "--unified=3", "--no-color", "--no-ext-diff", "--no-textconv", *prefixes)
     try:
         parts = [_git(folder, *diff, "HEAD", "--", *CODE_PATHS)]
         for name in _git(folder, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE_PATHS).split(b"\0"):
+            if name.endswith(b"/"):  # a checkout within this one
+                return None
             if name:
                 parts.append(_git(folder, *diff, "--no-index", "--", os.devnull, os.fsdecode(name), codes=(0, 1)))
     except (OSError, subprocess.SubprocessError):
-        return b""
+        return None
     patch = b"".join(parts)
-    return patch if len(patch) <= MAX_PATCH_BYTES else b""
+    return patch if len(patch) <= MAX_PATCH_BYTES else None
 
 
 def commit_stat(folder: Path, older: str, newer: str) -> str:

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         UserError: It cannot be written there.
     """
-    with telling(path):
-        place = path.resolve()  # a link stays a link
+    place = Path(os.path.realpath(path))  # a link stays a link; pathlib raises for one that leads to itself
     unfinished = place.with_name(f".{uuid.uuid4().hex}.unfinished")
     try:
         with telling(path):

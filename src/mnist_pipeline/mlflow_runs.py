@@ -15,6 +15,7 @@ from mnist_pipeline.tracking import PastRun
 
 FILES = "environment/files.json"
 REPORT = "report/report.html"
+_WRITTEN_LATER = (FILES, REPORT)
 _PAGE = 1000
 # MLflow writes it beside a model whenever it loads one, with the name that it was loaded by.
 _WRITTEN_BY_LOADING = "registered_model_meta"
@@ -118,16 +119,19 @@ def report_page(experiment_id: str, run_id: str) -> str:
 def is_whole(store: MlflowStore, run_id: str) -> bool:
     """Return whether every file is there that the run and its model had when it finished."""
     try:
-        logged = json.loads(_read(store, run_id, FILES))
+        logged = {path: size for path, size in json.loads(_read(store, run_id, FILES)).items() if path != REPORT}
         return bool(logged.items() <= list_files(store, run_id).items())
-    except (MlflowException, OSError, ValueError):
+    except (MlflowException, OSError, ValueError, AttributeError):
         return False
 
 
 def list_files(store: MlflowStore, run_id: str) -> dict[str, int]:
-    """Return the size in bytes of every file of the run by its path; MLflow counts those of its model among them."""
+    """Return the size in bytes of every file of the run by its path, but of the report, which may be made any time.
+
+    MLflow counts those of the run's model among them.
+    """
     found = _walk(partial(store.client.list_artifacts, run_id))
-    return {path: size for path, size in found if path != FILES and Path(path).name != _WRITTEN_BY_LOADING}
+    return {path: size for path, size in found if path not in _WRITTEN_LATER and Path(path).name != _WRITTEN_BY_LOADING}
 
 
 def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:

@@ -10,7 +10,7 @@ from mnist_pipeline.config import Config, MnistConfig
 from mnist_pipeline.data import Dataset, Found
 from mnist_pipeline.fingerprint import fingerprint, training_fingerprint
 from mnist_pipeline.mnist import MnistUnavailableError
-from mnist_pipeline.tracking import TRAINING_TAG
+from mnist_pipeline.tracking import PATCH_TAG, TRAINING_TAG
 
 if TYPE_CHECKING:
     from mnist_pipeline.model import Score
@@ -133,9 +133,19 @@ def describe_training(config: Config) -> str:
 
 
 def code_tags() -> dict[str, str]:
-    """Return the tags that say which code ran."""
+    """Return the tags that say which code ran, and what became of its changes that are in no commit."""
     root = paths.checkout()
     state = environment.git_state(root) if root else None
     if state is None:
         return {}
-    return {"mlflow.source.git.commit": state.commit, "git.dirty": str(state.is_dirty).lower()}
+    patch = environment.code_patch(root) if root else None
+    if patch is None:
+        _log.warning(
+            "the code differs from its commit in ways that cannot be kept with the run: commit it for the record"
+        )
+    kept = {True: "kept", False: "none", None: "lost"}[None if patch is None else bool(patch)]
+    return {
+        "mlflow.source.git.commit": state.commit,
+        "git.dirty": str(state.is_dirty).lower(),
+        PATCH_TAG: kept,
+    }

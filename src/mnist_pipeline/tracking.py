@@ -21,6 +21,9 @@ EPOCH_METRICS = ("train/loss", "train/accuracy", "validation/loss", "validation/
 TRAINING_TAG = "training.fingerprint"
 """The tag by which runs that train the same way, however long, find each other."""
 
+PATCH_TAG = "git.patch"
+"""The tag that says of changes which are in no commit: none (no code was changed), kept (as an artifact) or lost."""
+
 ALIAS_TAG = "alias"
 """The tag of the runs whose models are champion or challenger: `model@alias`."""
 

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def compare(arguments: Sequence[str]) -> None:
         UserError: A run that was named cannot be compared; the others are shown.
     """
     parser = make_parser("compare", "Compares runs: what differs, which is best, and how sure that is.")
-    words = f"runs: {_NAMES_HELP}; a study stands for its trials; default: the trained runs of the experiment"
+    words = f"runs: {_NAMES_HELP}; a study stands for its trials; default: those that train made, and winners of sweeps"
     parser.add_argument("words", nargs="*", metavar="[RUN...] [KEY=VALUE]", help=f"{words}; {_STORE_HELP}")
     parser.add_argument("--filter", metavar="CONDITION", help='as in MLflow\'s search box: "metrics.`test/loss` < 0.1"')
     parser.add_argument(
@@ -37,8 +38,7 @@ def compare(arguments: Sequence[str]) -> None:
     named, overrides = _split(parsed.words)
     where = settings.read(overrides)
     _require_output(parsed.output, formats=_FORMATS)
-    if parsed.figures is not None:
-        paths.require_writable(parsed.figures)
+    _require_folder(parsed.figures)
     require_store(where.tracking)
     group_by = parsed.group_by.split(",") if parsed.group_by else None
 
@@ -104,7 +104,13 @@ def diff(arguments: Sequence[str]) -> None:
 
     store = mlflow_store.MlflowStore(where.tracking)
     with store.telling():
-        runs = [naming.find(store, name, model_name=where.model_name) for name in named]
+        runs, unknown = [], []
+        for name in named:
+            try:
+                runs.append(naming.find(store, name, model_name=where.model_name))
+            except UserError as error:
+                unknown.append(str(error))
+        _raise_last(unknown)
         a, b = (comparing.read_side(letter, run) for letter, run in zip("AB", runs, strict=True))
         aliases = naming.list_aliases(store)
     found = comparing.diff(a, b)
@@ -112,7 +118,7 @@ def diff(arguments: Sequence[str]) -> None:
     images = None
     if not found.disagreements.empty:
         try:
-            images = pictures.find_test_images(b.run)
+            images = pictures.find_test_images(runs)
         except UserError as error:
             problems.append(f"the images themselves cannot be shown: {error}")
     laid_out = diff_page.lay_out(found, aliases, images)
@@ -152,8 +158,8 @@ def report(arguments: Sequence[str]) -> None:
         card = cards.make(store, run)
         path = _place(parsed.output, f"report-{run.run_id[:8]}")
         page.write(card.page, path)
-        addresses = cards.log(store, card)
-    view.print_report(card.page, path, addresses)
+        view.print_report(card.page, path)
+        view.print_addresses(cards.log(store, card))
     _raise_last(card.problems)
 
 
@@ -189,10 +195,25 @@ def _require_output(output: Path | None, *, formats: Sequence[str]) -> None:
         return
     if output.suffix not in formats:
         raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(formats)}")
-    if not os.path.isdir(output.parent):  # noqa: PTH112 (pathlib's raises)
-        raise ConfigError(f"--output {output}: there is no folder {output.parent}")
-    if os.path.exists(output) and not os.path.isfile(output):  # noqa: PTH110, PTH113
+    place = os.path.realpath(output)  # pathlib's raises for a link that leads to itself
+    if os.path.lexists(place) and not os.path.isfile(place):  # noqa: PTH113
         raise ConfigError(f"--output {output}: no regular file")
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(place)):  # noqa: PTH120
+            pass
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written there ({error.strerror or error})") from error
+
+
+def _require_folder(folder: Path | None) -> None:
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--figures {folder}: cannot be written there ({error.strerror or error})") from error
 
 
 def _raise_last(problems: Sequence[str]) -> None:

@@ -37,7 +37,9 @@ def ui(arguments: Sequence[str]) -> None:
 
     opened = mlflow_store.MlflowStore(config)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    pages = [f"{name:<20}{page}" for name, page in opened.overviews(address).items()]
+    overviews = opened.overviews(address)
+    width = max(map(len, overviews), default=0) + 2
+    pages = [f"{name:<{width}}{page}" for name, page in overviews.items()]
     lines = [f"MLflow UI: {address}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", *pages]
     with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
         web.run(mlflow_ui.make_app(uri), listener, on_ready=lambda: print("\n".join(lines), flush=True))

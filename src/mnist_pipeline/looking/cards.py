@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from mnist_pipeline import mlflow_runs
+from mnist_pipeline.config import without_password
 from mnist_pipeline.looking import naming, page, report, study_report
 from mnist_pipeline.looking.logged import Logged
 from mnist_pipeline.looking.page import Page
@@ -28,23 +29,25 @@ def make(store: MlflowStore, run: PastRun) -> Card:
     """Lay the report out."""
     logged = Logged(run)
     kind = study_report if run.tags.get("kind") == "sweep" else report
-    laid_out = kind.lay_out(logged, aliases=naming.list_aliases(store).get(run.run_id, ()))
+    aliases = naming.list_aliases(store).get(run.run_id, ())
+    laid_out = kind.lay_out(logged, aliases=aliases, uri=without_password(store.uri))
     status = None if run.status == "FINISHED" else f"{run.name} is {run.status}: the report has what is there"
     problems = tuple(problem for problem in (status, logged.describe_missing()) if problem)
     return Card(run=run, page=laid_out, problems=problems)
 
 
 def log(store: MlflowStore, card: Card) -> dict[str, str]:
-    """Log the report on its run, and link it from the versions of the run's model.
+    """Log the report on its run, unless that is running still, and link it from the versions of the run's model.
 
     Returns:
         The addresses of the pages in MLflow that show it, by what they are of.
     """
+    if card.run.status == "RUNNING":
+        return {}
     mlflow_runs.log_report(store, card.run.run_id, page.render(card.page))
     shown_at = mlflow_runs.report_page(card.run.experiment_id, card.run.run_id)
     addresses = {"on the run": store.address(shown_at)}
-    for model in versions.list_models(store):
-        for version in model.versions_of(card.run.run_id):
-            model.link_card(version, shown_at)
-            addresses[f"version {version}"] = store.address(f"models/{model.name}/versions/{version}")
+    for model, version in versions.find_versions(store, card.run.run_id):
+        model.link_card(version, shown_at)
+        addresses[f"version {version}"] = store.address(f"models/{model.name}/versions/{version}")
     return addresses

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mnist_pipeline import figures
-from mnist_pipeline.looking.compare import CONFIDENCE, SEED_KEYS, TEST, Comparison, short_names
+from mnist_pipeline.looking.compare import TEST, Comparison
+from mnist_pipeline.looking.configurations import CONFIDENCE, SEED_KEYS, short_names
 from mnist_pipeline.looking.page import Page, Picture, Section, Table, Text, draw, tabulate
 from mnist_pipeline.looking.values import count, points, show
 
@@ -23,7 +24,7 @@ def lay_out(comparison: Comparison, *, top: int | None, notes: Sequence[str], wi
     """Return the page of a comparison, of which `top` runs and configurations are shown; None: all."""
     said = tuple(Text(f"Note: {note}.") for note in (*comparison.notes, *notes))
     sections = [Section("Runs", (_tabulate_runs(comparison, top), *said))]
-    if len(comparison.groups) > 1 or comparison.groups["num_seeds"].max() > 1:
+    if len(comparison.groups) > 1 or comparison.groups["num_runs"].max() > 1:
         sections.append(Section("Seeds together", (_tabulate_groups(comparison, top), Text(_explain(comparison)))))
     if with_figures:
         pictures = tuple(draw_figures(comparison).values())
@@ -43,7 +44,7 @@ def describe(comparison: Comparison) -> str:
     if len(groups) == 1:
         half = best[f"{metric}_high"] - best[f"{metric}_mean"]
         interval = "" if math.isnan(half) else f" ± {half:.4f} ({CONFIDENCE:.0%} interval)"
-        return f"One configuration, {count(best['num_seeds'], 'seed')}: {call(best['name'])}{interval}."
+        return f"One configuration, {count(best['num_runs'], 'run')}: {call(best['name'])}{interval}."
     first = ""
     if best["name"] != comparison.leader:
         first = f"Highest: {call(best['name'])}, but a single seed cannot tell skill from luck. "
@@ -90,13 +91,13 @@ def _tabulate_runs(comparison: Comparison, top: int | None) -> Table:
 def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
     groups = comparison.groups.head(top) if top else comparison.groups
     leads = {lead.name: lead for lead in comparison.leads}
-    shown = pd.DataFrame({"configuration": groups["name"], "seeds": groups["num_seeds"]})
+    shown = pd.DataFrame({"configuration": groups["name"], "runs": groups["num_runs"]})
     for metric in dict.fromkeys((comparison.ranked_by, TEST)):
         if groups[f"{metric}_mean"].notna().any():
             means, highs = groups[f"{metric}_mean"], groups[f"{metric}_high"]
             # The intervals are symmetric about the mean; the files have both ends.
             shown[metric] = [
-                f"{mean:.4f}" if math.isnan(high) else f"{mean:.4f} ± {high - mean:.4f}"
+                "" if math.isnan(mean) else f"{mean:.4f}" if math.isnan(high) else f"{mean:.4f} ± {high - mean:.4f}"
                 for mean, high in zip(means, highs, strict=True)
             ]
             shown[f"{metric.split('/')[0]} spread"] = groups[f"{metric}_std"].map("{:.4f}".format, na_action="ignore")
@@ -123,7 +124,10 @@ def _rename(table: Table, comparison: Comparison) -> Table:
 
 
 def _explain(comparison: Comparison) -> str:
-    text = f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence; a single seed has none."
+    text = (
+        f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence. A single seed has none, nor "
+        "have seeds that agree to the last image."
+    )
     if comparison.leads:
         text += (
             " The leader is the best of those with several seeds. How far it is ahead is measured seed by seed; these "

@@ -14,6 +14,8 @@ from mnist_pipeline.looking.page import Code, Lines, Page, Picture, Table, Text
 
 MOST_ROWS = 20
 _SHORT = 40
+_PADDING = 3
+_MIN_COLUMNS = 3
 
 
 def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
@@ -28,7 +30,7 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
                     out.print(item.text, style="yellow" if item.is_warning else "", markup=False)
                 case Lines():
                     for name, value in item.lines.items():
-                        out.print(f"{name:<20}{value}", markup=False)
+                        out.print(f"{name:<19} {value}", markup=False)
                 case Code():
                     out.print(item.text, markup=False)
                 case Table():
@@ -36,12 +38,16 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
     out.print(f"\n{page.lead}", style="bold", markup=False)
 
 
-def print_report(page: Page, path: Path, addresses: Mapping[str, str]) -> None:
+def print_report(page: Page, path: Path) -> None:
     """Say what the report comes to, and where it is."""
     out.print(page.lead, style="bold", markup=False)
     print_written(path)
+
+
+def print_addresses(addresses: Mapping[str, str]) -> None:
+    """Say where it is in the MLflow UI."""
     for name, address in addresses.items():
-        out.print(f"{name:<20}{address}", markup=False)
+        out.print(f"{name:<19} {address}", markup=False)
 
 
 def print_written(path: Path) -> None:
@@ -50,6 +56,11 @@ def print_written(path: Path) -> None:
 
 
 def _print_table(table: Table, most_rows: int | None) -> None:
+    hidden: list[str] = []
+    while len(table.headings) > _MIN_COLUMNS and _least_width(table, most_rows) > out.width:
+        hidden.insert(0, table.headings[-1])
+        rows = tuple(row[:-1] for row in table.rows)
+        table = Table(table.caption, table.headings[:-1], rows, table.numeric[:-1])
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
     is_short = all(len(row[0]) <= _SHORT for row in table.rows)
     for number, (heading, is_numeric) in enumerate(zip(table.headings, table.numeric, strict=True)):
@@ -60,6 +71,15 @@ def _print_table(table: Table, most_rows: int | None) -> None:
     out.print(shown)
     if most_rows is not None and len(table.rows) > most_rows:
         out.print(f"and {len(table.rows) - most_rows:,} more")
+    if hidden:
+        out.print(f"not shown, for want of width: {', '.join(hidden)}", markup=False)
+
+
+def _least_width(table: Table, most_rows: int | None) -> int:
+    """Return the width below which words would be broken, as far as names are short."""
+    columns = zip(table.headings, *table.rows[:most_rows], strict=True)
+    longest = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    return sum(min(width, _SHORT) + _PADDING for width in longest)
 
 
 def to_markdown(page: Page) -> str:

@@ -1,22 +1,19 @@
 """Two runs side by side: configuration, data, code, versions, metrics, and the images on which the two disagree."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from mnist_pipeline.environment import PATCH_FILE
-from mnist_pipeline.looking.logged import Logged
+from mnist_pipeline.looking.logged import PATCH, Logged
 from mnist_pipeline.registry import comparison
 from mnist_pipeline.registry.comparison import Comparison
 from mnist_pipeline.registry.gates import class_names
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.tracking import PATCH_TAG, PastRun
 
-PATCH = f"environment/{PATCH_FILE}"
-PREDICTIONS = "evaluate/predictions.parquet"
-_DATA_TAGS = ("data.digest", "data.test_digest", "data.requested", "data.fallback", "data.sources")
+_DIGEST = "data.digest"
+_DATA_TAGS = ("data.requested", "data.fallback", "data.sources")
 
 
 @dataclass(frozen=True)
@@ -25,19 +22,19 @@ class Side:
 
     Attributes:
         letter: A or B.
-        commit: Of git; empty where it is not known.
-        is_dirty: Whether the code differed from the commit.
-        patch: How it did, as far as it was logged.
-        history: One row an epoch, as logged; None where it is missing.
-        predictions: One row a test image, as logged; None where they are missing.
+        patch: How the code differed from its commit, as far as that was kept.
+        versions: Of packages, by their names.
+        digests: Of the data and its splits (SHA-256), by their names.
+        history: One row an epoch.
+        predictions: One row a test image.
+        problems: One line each: what is missing, and None above.
     """
 
     letter: str
     run: PastRun
-    commit: str
-    is_dirty: bool
     patch: str
-    versions: Mapping[str, str]
+    versions: Mapping[str, str] | None
+    digests: Mapping[str, str] | None
     history: pd.DataFrame | None
     predictions: pd.DataFrame | None
     problems: tuple[str, ...]
@@ -47,6 +44,21 @@ class Side:
         """What it is called: A (its name)."""
         return f"{self.letter} ({self.run.name})"
 
+    @property
+    def commit(self) -> str:
+        """Of git; empty where it is not known."""
+        return self.run.tags.get("mlflow.source.git.commit", "")
+
+    @property
+    def code(self) -> str:
+        """What became of changes that were in no commit: none, kept, lost; or unknown."""
+        return self.run.tags.get(PATCH_TAG, "none" if self.run.tags.get("git.dirty") == "false" else "unknown")
+
+    @property
+    def data(self) -> dict[str, str]:
+        """What is known of the data: the digests of the splits, and where they came from."""
+        return {**(self.digests or {}), **{tag: self.run.tags[tag] for tag in _DATA_TAGS if tag in self.run.tags}}
+
 
 @dataclass(frozen=True)
 class Diff:
@@ -55,7 +67,7 @@ class Diff:
     Attributes:
         config: One row a param that differs.
         data: One row a fact that differs.
-        versions: One row a distribution that differs.
+        versions: One row a distribution that differs; None where they are not known of both.
         metrics: One row a metric: A, B, and B less A.
         comparison: A in the place of the champion, B of the challenger; None where their images cannot be compared.
         disagreements: One row a test image of which they say different things, the surest first: image (its index),
@@ -67,7 +79,7 @@ class Diff:
     b: Side
     config: pd.DataFrame
     data: pd.DataFrame
-    versions: pd.DataFrame
+    versions: pd.DataFrame | None
     metrics: pd.DataFrame
     comparison: Comparison | None
     disagreements: pd.DataFrame
@@ -77,27 +89,23 @@ class Diff:
 def read_side(letter: str, run: PastRun) -> Side:
     """Read what `diff` needs of a run."""
     logged = Logged(run)
-    is_dirty = run.tags.get("git.dirty") == "true"
-    patch = logged.look(PATCH) if is_dirty else None
-    predictions = logged.read_table(PREDICTIONS)
-    if predictions is not None and not _is_whole(predictions):
-        predictions = None
-        logged.miss(PREDICTIONS)
-    side = Side(
+    patch = logged.look(PATCH) if run.tags.get("git.dirty") == "true" else None
+    predictions = logged.read_predictions()
+    versions = logged.read_json("environment/versions.json")
+    history = logged.read_table("train/history.csv", columns=["epoch", "train/loss", "train/accuracy"])
+    digests = logged.read_json("data/digests.json")
+    status = None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: what it has is shown"
+    missing = logged.describe_missing()
+    return Side(
         letter=letter,
         run=run,
-        commit=run.tags.get("mlflow.source.git.commit", ""),
-        is_dirty=is_dirty,
         patch="" if patch is None else patch.decode(errors="replace"),
-        versions=logged.read_json("environment/versions.json") or {},
-        history=logged.read_table("train/history.csv"),
+        versions=None if versions is None else {key: str(value) for key, value in versions.items()},
+        digests=None if digests is None else {key: str(value) for key, value in digests.items()},
+        history=history,
         predictions=predictions,
-        problems=(),
+        problems=tuple(problem for problem in (status, missing and f"{letter}: {missing}") if problem),
     )
-    status = None if run.status == "FINISHED" else f"{side.title} is {run.status}: what it has is shown"
-    missing = logged.describe_missing()
-    problems = (status, f"{letter}: {missing}" if missing else None)
-    return dataclasses.replace(side, problems=tuple(problem for problem in problems if problem))
 
 
 def diff(a: Side, b: Side) -> Diff:
@@ -105,11 +113,13 @@ def diff(a: Side, b: Side) -> Diff:
     problems = [*a.problems, *b.problems]
     if a.run.experiment_id != b.run.experiment_id:
         problems.append("A and B are in different experiments")
-    is_same_data = a.run.tags.get("data.digest") == b.run.tags.get("data.digest")
-    if not is_same_data:
+    digests = [side.run.tags.get(_DIGEST) for side in (a, b)]
+    if None in digests:
+        problems.append("it is not known of both what data they are of: their images cannot be compared")
+    elif digests[0] != digests[1]:
         problems.append("A and B are of different data: their scores cannot be compared, nor their images")
     compared, disagreements = None, pd.DataFrame()
-    if is_same_data and a.predictions is not None and b.predictions is not None:
+    if None not in digests and digests[0] == digests[1] and a.predictions is not None and b.predictions is not None:
         try:
             compared = comparison.compare(a.predictions, b.predictions)
             disagreements = disagree(a.predictions, b.predictions)
@@ -119,8 +129,10 @@ def diff(a: Side, b: Side) -> Diff:
         a=a,
         b=b,
         config=_differences(a.run.params, b.run.params, what="param"),
-        data=_differences(*({tag: side.run.tags.get(tag, "") for tag in _DATA_TAGS} for side in (a, b)), what="tag"),
-        versions=_differences(a.versions, b.versions, what="package"),
+        data=_differences(a.data, b.data, what="of"),
+        versions=None
+        if a.versions is None or b.versions is None
+        else _differences(a.versions, b.versions, what="package"),
         metrics=_subtract(a.run.metrics, b.run.metrics),
         comparison=compared,
         disagreements=disagreements,
@@ -150,10 +162,6 @@ def disagree(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     )
     surest = (found["A probability"] + found["B probability"]).sort_values(ascending=False, kind="stable").index
     return found.loc[surest].reset_index(drop=True)
-
-
-def _is_whole(predictions: pd.DataFrame) -> bool:
-    return {"index", "label", "predicted"} <= set(predictions) and bool(class_names(predictions))
 
 
 def _differences(a: Mapping[str, str], b: Mapping[str, str], *, what: str) -> pd.DataFrame:

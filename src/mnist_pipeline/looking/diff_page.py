@@ -5,8 +5,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline import environment, figures, paths
-from mnist_pipeline.looking.compare import CONFIDENCE
-from mnist_pipeline.looking.diff import PATCH, Diff, Side
+from mnist_pipeline.looking.configurations import CONFIDENCE
+from mnist_pipeline.looking.diff import Diff, Side
+from mnist_pipeline.looking.logged import PATCH
 from mnist_pipeline.looking.page import Code, Item, Lines, Page, Section, Table, Text, draw, tabulate
 from mnist_pipeline.looking.values import count, points, show, when
 
@@ -26,9 +27,9 @@ def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.ui
                 (_tabulate_runs(diff, aliases), *(Text(text, is_warning=True) for text in diff.problems)),
             ),
             Section("Configuration", (_tabulate("Params that differ", diff.config, "The same."),)),
-            Section("Data", (_tabulate("What differs", diff.data, "The same, to the byte."),)),
+            Section("Data", (_show_data(diff),)),
             Section("Code", _show_code(diff)),
-            Section("Versions", (_tabulate("Packages that differ", diff.versions, "The same."),)),
+            Section("Versions", (_show_versions(diff),)),
             Section("Metrics", _show_metrics(diff)),
             Section("Images on which the two disagree", _show_images(diff, images)),
         ),
@@ -68,11 +69,23 @@ def _tabulate_runs(diff: Diff, aliases: dict[str, list[str]]) -> Table:
 def _describe_commit(side: Side) -> str:
     if not side.commit:
         return "not known"
-    return side.commit[:12] + (" with changes" if side.is_dirty else "")
+    return side.commit[:12] + ("" if side.code == "none" else " with changes")
 
 
 def _tabulate(caption: str, table: pd.DataFrame, otherwise: str) -> Item:
     return Text(otherwise) if table.empty else tabulate(caption, table, show=show)
+
+
+def _show_data(diff: Diff) -> Item:
+    if diff.a.digests is None or diff.b.digests is None:
+        return Text("It is not known of both runs what their splits were.")
+    return _tabulate("What differs", diff.data, "The same in every split, to the byte.")
+
+
+def _show_versions(diff: Diff) -> Item:
+    if diff.versions is None:
+        return Text("They are not known of both runs.")
+    return _tabulate("Packages that differ", diff.versions, "The same.")
 
 
 def _show_code(diff: Diff) -> tuple[Item, ...]:
@@ -96,8 +109,10 @@ def _show_code(diff: Diff) -> tuple[Item, ...]:
             what = f"{PATCH}, {count(len(lines), 'line')}"
             items.append(Text(f"{side.title} ran with changes that were in no commit ({what}):"))
             items.append(Code("\n".join(lines[:_MOST_PATCH_LINES])))
-        elif side.is_dirty:
-            items.append(Text(f"{side.title} ran beside changes that were in no commit, none of them of code."))
+        elif side.commit and side.code != "none":
+            items.append(
+                Text(f"{side.title} ran with changes that were in no commit and were not kept.", is_warning=True)
+            )
     return tuple(items)
 
 

@@ -2,14 +2,20 @@
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline.looking.page import Picture, Text
+from mnist_pipeline.environment import PATCH_FILE
+from mnist_pipeline.looking.page import Item, Picture, Section, Text
+from mnist_pipeline.registry import evidence
 from mnist_pipeline.tracking import PastRun
 
+PATCH = f"environment/{PATCH_FILE}"
+PREDICTIONS = "evaluate/predictions.parquet"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
 _MOST_NAMED = 2
 
 
@@ -38,30 +44,56 @@ class Logged:
         except (MlflowException, OSError):
             return None
 
-    def read_json(self, path: str) -> Any:
-        """Return the value in a JSON file; None where it cannot be read."""
+    def read_json(self, path: str) -> dict[str, Any] | None:
+        """Return the object in a JSON file; None where it cannot be read."""
         content = self.read(path)
+        if content is None:
+            return None
         try:
-            return None if content is None else json.loads(content)
+            found = json.loads(content)
         except ValueError:
+            found = None
+        if not isinstance(found, dict):
             self.miss(path)
             return None
+        return found
 
-    def read_table(self, path: str) -> pd.DataFrame | None:
-        """Return a table that was logged as CSV or Parquet; None where it cannot be read."""
+    def read_table(self, path: str, *, columns: Sequence[str]) -> pd.DataFrame | None:
+        """Return a table that was logged as CSV or Parquet; None where it has no rows, or lacks columns."""
         content = self.read(path)
+        if content is None:
+            return None
         try:
-            if content is None:
-                return None
-            return (pd.read_parquet if path.endswith(".parquet") else pd.read_csv)(io.BytesIO(content))
+            found = (pd.read_parquet if path.endswith(".parquet") else pd.read_csv)(io.BytesIO(content))
         except (ValueError, OSError):
+            found = pd.DataFrame()
+        if found.empty or not set(columns) <= set(found):
             self.miss(path)
             return None
+        return found
+
+    def read_predictions(self) -> pd.DataFrame | None:
+        """Return what the model said of the test images, as `evidence.read_predictions` does."""
+        found = evidence.read_predictions(self.run)
+        if found is None:
+            self.miss(PREDICTIONS)
+        return found
 
     def picture(self, path: str, *, alt: str) -> Picture | Text:
         """Return a picture that was logged as PNG; where it is not there, the text that says so."""
         content = self.read(path)
-        return Text(f"{path} is missing.", is_warning=True) if content is None else Picture(alt, content)
+        if content is not None and content.startswith(_PNG_START):
+            return Picture(alt, content)
+        self.miss(path)
+        return Text(f"{path} is missing.", is_warning=True)
+
+    def section(self, title: str, build: Callable[["Logged"], tuple[Item, ...]]) -> Section:
+        """Return a section of what was logged; where that is of no shape that it could be, one that says so."""
+        try:
+            return Section(title, build(self))
+        except (ValueError, TypeError, LookupError, AttributeError):  # a damaged file can hold anything
+            self.miss(f"files for the section {title}")
+            return Section(title, (Text("The files for this section are damaged.", is_warning=True),))
 
     def describe_missing(self) -> str | None:
         """Return in a line what cannot be used; None where nothing was missed."""

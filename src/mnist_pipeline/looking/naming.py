@@ -1,5 +1,7 @@
 """What a person may call a run: its id or name, `champion`, `model@alias`, the number of a registered version."""
 
+import difflib
+
 from mnist_pipeline import mlflow_runs, named_runs
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
@@ -21,32 +23,48 @@ def find(store: MlflowStore, named: str, *, model_name: str) -> PastRun:
     Raises:
         UserError: There is none, or there are several.
     """
+    try:
+        run_id = _registered(store, named, model_name=model_name)
+    except UserError:
+        try:
+            return mlflow_runs.read(store, named_runs.find(store, named))  # it may be a name all the same
+        except UserError:
+            pass
+        raise
+    if run_id is None:
+        return mlflow_runs.read(store, named_runs.find(store, named))
+    return candidates.find_run(store, run_id)
+
+
+def _registered(store: MlflowStore, named: str, *, model_name: str) -> str | None:
+    """Return the id of the run of a registered version; None where no version can be meant."""
     if "@" in named:
         name, _, alias = named.rpartition("@")
-        return _of_alias(store, [RegisteredModel(store, name)], alias)
+        return _of_alias(store, [RegisteredModel(store, name)], alias, named)
     if named in (CHAMPION, CHALLENGER):
         first = RegisteredModel(store, model_name)
         models = [first] if first.named(named) is not None else list_models(store)
-        return _of_alias(store, models, named)
+        return _of_alias(store, models, named, named)
     if named.isdecimal() and len(named) <= _MAX_VERSION_DIGITS:
-        return candidates.find_run(store, RegisteredModel(store, model_name).run_of(int(named)))
-    return mlflow_runs.read(store, named_runs.find(store, named))
+        return RegisteredModel(store, model_name).run_of(int(named))
+    return None
 
 
-def _of_alias(store: MlflowStore, models: list[RegisteredModel], alias: str) -> PastRun:
-    """Return the run of the only model that has the alias."""
+def _of_alias(store: MlflowStore, models: list[RegisteredModel], alias: str, named: str) -> str:
+    """Return the id of the run of the only model that has the alias."""
     found = [(model, version) for model in models if (version := model.named(alias)) is not None]
     if len(found) == 1:
         model, version = found[0]
-        return candidates.find_run(store, model.run_of(version))
+        return model.run_of(version)
     if found:
         names = " or ".join(f"{model.name}@{alias}" for model, _ in found)
-        raise UserError(f"{alias}: {len(found)} registered models have it; give {names}")
+        raise UserError(f"{named}: {len(found)} registered models have it; give {names}")
     known = [
         f"{model.name}@{name}" for model in list_models(store) for names in model.aliases().values() for name in names
     ]
+    nearest = difflib.get_close_matches(named, known, n=1)
     hint = f"there are {', '.join(known)}" if known else "no model has any: promote a run (mnist-pipeline promote)"
-    raise UserError(f"{'@'.join([*(model.name for model in models[:1]), alias])}: no such alias; {hint}")
+    raise UserError(f"{named}: no such alias; {f'did you mean {nearest[0]}?' if nearest else hint}")
 
 
 def list_aliases(store: MlflowStore) -> dict[str, list[str]]:

@@ -9,41 +9,44 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from mnist_pipeline.looking import reproducing
-from mnist_pipeline.looking.compare import CONFIDENCE
+from mnist_pipeline.looking.configurations import CONFIDENCE
 from mnist_pipeline.looking.logged import Logged
 from mnist_pipeline.looking.page import Code, Item, Lines, Page, Section, Text, tabulate
 from mnist_pipeline.looking.values import show, show_count, show_share, when
 from mnist_pipeline.tracking import PastRun
 
 
-def lay_out(logged: Logged, *, aliases: Sequence[str]) -> Page:
-    """Return the report on a run that trained a model."""
+def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
+    """Return the report on a run that trained a model; `uri` is that of the store."""
     sections = (
-        describe_run(logged.run, aliases),
-        _show_data(logged),
-        _show_model(logged),
-        _show_training(logged),
-        *_show_evaluation(logged),
-        _reproduce(logged),
-        _limit(logged),
+        Section("What was run", describe_run(logged.run, aliases)),
+        logged.section("Data", _show_data),
+        logged.section("Model", _show_model),
+        logged.section("Training", _show_training),
+        logged.section("Evaluation", _show_evaluation),
+        logged.section("Calibration", _show_calibration),
+        logged.section("Mistakes", _show_mistakes),
+        Section("How to reproduce it", _reproduce(logged, uri)),
+        Section("What the model is for, and what not", _limit(logged)),
     )
     return Page(title=logged.run.name, lead=_sum_up(logged), sections=sections)
 
 
 def _sum_up(logged: Logged) -> str:
-    accuracy, predictions = logged.run.metrics.get("test/accuracy"), logged.read_table("evaluate/predictions.parquet")
+    predictions = logged.read_predictions()
     data_name = logged.run.params.get("data.name", "its data")
-    if accuracy is None or predictions is None:
-        return f"A run on {data_name} that was not scored on the test split."
-    num_right = round(accuracy * len(predictions))
+    if predictions is None:
+        return f"A run on {data_name} of which no predictions for the test split can be read."
+    num_right = int((predictions["label"] == predictions["predicted"]).sum())
     interval = binomtest(num_right, len(predictions)).proportion_ci(CONFIDENCE, method="wilson")
     return (
         f"Classifies {num_right:,} of {len(predictions):,} test images of {data_name} rightly: test accuracy "
-        f"{accuracy:.4f} ({CONFIDENCE:.0%} interval {interval.low:.4f} to {interval.high:.4f}, Wilson's)."
+        f"{num_right / len(predictions):.4f} ({CONFIDENCE:.0%} interval {interval.low:.4f} to {interval.high:.4f}, "
+        "Wilson's)."
     )
 
 
-def describe_run(run: PastRun, aliases: Sequence[str]) -> Section:
+def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
     """Return what was run, when, by whom, and how it ended."""
     tags = run.tags
     description = tags.get("mlflow.note.content", "").translate({ord("*"): None, ord("`"): None})
@@ -62,16 +65,16 @@ def describe_run(run: PastRun, aliases: Sequence[str]) -> Section:
     items.append(Lines({name: value for name, value in lines.items() if value}))
     if run.status != "FINISHED":
         items.append(Text(f"This run is {run.status}: what it has is shown.", is_warning=True))
-    return Section("What was run", tuple(items))
+    return tuple(items)
 
 
-def _show_data(logged: Logged) -> Section:
+def _show_data(logged: Logged) -> tuple[Item, ...]:
     tags = logged.run.tags
     items: list[Item] = []
     if "data.fallback" in tags:
         text = f"{tags.get('data.requested')} could not be had: this run fell back on {tags['data.fallback']}."
         items.append(Text(text, is_warning=True))
-    counts = logged.read_table("data/class_counts.csv")
+    counts = logged.read_table("data/class_counts.csv", columns=["class", "train", "test"])
     if counts is not None:
         counts = counts.astype({"class": str})
         sizes = {split: f"{counts[split].sum():,} images" for split in counts.columns[1:]}
@@ -83,7 +86,7 @@ def _show_data(logged: Logged) -> Section:
     items.append(logged.picture("data/samples.png", alt="The first ten images of each class, one row a class."))
     if tags.get("data.sources"):
         items.append(Text(f"Where it came from: {tags['data.sources']}."))
-    return Section("Data", tuple(items))
+    return tuple(items)
 
 
 def _alt_of_counts(counts: pd.DataFrame) -> str:
@@ -91,9 +94,9 @@ def _alt_of_counts(counts: pd.DataFrame) -> str:
     return f"Bars: images of each class in each split, from {total.min():,} to {total.max():,} of a class."
 
 
-def _show_model(logged: Logged) -> Section:
+def _show_model(logged: Logged) -> tuple[Item, ...]:
     items: list[Item] = []
-    layers = logged.read_table("model/layers.csv")
+    layers = logged.read_table("model/layers.csv", columns=["layer"])
     if layers is not None:
         items.append(tabulate("Layers, from the raw image to logits", layers, show=show_count))
     untrained = logged.read_json("model/untrained.json")
@@ -103,17 +106,19 @@ def _show_model(logged: Logged) -> Section:
         "model file": f"{metrics['model/size_bytes']:,.0f} bytes" if "model/size_bytes" in metrics else "",
         "takes": "raw images, uint8, pixels 0..255",
         "returns": "a probability of each class, float32; scaling and softmax are inside",
-        "untrained loss": f"{untrained['loss']:.3f}; by chance {untrained['expected_loss']:.3f}" if untrained else "",
+        "untrained loss": f"{untrained['loss']:.3f}; by chance {untrained['expected_loss']:.3f}"
+        if untrained is not None
+        else "",
     }
-    return Section("Model", (*items, Lines({name: value for name, value in lines.items() if value})))
+    return (*items, Lines({name: value for name, value in lines.items() if value}))
 
 
-def _show_training(logged: Logged) -> Section:
+def _show_training(logged: Logged) -> tuple[Item, ...]:
     params = {key: value for key, value in logged.run.params.items() if key.split(".")[0] in ("model", "train")}
     table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
-    history = logged.read_table("train/history.csv")
+    history = logged.read_table("train/history.csv", columns=["epoch", "train/loss"])
     alt = "Learning curves: loss and accuracy by epoch, in training and in validation."
-    if history is not None and len(history):
+    if history is not None:
         last = history.iloc[-1]
         alt += f" They end at a training loss of {last['train/loss']:.4f} after epoch {last['epoch']:.0f}."
     items: list[Item] = [
@@ -122,10 +127,10 @@ def _show_training(logged: Logged) -> Section:
     ]
     if history is not None:
         items.append(tabulate("Every epoch", history, show=show))
-    return Section("Training", tuple(items))
+    return tuple(items)
 
 
-def _show_evaluation(logged: Logged) -> tuple[Section, ...]:
+def _show_evaluation(logged: Logged) -> tuple[Item, ...]:
     metrics = logged.run.metrics
     scores = {
         "test accuracy": metrics.get("test/accuracy"),
@@ -134,35 +139,48 @@ def _show_evaluation(logged: Logged) -> tuple[Section, ...]:
         "validation accuracy": metrics.get("validation/accuracy"),
     }
     items: list[Item] = [Lines({name: f"{value:.4f}" for name, value in scores.items() if value is not None})]
-    confusion = logged.read_table("evaluate/confusion.csv")
-    per_class = logged.read_table("evaluate/per_class.csv")
+    per_class = logged.read_table("evaluate/per_class.csv", columns=["class", "precision", "recall", "f1"])
     if per_class is not None:
         per_class = per_class.astype({"class": str})
         items.append(tabulate("Each class, of the test split", per_class, show=show_share))
+    confusion = logged.read_table("evaluate/confusion.csv", columns=["label"])
+    if confusion is not None:
+        confusion = confusion.set_index("label").astype(int).reset_index()
     items.append(logged.picture("evaluate/confusion.png", alt=_alt_of_confusion(confusion)))
     if confusion is not None:
-        confusion = confusion.rename(columns={"label": "label \\ predicted"}).astype({"label \\ predicted": str})
-        items.append(tabulate("Confusion matrix: test images by their label (rows) and what is predicted", confusion,
-                              show=show_count))  # fmt: skip
-    calibration = logged.read_table("evaluate/calibration.csv")
-    error = metrics.get("test/calibration_error")
-    alt = "Reliability diagram: accuracy against confidence, and how many images each bin of confidence holds."
-    calibrated: list[Item] = [logged.picture("evaluate/reliability.png", alt=alt)]
+        heading = "label \\ predicted"
+        confusion = confusion.rename(columns={"label": heading}).astype({heading: str})
+        caption = "Confusion matrix: test images by their label (rows) and what is predicted"
+        items.append(tabulate(caption, confusion, show=show_count))
+    return tuple(items)
+
+
+def _show_calibration(logged: Logged) -> tuple[Item, ...]:
+    items: list[Item] = []
+    error = logged.run.metrics.get("test/calibration_error")
     if error is not None:
-        calibrated.insert(0, Text(
-            "Where the model is sure to 90 %, it should be right nine times of ten. On average it is off by "
-            f"{error:.2%} (expected calibration error)."
-        ))  # fmt: skip
+        items.append(
+            Text(
+                "Where the model is sure to 90 %, it should be right nine times of ten. On average it is off by "
+                f"{error:.2%} (expected calibration error)."
+            )
+        )
+    alt = "Reliability diagram: accuracy against confidence, and how many images each bin of confidence holds."
+    items.append(logged.picture("evaluate/reliability.png", alt=alt))
+    calibration = logged.read_table("evaluate/calibration.csv", columns=["confidence", "accuracy"])
     if calibration is not None:
-        calibrated.append(tabulate("By confidence", calibration, show=show_share))
-    mistakes = _read_mistakes(logged)
+        items.append(tabulate("By confidence", calibration, show=show_share))
+    return tuple(items)
+
+
+def _show_mistakes(logged: Logged) -> tuple[Item, ...]:
     alt = "The test images that the model got wrong while it was the surest; the table below has what it took them for."
-    wrong: tuple[Item, ...] = (logged.picture("evaluate/mistakes.png", alt=alt), *mistakes)
-    return (
-        Section("Evaluation", tuple(items)),
-        Section("Calibration", tuple(calibrated)),
-        Section("Mistakes", wrong),
-    )
+    picture = logged.picture("evaluate/mistakes.png", alt=alt)
+    found = logged.read_json("evaluate/mistakes.json")
+    if found is None:
+        return (picture,)
+    table = pd.DataFrame(found["data"], columns=found["columns"]).astype({"image": str})
+    return picture, tabulate("The most confident mistakes", table, show=show_share)
 
 
 def _alt_of_confusion(confusion: pd.DataFrame | None) -> str:
@@ -183,28 +201,23 @@ def _alt_of_confusion(confusion: pd.DataFrame | None) -> str:
     return f"{text} Most often {label} is taken for {predicted}: {most:,} times. The table below has all counts."
 
 
-def _read_mistakes(logged: Logged) -> tuple[Item, ...]:
-    found = logged.read_json("evaluate/mistakes.json")
-    if not found:
-        return ()
-    table = pd.DataFrame(found["data"], columns=found["columns"])
-    return (tabulate("The most confident mistakes", table.astype({"image": str}), show=show_share),)
-
-
-def _reproduce(logged: Logged) -> Section:
+def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
     run = logged.run
-    overrides = reproducing.read_overrides(logged) if run.tags.get("kind") == "train" else None
-    words = reproducing.deciding_overrides(run.params) if overrides is None else overrides
-    items = [*reproducing.check_out(logged), Code(reproducing.command("train", words))]
+    items = reproducing.check_out(logged, uri)
+    overrides = reproducing.deciding_overrides(run.params)
+    if overrides:
+        items.append(Code(reproducing.command("train", overrides)))
     if run.tags.get("result.digest"):
-        items.append(Text(
-            "On the same kind of machine, with the same versions (environment/versions.json), the command ends with "
-            f"the result digest {run.tags['result.digest'][:32]}."
-        ))  # fmt: skip
-    return Section("How to reproduce it", tuple(items))
+        items.append(
+            Text(
+                "On the same kind of machine, with the same versions (environment/versions.json), the command ends "
+                f"with the result digest {run.tags['result.digest'][:32]}."
+            )
+        )
+    return tuple(items)
 
 
-def _limit(logged: Logged) -> Section:
+def _limit(logged: Logged) -> tuple[Item, ...]:
     """Say what the model is for and what not: no figure of this report holds beyond its test split."""
     counts = logged.look("data/class_counts.csv")
     classes = [line.split(b",")[0].decode(errors="replace") for line in (counts or b"").splitlines()[1:]]
@@ -221,4 +234,4 @@ def _limit(logged: Logged) -> Section:
         "of the mistakes shown here, will find them too good; promotion in the registry accounts for its own looks at "
         "that split, and for no others.",
     )
-    return Section("What the model is for, and what not", tuple(map(Text, texts)))
+    return tuple(map(Text, texts))

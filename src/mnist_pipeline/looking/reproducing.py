@@ -5,47 +5,57 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
+from mnist_pipeline.environment import PATCH_FILE
 from mnist_pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
-from mnist_pipeline.looking.diff import PATCH
-from mnist_pipeline.looking.logged import Logged
+from mnist_pipeline.looking.logged import PATCH, Logged
 from mnist_pipeline.looking.page import Code, Item, Text
+from mnist_pipeline.tracking import PATCH_TAG
+
+_OVERRIDES = "config/overrides.yaml"
 
 
 def read_overrides(logged: Logged) -> list[str] | None:
-    """Return the overrides that the run was asked for with, but for those that say where it is tracked."""
-    content = logged.read("config/overrides.yaml")
-    try:
-        found = None if content is None else yaml.safe_load(content)
-    except yaml.YAMLError:
+    """Return the overrides that were asked for, but for those that say where it is tracked; None: not known."""
+    content = logged.read(_OVERRIDES)
+    if content is None:
         return None
+    try:
+        found = yaml.safe_load(content)
+    except yaml.YAMLError:
+        found = None
     if not isinstance(found, list):
+        logged.miss(_OVERRIDES)
         return None
     unneeded = ("tracking", "force", "wait")
     return [str(word) for word in found if str(word).split("=")[0].split(".")[0] not in unneeded]
 
 
 def deciding_overrides(params: Mapping[str, str]) -> list[str]:
-    """Return overrides that name every value which decides a run's result, the group of the data first."""
+    """Return overrides that name every value which decides a run's result, whatever it was asked for with."""
     keys = [key for key in params if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS]
-    chosen = [key for key in keys if not key.endswith(".name")]
-    return [f"data={params['data.name']}", *(f"{key}={params[key]}" for key in chosen)] if "data.name" in params else []
+    groups = [f"{key.removesuffix('.name')}={params[key]}" for key in keys if key.endswith(".name")]
+    fallback = ["data.fallback=null"] if "data.fallback" in params else []  # rather no run than one on other data
+    return [*groups, *(f"{key}={params[key]}" for key in keys if not key.endswith(".name")), *fallback]
 
 
-def check_out(logged: Logged) -> list[Item]:
-    """Return how to get the code that the run ran with."""
+def check_out(logged: Logged, uri: str) -> list[Item]:
+    """Return how to get the code that the run ran with, from git and from the store at `uri`."""
     tags = logged.run.tags
     commit = tags.get("mlflow.source.git.commit")
     if not commit:
         return [Text("It did not run from a git checkout: install the version that environment/versions.json names.")]
-    if tags.get("git.dirty") != "true":
-        return [Code(f"git checkout {commit}")]
-    if logged.look(PATCH) is None:
-        return [Code(f"git checkout {commit}"), Text("Files were changed beside the code; the code was this commit's.")]
-    download = f"mlflow artifacts download --run-id {logged.run.run_id} --artifact-path {PATCH} --dst-path ."
-    return [
-        Text(f"The code had changes that are in no commit; the run's artifact {PATCH} has them."),
-        Code(f"git checkout {commit}\n{download}\ngit apply {PATCH.split('/')[-1]}"),
+    lines = [f"git checkout {commit}"]
+    if tags.get("git.dirty") != "true" or tags.get(PATCH_TAG) == "none":
+        return [Code(lines[0])]
+    if tags.get(PATCH_TAG) != "kept" or logged.read(PATCH) is None:
+        text = "The code had changes that are in no commit and were not kept: this commit may not be what ran."
+        return [Code(lines[0]), Text(text, is_warning=True)]
+    lines += [
+        f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow artifacts download \\\n"
+        f"    --run-id {logged.run.run_id} --artifact-path {PATCH} --dst-path .",
+        f"git apply --whitespace=nowarn {PATCH_FILE}",
     ]
+    return [Text("The code had changes that are in no commit; the run has them as a patch."), Code("\n".join(lines))]
 
 
 def command(name: str, overrides: Sequence[str]) -> str:

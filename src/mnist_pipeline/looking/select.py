@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import mlflow_runs, named_runs
+from mnist_pipeline import mlflow_runs
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.looking import naming
 from mnist_pipeline.mlflow_store import MlflowStore
@@ -59,6 +59,8 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
         if run.tags.get("kind") == "sweep":
             trials = _trials(store, run, notes)
             runs |= {trial.run_id: trial for trial in trials}
+        elif not run.tags.get("kind"):
+            problems.append(f"{call(run)} was made by another program: left out")
         elif run.status != "FINISHED":
             problems.append(f"{name} is {run.status}: {_advice(run)}")
         else:
@@ -76,7 +78,7 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
         differences = (run.experiment_id != first.experiment_id, run.tags.get(_DIGEST) != first.tags.get(_DIGEST))
         if any(differences):
             where_to = "on other data" if differences[1] else "in another experiment"
-            problems.append(f"{_call(run)} is {where_to} than {_call(first)}: left out, compare it with its like")
+            problems.append(f"{call(run)} is {where_to} than {call(first)}: left out, compare it with its like")
             del runs[run.run_id]
     return Selection(tuple(run for run in chosen if run.run_id in runs), tuple(problems), tuple(notes))
 
@@ -85,8 +87,12 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
     name = where.tracking.experiment
     experiment = store.find_experiment(name)
     if experiment is None:
-        raise UserError(f"there is no experiment {name}: train a run first, or give tracking.experiment= another name")
-    kinds = _KINDS if condition is None else set(named_runs.KINDS) - {"sweep"}
+        known = ", ".join(sorted(store.overviews("")))
+        raise UserError(
+            f"there is no experiment {name}: train a run first, or give data= or tracking.experiment= another name"
+            f"{f' ({known})' if known else ''}"
+        )
+    kinds = _KINDS if condition is None else (*_KINDS, "trial", "confirm")
     found = [entity for entity in _search(store, [experiment], condition) if entity.data.tags.get("kind") in kinds]
     notes: list[str] = []
     finished = [mlflow_runs.read(store, entity) for entity in found if entity.info.status == "FINISHED"]
@@ -98,10 +104,10 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
         raise _nothing([], notes)
     kept = [run for run in finished if run.tags.get(_DIGEST) == finished[0].tags.get(_DIGEST)]
     if len(kept) < len(finished):
-        others = sorted({run.params.get("data.name", "?") for run in finished if run not in kept})
+        other = next(run for run in finished if run not in kept)
         notes.append(
-            f"left out: {len(finished) - len(kept)} on other data ({', '.join(others)}) than the newest "
-            f"({kept[0].params.get('data.name', '?')}); --filter chooses, e.g. \"params.`data.name` = '{others[0]}'\""
+            f"left out: {len(finished) - len(kept)} on other data than the newest, {call(finished[0])}; "
+            f"--filter \"tags.`{_DIGEST}` = '{other.tags.get(_DIGEST)}'\" chooses those of {call(other)}"
         )
     return Selection(tuple(kept), (), tuple(notes))
 
@@ -110,6 +116,9 @@ def _trials(store: MlflowStore, sweep: PastRun, notes: list[str]) -> list[PastRu
     tags = {"mlflow.parentRunId": sweep.run_id, "kind": "trial"}
     found = [mlflow_runs.read(store, entity) for entity in mlflow_runs.search(store, [sweep.experiment_id], tags)]
     complete = [run for run in found if run.tags.get("trial.state") == "COMPLETE" and run.status == "FINISHED"]
+    metric = sweep.params.get("sweep.metric")
+    if metric not in (None, "validation/accuracy"):
+        notes.append(f"ranked by accuracy, but {sweep.name} sought its best by {metric}")
     if len(complete) < len(found):
         num_others = len(found) - len(complete)
         notes.append(f"left out: {num_others} trials of {sweep.name} that were pruned, failed or run still")
@@ -128,15 +137,16 @@ def _search(store: MlflowStore, experiment_ids: list[str], condition: str | None
         ) from error
 
 
-def _call(run: PastRun) -> str:
+def call(run: PastRun) -> str:
+    """Return name and beginning of the id."""
     return f"{run.name} ({run.run_id[:8]})"
 
 
 def _advice(run: PastRun) -> str:
     if run.status == "RUNNING":
         return "it has no result yet (if its command is gone, the same command goes on with it)"
-    reason = f", {run.tags['reason'].splitlines()[0][:150]}" if run.tags.get("reason") else ""
-    return f"it has no result{reason}"
+    reason = run.tags.get("reason", "").strip()
+    return f"it has no result, {reason.splitlines()[0][:150]}" if reason else "it has no result"
 
 
 def _nothing(problems: Sequence[str], notes: Sequence[str]) -> UserError:

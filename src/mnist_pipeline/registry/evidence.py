@@ -96,12 +96,28 @@ def _look(store: MlflowStore, run: PastRun) -> tuple[tuple[str, ...], Config | N
 
 
 def read_predictions(run: PastRun) -> pd.DataFrame | None:
-    """Return the run's predictions, one row a test image; None where they cannot be read."""
+    """Return the run's predictions, one row a test image; None where they cannot be read, or are none."""
     try:
         table = pd.read_parquet(io.BytesIO(run.read("evaluate/predictions.parquet")))
     except (MlflowException, OSError, ValueError):
         return None
-    return table if {"label", "predicted"} <= set(table) and class_names(table) else None
+    return table if _are_predictions(table) else None
+
+
+def _are_predictions(table: pd.DataFrame) -> bool:
+    """Return whether a table is as `evaluate.Evaluation.predictions` says."""
+    names = class_names(table)
+    whole = ["index", "label", "predicted"]
+    shares = [column for column in table if str(column).startswith("probability_")]
+    if table.empty or not names or not set(whole) <= set(table):
+        return False
+    if not all(map(pd.api.types.is_integer_dtype, table[whole].dtypes)):
+        return False
+    if not all(map(pd.api.types.is_float_dtype, table[shares].dtypes)):
+        return False
+    are_classes = table[["label", "predicted"]].isin(range(len(names))).all(axis=None)
+    is_in_order = (table["index"] == np.arange(len(table))).all()
+    return bool(are_classes and is_in_order and table.notna().all(axis=None))
 
 
 def reload(model_uri: str, images: npt.NDArray[np.uint8]) -> Reloaded | None:

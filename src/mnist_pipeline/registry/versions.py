@@ -82,11 +82,6 @@ class RegisteredModel:
         """Return all versions, the oldest first."""
         return sorted(int(version.version) for version in self._client.search_model_versions(f"name = '{self.name}'"))
 
-    def versions_of(self, run_id: str) -> list[int]:
-        """Return all versions that came of the run, the oldest first."""
-        found = self._client.search_model_versions(f"name = '{self.name}' and run_id = '{run_id}'")
-        return sorted(int(version.version) for version in found)
-
     def link_card(self, version: int, page: str) -> None:
         """Let the version's page link to its model card: a page of the MLflow UI, by whatever address that has."""
         self._client.set_model_version_tag(self.name, str(version), CARD_TAG, page)
@@ -123,7 +118,7 @@ class RegisteredModel:
         try:
             aliases: dict[str, str] = self._client.get_registered_model(self.name).aliases
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no name of a model
                 return None
             raise
         return aliases
@@ -148,6 +143,15 @@ def list_models(store: MlflowStore) -> list[RegisteredModel]:
         token = page.token
         if not token:
             return [RegisteredModel(store, name) for name in sorted(names)]
+
+
+def find_versions(store: MlflowStore, run_id: str) -> list[tuple[RegisteredModel, int]]:
+    """Return every version that came of the run, of whatever registered model."""
+    found = store.client.search_model_versions(f"run_id = '{run_id}'")
+    return sorted(
+        ((RegisteredModel(store, version.name), int(version.version)) for version in found),
+        key=lambda one: (one[0].name, one[1]),
+    )
 
 
 def link_to_card(page: str) -> str:

@@ -82,7 +82,8 @@ def compare(
     """
     each = alpha / max(len(candidates), 1)
     comparisons = tuple(
-        _compare_one(name, np.subtract(values, baseline), alpha=each) for name, values in candidates.items()
+        Comparison(name, *find_interval(np.subtract(values, baseline), alpha=each))
+        for name, values in candidates.items()
     )
     sign = 1 if direction is Direction.maximize else -1
     better = [comparison for comparison in comparisons if comparison.is_better(direction)]
@@ -90,10 +91,11 @@ def compare(
     return Verdict(comparisons=comparisons, winner=winner, confidence=1 - alpha)
 
 
-def _compare_one(
-    name: str, differences: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, alpha: float
-) -> Comparison:
+def find_interval(
+    differences: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, alpha: float
+) -> tuple[float, float, float]:
+    """Return the mean of paired differences, and the t interval that misses the true one with probability `alpha`."""
     mean = float(differences.mean())
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
     half = float(student_t.ppf(1 - alpha / 2, len(differences) - 1)) * error
-    return Comparison(name=name, mean=mean, low=mean - half, high=mean + half)
+    return mean, mean - half, mean + half

@@ -1,0 +1,135 @@
+"""Runs that differ in nothing but their seeds are one configuration, tried several times. Pure functions of values.
+
+Their mean says what it is worth, their spread what luck is worth.
+"""
+
+import itertools
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mnist_pipeline.sweep.confirm import find_interval
+
+CONFIDENCE = 0.95
+SEED_KEYS = ("train.seed", "data.split_seed")
+
+_NO_SPREAD = 1e-12
+
+
+@dataclass(frozen=True)
+class Lead:
+    """How far the best configuration is ahead of another, over the seeds that both were trained with.
+
+    Attributes:
+        name: Of the other.
+        mean: Of the differences of the ranking metric.
+        low, high: The interval that holds the true mean difference: of all pairs of configurations at once with the
+            confidence `CONFIDENCE`, so that choosing the best by looking is paid for.
+        num_pairs: Of seeds.
+    """
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    num_pairs: int
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Runs with the same values of some params.
+
+    Attributes:
+        values: Of those params, in the order of their keys.
+        runs: One row a run: deciding params and metrics.
+        is_seeded: Whether the runs differ in nothing but their seeds.
+    """
+
+    name: str
+    values: tuple[Hashable, ...]
+    runs: pd.DataFrame
+    is_seeded: bool
+
+    def seed_values(self, metric: str) -> "pd.Series[float]":
+        """Return the known values of a metric by the pair of seeds; none where the runs differ in more than those."""
+        runs = self.runs if self.is_seeded else self.runs[:0]
+        return runs.set_index(list(SEED_KEYS))[metric].dropna().astype(float)
+
+
+def group(runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str]) -> list[Configuration]:
+    """Return the configurations that runs have, in the order of their first runs.
+
+    Args:
+        runs: One row a run: deciding params and metrics.
+        keys: Params whose values make a configuration.
+        deciding: All params that decide a result.
+    """
+    grouped = runs.groupby(list(keys), sort=False, dropna=False) if keys else [((), runs)]
+    others = [key for key in deciding if key not in SEED_KEYS]
+    return [
+        Configuration(
+            name=describe(keys, values), values=values, runs=rows, is_seeded=len(rows[others].drop_duplicates()) == 1
+        )
+        for values, rows in grouped
+    ]
+
+
+def describe(keys: Sequence[str], values: Sequence[Hashable]) -> str:
+    """Return values with the short names of their params; different values have different descriptions."""
+    names = short_names(keys)
+    return " ".join(f"{names[key]}={_write(value)}" for key, value in zip(keys, values, strict=True)) or "all"
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Return the last part of each dotted key, where no other has the same."""
+    lasts = [key.split(".")[-1] for key in keys]
+    return {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
+
+
+def _write(value: Hashable) -> str:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return "none"
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value)
+
+
+def summarise(configuration: Configuration, metric: str) -> dict[str, float]:
+    """Return mean, standard deviation and the t interval of the mean (Student, 1908).
+
+    There is no interval (NaN) of a single seed, of runs that differ in more than their seeds, and where all seeds agree
+    to the last image: on a small split they do so by chance.
+    """
+    known = configuration.runs[metric].dropna().astype(float)
+    low = high = math.nan
+    values = _collapse(configuration.seed_values(metric))
+    if len(values) > 1 and np.ptp(values) > _NO_SPREAD:
+        _, low, high = find_interval(values, alpha=1 - CONFIDENCE)
+    return {"mean": known.mean(), "std": known.std(), "low": low, "high": high}
+
+
+def find_leads(leader: Configuration, configurations: Sequence[Configuration], metric: str) -> tuple[Lead, ...]:
+    """Compare the leader with every other one seed by seed, as the confirmation of a sweep does."""
+    values = [(one, one.seed_values(metric)) for one in configurations]
+    comparable = [(one, known) for one, known in values if len(known) > 1]
+    num_compared = len(list(itertools.combinations(comparable, 2)))
+    ahead = leader.seed_values(metric)
+    leads = []
+    for other, behind in comparable:
+        common = ahead.index.intersection(behind.index)
+        differences = _collapse(ahead.loc[common] - behind.loc[common])
+        if other is not leader and len(differences) > 1 and np.ptp(differences) > _NO_SPREAD:
+            interval = find_interval(differences, alpha=(1 - CONFIDENCE) / num_compared)
+            leads.append(Lead(other.name, *interval, len(differences)))
+    return tuple(leads)
+
+
+def _collapse(values: "pd.Series[float]") -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Return values by pairs of seeds as independent ones: those of one train seed on several splits are one."""
+    num_seeds = values.index.get_level_values(0).nunique()
+    is_crossed = 1 < num_seeds < len(values)
+    return np.asarray(values.groupby(level=0).mean() if is_crossed else values, dtype=float)
