@@ -421,7 +421,7 @@ def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) 
             ["--output", "table.xlsx"],
             "--output table.xlsx: expected a name that ends in .csv or .parquet or .md or .html",
         ),
-        (["--output", "no/where.csv"], "--output no/where.csv: cannot be written there"),
+        (["--output", "no/where.csv"], "--output no/where.csv: there is no folder no"),
         ([""], "an empty name of a run"),
         (["model.hidden_width=3"], "model"),
         (["--group-by", "colour"], "--group-by colour: no param that decides a result"),

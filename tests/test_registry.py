@@ -467,6 +467,8 @@ SLOW_MOMENTS = [
     "call mlflow.tracking.client MlflowClient.log_table 1 after",
     "call mnist_pipeline.registry.ledger Ledger.decide 1 before",
     "call mnist_pipeline.registry.versions RegisteredModel.point 3 after",
+    "call mnist_pipeline.mlflow_runs tag_only 1 after",
+    "call mnist_pipeline.mlflow_runs tag_only 2 after",
     "call mnist_pipeline.registry.versions RegisteredModel.describe_version 1 after",
     "call mnist_pipeline.registry.versions RegisteredModel.describe 1 after",
     "call mnist_pipeline.registry.ledger Ledger.close 1 before",

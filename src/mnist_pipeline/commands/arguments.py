@@ -1,7 +1,11 @@
 """What the commands' arguments have in common."""
 
 import argparse
+import os
 import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from mnist_pipeline import store
@@ -63,3 +67,25 @@ def require_store(config: TrackingConfig) -> None:
     if store.is_missing(uri):
         raise UserError("there are no runs yet: train one first (mnist-pipeline train)")
     store.check(uri)
+
+
+def require_output(output: Path | None, *, formats: Sequence[str]) -> None:
+    """Refuse a file that cannot be written, or not in one of the formats, before any work is done.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if output is None:
+        return
+    if output.suffix.lower() not in formats:
+        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(formats)}")
+    place = os.path.realpath(output)  # pathlib's raises for a link that leads to itself
+    if os.path.lexists(place) and not os.path.isfile(place):  # noqa: PTH113
+        raise ConfigError(f"--output {output}: no regular file")
+    if not os.path.isdir(os.path.dirname(place)):  # noqa: PTH112, PTH120
+        raise ConfigError(f"--output {output}: there is no folder {os.path.dirname(output)}")  # noqa: PTH120
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(place)):  # noqa: PTH120
+            pass
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written there ({error.strerror or error})") from error

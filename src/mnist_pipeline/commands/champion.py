@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_pipeline import tables
-from mnist_pipeline.commands.arguments import STORE_HELP, listen, make_parser, require_store
+from mnist_pipeline.commands.arguments import STORE_HELP, listen, make_parser, require_output, require_store
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.registry import settings
@@ -30,7 +30,7 @@ def predict(arguments: Sequence[str]) -> None:
     parsed = parser.parse_intermixed_args(arguments)
     paths, overrides = _split(parsed.words)
     where = settings.read(overrides)
-    _require_output(parsed.output)
+    require_output(parsed.output, formats=tables.FORMATS)
     require_store(where.tracking)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(tables.TableFile(parsed.output)) if parsed.output else None
@@ -91,14 +91,3 @@ def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
     if "" in paths:
         raise ConfigError("an empty path: expected files or folders of images")
     return [Path(path) for path in paths], [word for word in words if word not in paths]
-
-
-def _require_output(output: Path | None) -> None:
-    if output is None:
-        return
-    if output.suffix.lower() not in tables.FORMATS:
-        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(tables.FORMATS)}")
-    if not os.path.isdir(output.parent):  # noqa: PTH112 (pathlib's raises)
-        raise ConfigError(f"--output {output}: there is no folder {output.parent}")
-    if os.path.exists(output) and not os.path.isfile(output):  # noqa: PTH110, PTH113
-        raise ConfigError(f"--output {output}: no regular file")

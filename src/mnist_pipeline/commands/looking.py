@@ -1,13 +1,12 @@
 """The commands that look at runs: `compare`, `diff` and `report`."""
 
 import argparse
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_pipeline import paths
-from mnist_pipeline.commands.arguments import make_parser, require_store
+from mnist_pipeline.commands.arguments import make_parser, require_output, require_store
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, UserError, tell
 from mnist_pipeline.registry import settings
@@ -37,7 +36,7 @@ def compare(arguments: Sequence[str]) -> None:
     parsed = parser.parse_intermixed_args(arguments)
     named, overrides = _split(parsed.words)
     where = settings.read(overrides)
-    _require_output(parsed.output, formats=_FORMATS)
+    require_output(parsed.output, formats=_FORMATS)
     _require_folder(parsed.figures)
     require_store(where.tracking)
     group_by = parsed.group_by.split(",") if parsed.group_by else None
@@ -53,28 +52,27 @@ def compare(arguments: Sequence[str]) -> None:
         selected = select.select(store, where, named, condition=parsed.filter)
         aliases = naming.list_aliases(store)
     found = comparing.compare(selected.runs, aliases=aliases, group_by=group_by)
-    is_page = parsed.output is not None and parsed.output.suffix == ".html"
+    is_page = parsed.output is not None and parsed.output.suffix.lower() == ".html"
     laid_out = comparison_page.lay_out(found, top=parsed.top, notes=selected.notes, with_figures=is_page)
-    if parsed.figures is not None:
-        for name, picture in comparison_page.draw_figures(found).items():
-            with files.whole(parsed.figures / f"{name}.png") as unfinished:
-                unfinished.write_bytes(picture.png)
     view.print_page(laid_out, most_rows=None if parsed.top else view.MOST_ROWS)
     if is_page:
         page.write(laid_out, parsed.output)
     elif parsed.output is not None:
         table = (found.groups if group_by else found.table).head(parsed.top)
         with files.whole(parsed.output) as unfinished:
-            match parsed.output.suffix:
+            match parsed.output.suffix.lower():
                 case ".csv":
                     table.to_csv(unfinished, index=False)
                 case ".parquet":
                     table.to_parquet(unfinished, index=False)
                 case _:
                     unfinished.write_text(view.to_markdown(laid_out), encoding="utf-8")
-    for what in (parsed.output, parsed.figures):
-        if what is not None:
-            view.print_written(what)
+    if parsed.figures is not None:
+        for name, picture in comparison_page.draw_figures(found).items():
+            with files.whole(parsed.figures / f"{name}.png") as unfinished:
+                unfinished.write_bytes(picture.png)
+    for written in filter(None, (parsed.output, parsed.figures)):
+        view.print_written(written)
     _raise_last(selected.problems)
 
 
@@ -93,7 +91,7 @@ def diff(arguments: Sequence[str]) -> None:
     if len(named) != 2:
         raise ConfigError(f"expected two runs, A and B: got {len(named)}")
     where = settings.read(overrides)
-    _require_output(parsed.output, formats=(".html",))
+    require_output(parsed.output, formats=(".html",))
     require_store(where.tracking)
 
     with heavy_imports():
@@ -144,7 +142,7 @@ def report(arguments: Sequence[str]) -> None:
     if len(named) != 1:
         raise ConfigError(f"expected one run or study: got {len(named)}")
     where = settings.read(overrides)
-    _require_output(parsed.output, formats=(".html",))
+    require_output(parsed.output, formats=(".html",))
     require_store(where.tracking)
 
     with heavy_imports():
@@ -188,21 +186,6 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
     return number
-
-
-def _require_output(output: Path | None, *, formats: Sequence[str]) -> None:
-    if output is None:
-        return
-    if output.suffix not in formats:
-        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(formats)}")
-    place = os.path.realpath(output)  # pathlib's raises for a link that leads to itself
-    if os.path.lexists(place) and not os.path.isfile(place):  # noqa: PTH113
-        raise ConfigError(f"--output {output}: no regular file")
-    try:
-        with tempfile.TemporaryFile(dir=os.path.dirname(place)):  # noqa: PTH120
-            pass
-    except OSError as error:
-        raise ConfigError(f"--output {output}: cannot be written there ({error.strerror or error})") from error
 
 
 def _require_folder(folder: Path | None) -> None:

@@ -36,7 +36,7 @@ def promote(arguments: Sequence[str]) -> None:
         from mnist_pipeline import mlflow_store
         from mnist_pipeline.looking import cards
         from mnist_pipeline.registry import changes, promotion
-        from mnist_pipeline.registry.ledger import Outcome
+        from mnist_pipeline.registry.versions import CHAMPION
     from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
     from mnist_pipeline.registry import console as view
 
@@ -44,7 +44,7 @@ def promote(arguments: Sequence[str]) -> None:
     opened = mlflow_store.MlflowStore(where.tracking)
     with opened.telling():
         result = promotion.promote(opened, where, bounds, named=named[0] if named else None, is_dry_run=parsed.dry_run)
-        if result.decision and result.decision.outcome is Outcome.promoted:
+        if not parsed.dry_run and result.registry.model.named(CHAMPION) == result.version:
             cards.log(opened, cards.make(opened, result.candidate.run))
         view.print_promotion(result)
         view.print_budget(changes.read_history(result.registry))
