@@ -85,8 +85,9 @@ def test_a_single_seed_has_no_interval() -> None:
     assert found.groups["validation/accuracy_low"].isna().all()
     assert found.leads == ()
     assert found.leader is None
-    assert "a single seed cannot tell skill from luck. Whether it is better than the others is not known" in (
-        comparison_page.describe(found)
+    assert (
+        "a single seed cannot tell skill from luck. Whether it is better than the others takes two seeds or more"
+        in (comparison_page.describe(found))
     )
 
 

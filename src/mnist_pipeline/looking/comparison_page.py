@@ -14,8 +14,8 @@ from mnist_pipeline.looking.page import Page, Picture, Section, Table, Text, dra
 from mnist_pipeline.looking.values import count, points, show
 
 _ADVICE = (
-    "Whether it is better than the others is not known: train it and them with the same two seeds or more, e.g. "
-    'make train ARGS="-m train.seed=0,1,2".'
+    "Whether it is better than the others takes two seeds or more to tell, the same for each: "
+    'make train ARGS="-m train.seed=0,1,2 ...".'
 )
 _SHOWN_METRICS = ("time/train_sec", "model/size_bytes")
 
@@ -47,7 +47,10 @@ def describe(comparison: Comparison) -> str:
         return f"One configuration, {count(best['num_runs'], 'run')}: {call(best['name'])}{interval}."
     first = ""
     if best["name"] != comparison.leader:
-        first = f"Highest: {call(best['name'])}, but a single seed cannot tell skill from luck. "
+        reason = (
+            "a single seed cannot tell skill from luck" if best["num_runs"] == 1 else "how much is luck is not known"
+        )
+        first = f"Highest: {call(best['name'])}, but {reason}. "
     if not comparison.leads or comparison.leader is None:
         return (first or f"Best: {call(str(best['name']))}. ") + _ADVICE
     lead = min(comparison.leads, key=lambda lead: lead.mean)
