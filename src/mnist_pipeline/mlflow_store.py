@@ -25,9 +25,9 @@ _COLUMNS = (
     *("metrics.`validation/accuracy`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`time/train_sec`"),
     *("params.`model.hidden_width`", "params.`model.dropout_rate`", "params.`train.num_epochs`", "params.`train.seed`"),
 )
-_EXPERIMENT_TAGS = {
-    # Without it the UI opens the experiment in its view for generative AI.
-    "mlflow.experimentKind": "custom_model_development",
+# Without it the UI opens the experiment in its view for generative AI.
+_KIND_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+_OVERVIEW_TAGS = {
     f"mlflow.sharedViewState.{store.OVERVIEW}": json.dumps({"selectedColumns": _COLUMNS}),
     "mlflow.note.content": (
         "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
@@ -103,8 +103,12 @@ class MlflowStore:
             )
         return str(experiment.experiment_id)
 
-    def require_experiment(self, name: str) -> str:
+    def require_experiment(self, name: str, *, has_trainings: bool = True) -> str:
         """Return the id of the experiment, which is created where there is none.
+
+        Args:
+            name: Of the experiment.
+            has_trainings: Whether its runs are trainings, and it gets a view of their results in the UI.
 
         Raises:
             UserError: It was deleted, or the store fails.
@@ -119,7 +123,7 @@ class MlflowStore:
                 created = self.client.create_experiment(
                     name,
                     artifact_location=location,
-                    tags=_EXPERIMENT_TAGS,
+                    tags={**_KIND_TAGS, **(_OVERVIEW_TAGS if has_trainings else {})},
                 )
                 return str(created)
             except MlflowException:

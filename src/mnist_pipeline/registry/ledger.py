@@ -127,7 +127,7 @@ class Ledger:
         """Open an entry, as the newest whatever this machine's clock says; return its id."""
         newest_ms = max((entry.opened_ms for entry in self.entries()), default=0)
         run = self._client.create_run(
-            self._store.require_experiment(self.experiment),
+            self._store.require_experiment(self.experiment, has_trainings=False),
             start_time=max(time.time_ns() // 1_000_000, newest_ms + 1),
             run_name="open",
             tags={
