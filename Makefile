@@ -14,7 +14,7 @@ IN_PARALLEL := --numprocesses 2 --dist worksteal
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep compare promote predict serve dashboard ui test test-slow bench pictures lint format lock clean
+.PHONY: help train sweep compare diff report promote predict serve dashboard ui test test-slow bench pictures lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
@@ -40,6 +40,12 @@ sweep: $(INSTALLED) ## search for a better model around the baseline, and confir
 
 compare: $(INSTALLED) ## compare the runs: which is best, by how much, and how sure that is
 	@$(BIN)/mnist-pipeline compare $(ARGS)
+
+diff: $(INSTALLED) ## compare two runs, down to single images: make diff ARGS="A B"
+	@$(BIN)/mnist-pipeline diff $(ARGS)
+
+report: $(INSTALLED) ## write a page about a run or a study: make report ARGS=champion
+	@$(BIN)/mnist-pipeline report $(ARGS)
 
 promote: $(INSTALLED) ## make the best run's model the champion, if it passes the gates
 	@$(BIN)/mnist-pipeline promote $(ARGS)

@@ -77,7 +77,7 @@ def test_seeds_are_one_configuration_with_mean_spread_and_interval() -> None:
     half = 4.302653 * 0.02 / math.sqrt(3)  # the 97.5 % quantile of t with 2 degrees of freedom
     assert group["validation/accuracy_low"] == pytest.approx(0.92 - half, abs=1e-6)
     assert group["validation/accuracy_high"] == pytest.approx(0.92 + half, abs=1e-6)
-    assert "3 runs: all, mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
+    assert "3 runs: mean validation accuracy 0.9200 ± 0.0497" in comparison_page.describe(found)
 
 
 def test_a_single_seed_has_no_interval() -> None:
@@ -159,7 +159,7 @@ def test_without_a_validation_split_the_test_accuracy_ranks_and_that_is_said() -
 
 
 def test_runs_of_different_commits_are_told() -> None:
-    assert any("different commits" in note for note in compared(past(0.9), past(0.8, seed=1, commit="d")).notes)
+    assert any("different code" in note for note in compared(past(0.9), past(0.8, seed=1, commit="d")).notes)
 
 
 def test_groups_can_be_chosen_by_the_last_part_of_a_key() -> None:
@@ -252,6 +252,7 @@ def test_without_names_the_trained_runs_on_the_newest_data_are_meant(home: Path)
     hand_made(home, "old", **{"data.digest": "other"})
     hand_made(home, "a")
     hand_made(home, "part of a sweep", kind="trial")
+    hand_made(home, "cut short", kind="trial", **{"trial.state": "PRUNED"})
     hand_made(home, "b", kind="final")
     hand_made(home, "broken", status="FAILED")
     hand_made(home, "busy", status="RUNNING")
@@ -260,7 +261,22 @@ def test_without_names_the_trained_runs_on_the_newest_data_are_meant(home: Path)
     assert found.problems == ()  # nobody asked for the others
     assert found.notes[0] in ("left out: 1 RUNNING, 1 FAILED", "left out: 1 FAILED, 1 RUNNING")
     assert "left out: 1 on other data" in found.notes[1]
-    assert names(selected(home, condition="tags.kind = 'trial'")) == {"part of a sweep"}
+    trials = selected(home, condition="tags.kind = 'trial'")
+    assert names(trials) == {"part of a sweep"}
+    assert "left out: 1 pruned trial" in trials.notes
+
+
+def test_where_all_runs_are_of_one_other_experiment_they_are_meant(cli: Cli, looking_home: Path) -> None:
+    found = cli("compare", "--top", "1", MNIST_PIPELINE_HOME=str(looking_home), COLUMNS="160")  # and not data=digits
+    assert found.returncode == 0, found.stderr
+    assert "there are no runs of mnist: these are all there are, of digits (data=digits says so)" in found.stdout
+
+
+def test_a_narrow_screen_keeps_what_matters(cli: Cli, looking_home: Path) -> None:
+    found = cli("compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(looking_home), COLUMNS="80")
+    assert "not shown, for want of width: " in found.stdout
+    assert found.stdout.count("± ") >= 2
+    assert max(map(len, found.stdout.split("An interval")[0].splitlines())) <= 80
 
 
 def test_what_was_named_and_cannot_be_compared_is_said_and_the_rest_is_there(home: Path) -> None:
@@ -373,9 +389,11 @@ def test_a_study_stands_for_its_complete_trials(cli: Cli, looking_home: Path) ->
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
     found = compare_here(cli, looking_home, parent.data.tags["study"], "--top", "3")
     assert found.returncode == 0, found.stderr
-    complete = int(parent.data.metrics["sweep/num_complete"])
-    assert complete > 3
-    assert found.stdout.split("Seeds together")[0].count("\n trial ") == 3
+    rows = [
+        line for line in found.stdout.split("Seeds together")[0].splitlines() if line.startswith((" trial", " confirm"))
+    ]
+    assert len(rows) == 3
+    assert "Ahead of" in found.stdout  # the confirmation has seeds in common
 
 
 def test_tables_and_figures_are_written(cli: Cli, looking_home: Path, tmp_path: Path) -> None:

@@ -103,14 +103,17 @@ def test_the_images_on_which_the_two_disagree() -> None:
         },
     ]
     text = diff_page.describe(found)
-    assert "B is better than A on the test images: B less A is +20.00 points" in text
-    assert "p = 1 (exact McNemar test, two-sided). A look: it spends no budget" in text
+    assert "B gets 1 more of 5 test images right than A: +20.00 points" in text
+    assert "p = 1 (exact McNemar test, two-sided): which of the two is better is not clear" in text
+    assert "A look: it spends no budget" in text
+    backwards = diff_page.describe(compared(past("b", OTHER), past("a")))
+    assert "A gets 1 more of 5 test images right than B: +20.00 points" in backwards
 
 
 def test_a_run_and_itself_agree() -> None:
     found = compared(past("a"), past("a"))
     assert found.disagreements.empty
-    assert "equally good" in diff_page.describe(found)
+    assert diff_page.describe(found) == "A and B are the same run."
     page = diff_page.lay_out(found, {}, None)
     assert "They say the same of every image." in str(page.sections[-1].items[-1])
 

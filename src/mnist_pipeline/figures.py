@@ -143,7 +143,9 @@ def draw_reliability(evaluation: "Evaluation") -> Figure:
     left, width = bins["confidence_from"], bins["confidence_to"] - bins["confidence_from"]
     upper.plot([0, 1], [0, 1], "--", color=GREY, label="perfectly calibrated")
     upper.bar(left, bins["accuracy"], width, align="edge", color=BLUE, edgecolor="white", label="accuracy")
-    upper.plot(bins["confidence"], bins["accuracy"], "o", color=ORANGE, markersize=4, label="mean confidence")
+    upper.plot(
+        bins["confidence"], bins["accuracy"], "o", color=ORANGE, markersize=4, label="at the bin's mean confidence"
+    )
     upper.set_title(f"Reliability: expected calibration error {evaluation.calibration_error:.4f}")
     upper.set_ylabel("accuracy")
     upper.set_xlim(0, 1)

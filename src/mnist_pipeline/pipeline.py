@@ -66,7 +66,9 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
     with claim(mark, wait=request.config.wait) as checkpoints:
         if tracker.find_finished({RESUME_TAG: checkpoints.id}):
             checkpoints.clear()  # its command was killed between its last two acts
-        past = None if request.config.force else tracker.find_finished({"kind": "train", "fingerprint": mark})
+        # A run that fell back on these data is not the one that asked for them: it cannot be promoted.
+        alike = {"kind": "train", "fingerprint": mark, "data.requested": request.tags["data.requested"]}
+        past = None if request.config.force else tracker.find_finished(alike)
         result = recall(past, request) if past else None
         if result is None:
             result = perform(request, tracker, checkpoints, on_epoch=on_epoch)

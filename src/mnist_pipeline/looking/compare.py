@@ -11,7 +11,7 @@ from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
 from mnist_pipeline.looking import configurations
 from mnist_pipeline.looking.configurations import SEED_KEYS, Lead
-from mnist_pipeline.tracking import TRAINING_TAG, PastRun
+from mnist_pipeline.tracking import PATCH_TAG, TRAINING_TAG, PastRun
 
 VALIDATION, TEST = "validation/accuracy", "test/accuracy"
 METRICS = (
@@ -119,7 +119,8 @@ def compare(
 
 def _describe_code(run: PastRun) -> str:
     commit = run.tags.get("mlflow.source.git.commit", "unknown")[:7]
-    return f"{commit}+" if run.tags.get("git.dirty") == "true" else commit
+    is_changed = run.tags.get(PATCH_TAG, run.tags.get("git.dirty")) in ("kept", "lost", "true")
+    return f"{commit}+" if is_changed else commit
 
 
 def _as_numbers(column: "pd.Series[str]") -> "pd.Series[str] | pd.Series[float]":
@@ -160,7 +161,7 @@ def _notes(order: pd.DataFrame, ranked_by: str, *, are_all_seeded: bool) -> tupl
     if not are_all_seeded:
         notes.append("what joins runs that differ in more than their seeds has no interval")
     if ranked_by == VALIDATION and {"final", "train"} <= set(order["kind"]):
-        notes.append("the final run of a sweep is the best of many by validation accuracy: its own flatters it")
+        notes.append("the final run of a sweep is the best of many by validation accuracy: there it is optimistic")
     if order[_CODE].nunique() > 1:
-        notes.append("the runs are of different commits: mnist-pipeline diff A B shows the code of two")
+        notes.append("the runs are of different code (commits, or changes in none): diff A B shows that of two")
     return tuple(notes)

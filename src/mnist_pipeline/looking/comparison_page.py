@@ -9,7 +9,7 @@ import pandas as pd
 
 from mnist_pipeline import figures
 from mnist_pipeline.looking.compare import TEST, Comparison
-from mnist_pipeline.looking.configurations import CONFIDENCE, SEED_KEYS, short_names
+from mnist_pipeline.looking.configurations import ALL, CONFIDENCE, SEED_KEYS, short_names
 from mnist_pipeline.looking.page import Page, Picture, Section, Table, Text, draw, tabulate
 from mnist_pipeline.looking.values import count, points, show
 
@@ -39,7 +39,7 @@ def describe(comparison: Comparison) -> str:
     best = groups.iloc[0]
 
     def call(name: str) -> str:
-        return f"{name}, mean {metric.replace('/', ' ')} {means[name]:.4f}"
+        return f"{'' if name == ALL else f'{name}, '}mean {metric.replace('/', ' ')} {means[name]:.4f}"
 
     if len(groups) == 1:
         half = best[f"{metric}_high"] - best[f"{metric}_mean"]
@@ -81,7 +81,8 @@ def draw_figures(comparison: Comparison) -> dict[str, Picture]:
 def _tabulate_runs(comparison: Comparison, top: int | None) -> Table:
     table = comparison.table.head(top) if top else comparison.table
     accuracies = dict.fromkeys((comparison.ranked_by, TEST))
-    columns = [key for key in (*comparison.differing, *accuracies, *_SHOWN_METRICS) if key in table]
+    # What matters least stands to the right, where a narrow screen ends.
+    columns = [key for key in (*accuracies, *comparison.differing, *_SHOWN_METRICS) if key in table]
     shown = table[["name", *columns]].copy()
     if not comparison.table["name"].is_unique:
         shown.insert(1, "id", table["run_id"].str[:8])
@@ -103,13 +104,15 @@ def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
                 "" if math.isnan(mean) else f"{mean:.4f}" if math.isnan(high) else f"{mean:.4f} ± {high - mean:.4f}"
                 for mean, high in zip(means, highs, strict=True)
             ]
+        if metric == comparison.ranked_by and leads:
+            found = [leads.get(name) for name in groups["name"]]
+            shown["leader ahead, points"] = [
+                f"{points(lead.mean)} ± {100 * (lead.high - lead.mean):.2f}" if lead else "" for lead in found
+            ]
+    for metric in dict.fromkeys((comparison.ranked_by, TEST)):
+        if metric in shown:
             shown[f"{metric.split('/')[0]} spread"] = groups[f"{metric}_std"].map("{:.4f}".format, na_action="ignore")
     shown["time/train_sec"] = groups["time/train_sec_mean"]
-    if leads:
-        found = [leads.get(name) for name in groups["name"]]
-        shown["leader ahead, points"] = [
-            f"{points(lead.mean)} ± {100 * (lead.high - lead.mean):.2f}" if lead else "" for lead in found
-        ]
     caption = f"Mean, standard deviation (spread) and t interval (±) over seeds, by {comparison.ranked_by}"
     numeric = (False, *(True for _ in shown.columns[1:]))
     return _rename(dataclasses.replace(tabulate(caption, shown, show=show), numeric=numeric), comparison)
@@ -119,7 +122,6 @@ def _rename(table: Table, comparison: Comparison) -> Table:
     names = {
         **short_names(comparison.differing),
         **{"time/train_sec": "train s", "model/size_bytes": "model bytes"},
-        **{"validation spread": "spread", "test spread": "spread"},
     }
     # Without underscores and slashes a heading can be broken where the screen is narrow.
     headings = tuple(re.sub("[/_]", " ", names.get(heading, heading)) for heading in table.headings)

@@ -16,6 +16,9 @@ from mnist_pipeline.sweep.confirm import find_interval
 CONFIDENCE = 0.95
 SEED_KEYS = ("train.seed", "data.split_seed")
 
+ALL = "all"
+"""Name of the only configuration, where runs differ in nothing."""
+
 _NO_SPREAD = 1e-12
 
 
@@ -80,7 +83,7 @@ def group(runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str]) -
 def describe(keys: Sequence[str], values: Sequence[Hashable]) -> str:
     """Return values with the short names of their params; different values have different descriptions."""
     names = short_names(keys)
-    return " ".join(f"{names[key]}={_write(value)}" for key, value in zip(keys, values, strict=True)) or "all"
+    return " ".join(f"{names[key]}={_write(value)}" for key, value in zip(keys, values, strict=True)) or ALL
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

@@ -27,7 +27,7 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
         for item in section.items:
             match item:
                 case Text():
-                    out.print(item.text, style="yellow" if item.is_warning else "", markup=False)
+                    _print_prose(item.text, style="yellow" if item.is_warning else "")
                 case Lines():
                     for name, value in item.lines.items():
                         out.print(f"{name:<19} {value}", markup=False)
@@ -35,7 +35,11 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
                     out.print(item.text, markup=False)
                 case Table():
                     _print_table(item, most_rows)
-    out.print(f"\n{page.lead}", style="bold", markup=False)
+    _print_prose(f"\n{page.lead}", style="bold")
+
+
+def _print_prose(text: str, *, style: str) -> None:
+    out.print(text, style=style, markup=False, soft_wrap=not out.is_terminal)  # a pipe gets whole lines
 
 
 def print_report(page: Page, path: Path) -> None:

@@ -19,7 +19,7 @@ _NOT_IN_TABLE = ("time/epoch_sec",)
 def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.uint8] | None) -> Page:
     """Return the page of a diff; `images`, uint8 (n, height, width), are the test split, where that is here."""
     return Page(
-        title=f"{diff.a.run.name} and {diff.b.run.name}",
+        title=f"A: {diff.a.run.name}, B: {diff.b.run.name}",
         lead=describe(diff),
         sections=(
             Section(
@@ -27,7 +27,7 @@ def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.ui
                 (_tabulate_runs(diff, aliases), *(Text(text, is_warning=True) for text in diff.problems)),
             ),
             Section("Configuration", (_tabulate("Params that differ", diff.config, "The same."),)),
-            Section("Data", (_show_data(diff),)),
+            Section("Data", _show_data(diff)),
             Section("Code", _show_code(diff)),
             Section("Versions", (_show_versions(diff),)),
             Section("Metrics", _show_metrics(diff)),
@@ -41,13 +41,20 @@ def describe(diff: Diff) -> str:
     compared = diff.comparison
     if compared is None:
         return "Their test images cannot be compared: see above."
-    low, high = compared.interval(CONFIDENCE)
-    better = {1: "B is better than A", -1: "A is better than B", 0: "A and B are equally good"}
+    if diff.a.run.run_id == diff.b.run.run_id:
+        return "A and B are the same run."
+    ahead, behind, sign = ("A", "B", -1) if compared.difference < 0 else ("B", "A", 1)
+    low, high = sorted(sign * end for end in compared.interval(CONFIDENCE))
+    p_value = compared.two_sided_p_value
+    verdict = (
+        f"{ahead} is better than {behind}" if p_value < 1 - CONFIDENCE else "which of the two is better is not clear"
+    )
+    num_more = abs(compared.num_gained - compared.num_lost)
     return (
-        f"{better[(compared.difference > 0) - (compared.difference < 0)]} on the test images: B less A is "
-        f"{points(compared.difference)} points ({CONFIDENCE:.0%} interval {points(low)} to {points(high)}), "
-        f"p = {compared.two_sided_p_value:.2g} (exact McNemar test, two-sided). A look: it spends no budget, and "
-        "promotes nothing."
+        f"{ahead} gets {num_more:,} more of {compared.num_images:,} test images right than {behind}: "
+        f"{points(sign * compared.difference)} points ({CONFIDENCE:.0%} interval {points(low)} to {points(high)}), "
+        f"p = {p_value:.2g} (exact McNemar test, two-sided): {verdict}, of these two trained models; of their settings "
+        "several seeds tell (compare). A look: it spends no budget, and promotes nothing."
     )
 
 
@@ -76,10 +83,11 @@ def _tabulate(caption: str, table: pd.DataFrame, otherwise: str) -> Item:
     return Text(otherwise) if table.empty else tabulate(caption, table, show=show)
 
 
-def _show_data(diff: Diff) -> Item:
+def _show_data(diff: Diff) -> tuple[Item, ...]:
     if diff.a.digests is None or diff.b.digests is None:
-        return Text("It is not known of both runs what their splits were.")
-    return _tabulate("What differs", diff.data, "The same in every split, to the byte.")
+        return (Text("It is not known of both runs what their splits were."),)
+    items: list[Item] = [Text("The same in every split, to the byte.")] if diff.a.digests == diff.b.digests else []
+    return (*items, *([] if diff.data.empty else [tabulate("What differs", diff.data, show=show)]))
 
 
 def _show_versions(diff: Diff) -> Item:

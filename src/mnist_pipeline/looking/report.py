@@ -64,7 +64,10 @@ def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
     items: list[Item] = [Text(description)] if description else []
     items.append(Lines({name: value for name, value in lines.items() if value}))
     if run.status != "FINISHED":
-        items.append(Text(f"This run is {run.status}: what it has is shown.", is_warning=True))
+        text = f"This run is {run.status}: what it has is shown."
+        if run.status == "RUNNING":
+            text += " If its command is gone, the same command goes on with it."
+        items.append(Text(text, is_warning=True))
     return tuple(items)
 
 

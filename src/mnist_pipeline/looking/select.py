@@ -10,11 +10,12 @@ from mlflow.exceptions import MlflowException
 from mnist_pipeline import mlflow_runs
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.looking import naming
+from mnist_pipeline.looking.values import count
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.tracking import PastRun
 
-_KINDS = ("train", "final")
+_KINDS = ("train", "confirm", "final")
 _DIGEST = "data.digest"
 
 
@@ -38,7 +39,7 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
     Args:
         store: Where they are.
         where: The experiment, and the registered model that aliases are of.
-        named: As for `naming.find`; a study stands for its complete trials.
+        named: As for `naming.find`; a study stands for its complete trials and its confirmation.
         condition: In the language of MLflow's search box. Without names it chooses among all kinds of runs.
 
     Raises:
@@ -85,16 +86,24 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
 
 def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None) -> Selection:
     name = where.tracking.experiment
+    notes: list[str] = []
     experiment = store.find_experiment(name)
     if experiment is None:
-        known = ", ".join(sorted(store.overviews("")))
-        raise UserError(
-            f"there is no experiment {name}: train a run first, or give data= or tracking.experiment= another name"
-            f"{f' ({known})' if known else ''}"
-        )
-    kinds = _KINDS if condition is None else (*_KINDS, "trial", "confirm")
-    found = [entity for entity in _search(store, [experiment], condition) if entity.data.tags.get("kind") in kinds]
-    notes: list[str] = []
+        known = list(store.overviews(""))
+        if len(known) != 1:
+            shown = f" ({', '.join(known)})" if known else ""
+            raise UserError(
+                f"there is no experiment {name}: train a run first, or give data= or tracking.experiment= another name"
+                f"{shown}"
+            )
+        experiment = store.find_experiment(known[0])
+        notes.append(f"there are no runs of {name}: these are all there are, of {known[0]} (data={known[0]} says so)")
+    assert experiment is not None
+    kinds = _KINDS if condition is None else (*_KINDS, "trial")
+    entities = [entity for entity in _search(store, [experiment], condition) if entity.data.tags.get("kind") in kinds]
+    found = [entity for entity in entities if entity.data.tags.get("trial.state") != "PRUNED"]
+    if len(found) < len(entities):
+        notes.append(f"left out: {count(len(entities) - len(found), 'pruned trial')}")
     finished = [mlflow_runs.read(store, entity) for entity in found if entity.info.status == "FINISHED"]
     if len(finished) < len(found):
         counts = Counter(entity.info.status for entity in found)
@@ -113,15 +122,16 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
 
 
 def _trials(store: MlflowStore, sweep: PastRun, notes: list[str]) -> list[PastRun]:
-    tags = {"mlflow.parentRunId": sweep.run_id, "kind": "trial"}
-    found = [mlflow_runs.read(store, entity) for entity in mlflow_runs.search(store, [sweep.experiment_id], tags)]
+    tags = {"mlflow.parentRunId": sweep.run_id}
+    children = [mlflow_runs.read(store, entity) for entity in mlflow_runs.search(store, [sweep.experiment_id], tags)]
+    found = [run for run in children if run.tags.get("kind") in ("trial", "confirm")]
     complete = [run for run in found if run.tags.get("trial.state") == "COMPLETE" and run.status == "FINISHED"]
     metric = sweep.params.get("sweep.metric")
     if metric not in (None, "validation/accuracy"):
         notes.append(f"ranked by accuracy, but {sweep.name} sought its best by {metric}")
     if len(complete) < len(found):
-        num_others = len(found) - len(complete)
-        notes.append(f"left out: {num_others} trials of {sweep.name} that were pruned, failed or run still")
+        others = count(len(found) - len(complete), "trial")
+        notes.append(f"left out: {others} of {sweep.name}, pruned, failed or running still")
     return complete
 
 
@@ -150,5 +160,5 @@ def _advice(run: PastRun) -> str:
 
 
 def _nothing(problems: Sequence[str], notes: Sequence[str]) -> UserError:
-    reasons = [*problems, *notes] or ["no finished run is there, or none fits the filter"]
+    reasons = [*problems, *notes] or ["no finished run is there, or none fits the filter (are its names right?)"]
     return UserError("; ".join(["nothing to compare", *reasons]))

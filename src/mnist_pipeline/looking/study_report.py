@@ -32,9 +32,9 @@ def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
     verdict = _read_verdict(logged) if is_confirmed else None
     sections = (
         Section("What was run", _describe(run, aliases)),
+        logged.section("Verdict", lambda logged: _show_verdict(logged, verdict, is_confirmed=is_confirmed)),
         logged.section("Trials", _show_trials),
         logged.section("Plots", _show_plots),
-        logged.section("Verdict", lambda logged: _show_verdict(logged, verdict, is_confirmed=is_confirmed)),
         Section("How to reproduce it", _reproduce(logged, uri)),
     )
     lead = _sum_up(verdict, is_confirmed=is_confirmed)
@@ -46,7 +46,8 @@ def _read_verdict(logged: Logged) -> dict[str, Any] | None:
     if found is None:
         return None
     kinds = {"winner": str, "differences": list, "confidence": float}
-    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+    is_whole = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+    if not is_whole or not all({"name", "mean", "low", "high"} <= set(one) for one in found["differences"]):
         logged.miss(_VERDICT)
         return None
     return found
@@ -60,7 +61,12 @@ def _sum_up(verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> str:
     if verdict["winner"] == "baseline":
         return "The baseline stays: no candidate was better than it beyond doubt when trained again on fresh seeds."
     name = verdict["winner"].capitalize()
-    return f"{name} is better than the baseline: trained again on fresh seeds, its interval excludes 0."
+    found = [one for one in verdict["differences"] if one["name"] == verdict["winner"]]
+    ahead = "".join(
+        f" by {points(one['mean'])} points of a hundred ({points(one['low'])} to {points(one['high'])})"
+        for one in found
+    )
+    return f"{name} is better than the baseline{ahead}: trained again on fresh seeds, its interval excludes 0."
 
 
 def _describe(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
