@@ -1,13 +1,13 @@
 """Tables that are written to a file while they grow, whole or not at all."""
 
-import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Protocol, Self
 
+from mnist_pipeline import files
 from mnist_pipeline.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class TableFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._has_rows = False
-        with self._telling():
+        with files.telling(self._path):
             self._place = path.resolve()  # a link stays a link
             self._unfinished = self._place.with_name(f".{uuid.uuid4().hex}.unfinished")
             self._writer: _Writer = _WRITERS[path.suffix.lower()](self._unfinished)
@@ -94,7 +94,7 @@ class TableFile:
     def write(self, table: "pd.DataFrame") -> None:
         """Append rows, which always have the same columns."""
         self._has_rows = True
-        with self._telling():
+        with files.telling(self._path):
             self._writer.write(table)
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class TableFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with self._telling():
+            with files.telling(self._path):
                 self._writer.close()
                 if error is None and self._has_rows:
                     self._unfinished.replace(self._place)
@@ -113,12 +113,3 @@ class TableFile:
                 raise
         finally:
             self._unfinished.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(
-                f"{self._path} cannot be written ({error.strerror or error}): give another place"
-            ) from error

@@ -83,16 +83,7 @@ def diff(arguments: Sequence[str]) -> None:
         UserError: Something of the two cannot be compared; the rest is shown.
     """
     parser = make_parser("diff", "Compares two runs: configuration, data, code, versions, metrics, single images.")
-    help_text = f"two runs: {_NAMES_HELP}; {_STORE_HELP}"
-    parser.add_argument("words", nargs="+", metavar="A B [KEY=VALUE]", help=help_text)
-    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page; default: one in mlruns/reports/")
-    parsed = parser.parse_intermixed_args(arguments)
-    named, overrides = _split(parsed.words)
-    if len(named) != 2:
-        raise ConfigError(f"expected two runs, A and B: got {len(named)}")
-    where = settings.read(overrides)
-    require_output(parsed.output, formats=(".html",))
-    require_store(where.tracking)
+    named, where, output = _read_page_arguments(parser, arguments, metavar="A B", num_named=2, what="two runs, A and B")
 
     with heavy_imports():
         from mnist_pipeline import mlflow_store
@@ -120,7 +111,7 @@ def diff(arguments: Sequence[str]) -> None:
         except UserError as error:
             problems.append(f"the images themselves cannot be shown: {error}")
     laid_out = diff_page.lay_out(found, aliases, images)
-    path = _place(parsed.output, f"diff-{a.run.run_id[:8]}-{b.run.run_id[:8]}")
+    path = _place(output, f"diff-{a.run.run_id[:8]}-{b.run.run_id[:8]}")
     view.print_page(laid_out)
     page.write(laid_out, path)
     view.print_written(path)
@@ -134,16 +125,9 @@ def report(arguments: Sequence[str]) -> None:
         UserError: Something of the run is missing; the report has the rest.
     """
     parser = make_parser("report", "Writes one HTML file on a run or a study, and logs it on the run.")
-    help_text = f"a run or a study: {_NAMES_HELP}; {_STORE_HELP}"
-    parser.add_argument("words", nargs="+", metavar="RUN|STUDY [KEY=VALUE]", help=help_text)
-    parser.add_argument("--output", type=Path, metavar="FILE.html", help="default: one in mlruns/reports/")
-    parsed = parser.parse_intermixed_args(arguments)
-    named, overrides = _split(parsed.words)
-    if len(named) != 1:
-        raise ConfigError(f"expected one run or study: got {len(named)}")
-    where = settings.read(overrides)
-    require_output(parsed.output, formats=(".html",))
-    require_store(where.tracking)
+    named, where, output = _read_page_arguments(
+        parser, arguments, metavar="RUN|STUDY", num_named=1, what="one run or study"
+    )
 
     with heavy_imports():
         from mnist_pipeline import mlflow_store
@@ -154,11 +138,34 @@ def report(arguments: Sequence[str]) -> None:
     with store.telling():
         run = naming.find(store, named[0], model_name=where.model_name)
         card = cards.make(store, run)
-        path = _place(parsed.output, f"report-{run.run_id[:8]}")
+        path = _place(output, f"report-{run.run_id[:8]}")
         page.write(card.page, path)
         view.print_report(card.page, path)
         view.print_addresses(cards.log(store, card))
     _raise_last(card.problems)
+
+
+def _read_page_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *, metavar: str, num_named: int, what: str
+) -> tuple[list[str], settings.RegistryConfig, Path | None]:
+    """Return the names of runs, the store to find them in, and where the page is to be written if that is said.
+
+    Raises:
+        ConfigError: They are not as many names as expected, or the page cannot be written there.
+        UserError: There is no store yet.
+    """
+    parser.add_argument(
+        "words", nargs="+", metavar=f"{metavar} [KEY=VALUE]", help=f"{what}: {_NAMES_HELP}; {_STORE_HELP}"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page; default: one in mlruns/reports/")
+    parsed = parser.parse_intermixed_args(arguments)
+    named, overrides = _split(parsed.words)
+    if len(named) != num_named:
+        raise ConfigError(f"expected {what}: got {len(named)}")
+    where = settings.read(overrides)
+    require_output(parsed.output, formats=(".html",))
+    require_store(where.tracking)
+    return named, where, parsed.output
 
 
 def _place(output: Path | None, name: str) -> Path:

@@ -108,7 +108,7 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
     if len(finished) < len(found):
         counts = Counter(entity.info.status for entity in found)
         del counts["FINISHED"]
-        notes.append(f"left out: {', '.join(f'{count} {status}' for status, count in counts.items())}")
+        notes.append(f"left out: {', '.join(f'{number} {status}' for status, number in counts.items())}")
     if not finished:
         raise _nothing([], notes)
     kept = [run for run in finished if run.tags.get(_DIGEST) == finished[0].tags.get(_DIGEST)]
