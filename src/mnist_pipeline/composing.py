@@ -13,7 +13,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -72,21 +71,6 @@ def from_hydra(composed: DictConfig) -> Config:
     _refuse_unknown(values.keys(), known=[*SECTIONS, *SWITCHES, "sweep"], prefix="")
     sections = {name: section(name, values.get(name)) for name in SECTIONS}
     return Config(**sections, **{key: typed(values.get(key, False), bool, key=key) for key in SWITCHES})
-
-
-def read_logged(text: str) -> Config:
-    """Return the configuration that a run logged as YAML.
-
-    Raises:
-        ConfigError: It is none that this version understands.
-    """
-    try:
-        logged = OmegaConf.create(text)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"the logged configuration is no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(logged, DictConfig):
-        raise ConfigError("the logged configuration has no sections")
-    return from_hydra(logged)
 
 
 def section(name: str, values: Any) -> Any:

@@ -18,6 +18,10 @@ class ConfigError(UserError):
     exit_code = 2
 
 
+class GoneError(UserError):
+    """What a command needs was deleted from the store."""
+
+
 class RefusedError(UserError):
     """A gate of the registry refused."""
 

@@ -1,7 +1,7 @@
 """The only door to MLflow's runs."""
 
 import contextlib
-import json
+import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,14 +29,27 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline import mlflow_runs
+from mnist_pipeline import integrity, mlflow_runs
+from mnist_pipeline.artifacts import ArtifactFolder
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
 from mnist_pipeline.errors import Terminated
-from mnist_pipeline.mlflow_runs import FILES
+from mnist_pipeline.integrity import Seal, Seals
 from mnist_pipeline.mlflow_store import MlflowStore, user
-from mnist_pipeline.tracking import EPOCH_METRICS, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
+from mnist_pipeline.tracking import (
+    EPOCH_METRICS,
+    FILES,
+    FILES_TAG,
+    REPORT,
+    RESUME_TAG,
+    TRAINING_TAG,
+    PastRun,
+    PastTraining,
+    Point,
+    Predict,
+    Run,
+)
 
 MODEL_NAME = "model"
 _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
@@ -57,6 +70,8 @@ class MlflowRun:
         self._store = store
         self._client = store.client
         self._experiment_id = experiment_id
+        self._logged: dict[str, Seal] = {}
+        self._logged_of_model: dict[str, Seal] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         """Log the figures with one time stamp; MLflow knows a point by it."""
@@ -86,6 +101,7 @@ class MlflowRun:
     def log_artifacts(self, folder: Path) -> None:
         """Upload the folder."""
         self._client.log_artifacts(self.run_id, str(folder), folder.name)
+        self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
 
     def log_model(
         self,
@@ -137,6 +153,7 @@ class MlflowRun:
                 pip_requirements=requirements(MODEL_LIBRARIES),
             )
             self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+            self._logged_of_model = _seal_files(Path(scratch) / MODEL_NAME)
             # Of the network alone: the files around it hold addresses, which differ from store to store in length.
             size = {"model/size_bytes": float(next(Path(scratch).rglob("*.keras")).stat().st_size)}
         points = [
@@ -152,10 +169,23 @@ class MlflowRun:
         return lambda images: np.asarray(loaded.predict(images))
 
     def log_files(self) -> None:
-        """Log the list as `environment/files.json`."""
-        self._client.log_text(
-            self.run_id, json.dumps(mlflow_runs.list_files(self._store, self.run_id), indent=2), FILES
+        """Log the list, and its SHA-256 as a tag."""
+        run = self._client.get_run(self.run_id)
+        folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.uri)
+        # What an earlier command left, before it was killed, is there too.
+        left = {path for path in folder.sizes() if path not in (*self._logged, FILES, REPORT)}
+        seals = Seals(
+            run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
+            model=self._logged_of_model,
         )
+        content = integrity.write_seals(seals)
+        self._client.log_text(self.run_id, content.decode(), FILES)
+        self.set_tags({FILES_TAG: hashlib.sha256(content).hexdigest()})
+
+
+def _seal_files(folder: Path) -> dict[str, Seal]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): integrity.seal(path.read_bytes()) for path in files}
 
 
 class MlflowTracker:
@@ -219,9 +249,10 @@ class MlflowTracker:
         with self._store.telling():
             for entity in self._search(tags, is_finished=True):
                 run_id = entity.info.run_id
-                if mlflow_runs.is_whole(self._store, run_id):
+                damage = integrity.find_damage(self._store, run_id)
+                if not damage:
                     return mlflow_runs.read(self._store, entity)
-                _log.warning("run %s is finished, but files of it are gone: it does not count", run_id)
+                _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
         return None
 
     def find_training(self, mark: str) -> PastTraining | None:

@@ -30,6 +30,15 @@ ALIAS_TAG = "alias"
 RESUME_TAG = "resume.id"
 """The tag by which a command finds the run again that an earlier one began."""
 
+FILES = "environment/files.json"
+"""The list of all files of a run and of its model, with their SHA-256: the last artifact that a run logs."""
+
+FILES_TAG = "files.sha256"
+"""The tag with the SHA-256 of that list."""
+
+REPORT = "report/report.html"
+"""The page about a run; it is made at any time after the run has finished."""
+
 
 def describe_tables(*paths: str) -> dict[str, str]:
     """Return the tag by which MLflow shows JSON artifacts as tables, in place and side by side with other runs'.
@@ -81,7 +90,7 @@ class Run(Protocol):
         """
 
     def log_files(self) -> None:
-        """Log the list of all files of the run and of its model, with their sizes."""
+        """Log the list of all files of the run and of its model, with their SHA-256."""
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,18 @@
 """The test images of a run, for those who look at them; only here are the data themselves needed."""
 
-import contextlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import composing
-from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.registry import evidence
 from mnist_pipeline.tracking import PastRun
 
 
 def find_test_images(runs: Sequence[PastRun]) -> npt.NDArray[np.uint8]:
-    """Return the images that runs were scored on, uint8 (n, height, width), by the first configuration that is whole.
+    """Return the images that runs of one test split were scored on, uint8 (n, height, width).
 
     Raises:
         UserError: They cannot be had here.
     """
-    for run in runs:
-        with contextlib.suppress(MlflowException, OSError, UnicodeDecodeError, ConfigError):
-            config = composing.read_logged(run.read("config/config.yaml").decode())
-            return evidence.find_test_split(config, run.tags.get("data.test_digest", "")).images
-    raise UserError("the configuration of no run can be read")
+    return evidence.find_test_split(runs[0]).images

@@ -3,8 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
-import yaml
-
+from mnist_pipeline import plain_yaml
 from mnist_pipeline.environment import PATCH_FILE
 from mnist_pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
 from mnist_pipeline.looking.logged import PATCH, Logged
@@ -20,8 +19,8 @@ def read_overrides(logged: Logged) -> list[str] | None:
     if content is None:
         return None
     try:
-        found = yaml.safe_load(content)
-    except yaml.YAMLError:
+        found = plain_yaml.read(content)
+    except ValueError:
         found = None
     if not isinstance(found, list):
         logged.miss(_OVERRIDES)

@@ -247,13 +247,16 @@ def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
         registry.model.describe_version(
             entry.version, f"{said.capitalize()}{_link_card(registry, entry.run_id)}", tags={**tags, **compared}
         )
-    which = "none" if champion is None else f"version {champion}"
     text = (
-        f"Champion: **{which}**. The last decision: version {entry.version} {said} All decisions: the runs of the "
-        f"experiment {registry.ledger.experiment}, or `mnist-pipeline history`."
+        f"Champion: **{_name(champion)}**. The last decision: {_name(entry.version)} {said} All decisions: the runs of "
+        f"the experiment {registry.ledger.experiment}, or `mnist-pipeline history`."
     )
     alpha = {"promote.alpha": str(entry.alpha)} if entry.alpha else {}
     registry.model.describe(text, tags={"decided": day, **alpha})
+
+
+def _name(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
 
 
 def _link_card(registry: Registry, run_id: str) -> str:

@@ -74,10 +74,12 @@ def print_budget(history: History) -> None:
 
 def print_rollback(decision: Decision, name: str) -> None:
     """Print the check of the version, and what came of it."""
-    print_gates(decision.gates)
+    if decision.gates:
+        print_gates(decision.gates)
     before, after = _version(decision.champion), _version(decision.version)
     is_done = decision.outcome is Outcome.rolled_back
-    result = f"rolled back: {after} is the champion (before: {before})" if is_done else f"refused: it stays {before}"
+    now = "there is no champion" if decision.version is None else f"{after} is the champion"
+    result = f"rolled back: {now} (before: {before})" if is_done else f"refused: it stays {before}"
     _print_lines({"registered model": name, "result": result, "reason": decision.reason})
 
 
