@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mnist_pipeline import composing, store
+from mnist_pipeline import composing, scratch, store
 from mnist_pipeline.commands import hydra_app
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, Terminated, UserError
@@ -40,6 +40,7 @@ def sweep(arguments: Sequence[str]) -> None:
 def _sweep_once(base: "Config", config: space.SweepConfig, *, config_dir: str | None) -> None:
     from mnist_pipeline.sweep import server
 
+    scratch.begin()
     server.context()  # it imports TensorFlow while this process imports everything else
     with heavy_imports():
         from mnist_pipeline import mlflow_tracking, request
