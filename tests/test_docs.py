@@ -23,8 +23,9 @@ SOURCES = {
 # From the bottom up: a module imports only those to its left.
 ORDER = (
     "errors", "files", "signals", "paths", "quiet", "ownership", "config", "composing", "fingerprint", "mnist", "data",
-    "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "environment", "store",
-    "tracking", "mlflow_store", "mlflow_runs", "named_runs", "mlflow_tracking", "request", "stages", "pipeline",
+    "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "environment", "reasons",
+    "patience", "sqlite_store", "store", "tracking", "mlflow_store", "mlflow_runs", "named_runs", "mlflow_tracking",
+    "request", "stages", "pipeline",
     "registry.comparison", "registry.gates", "registry.settings", "registry.versions", "registry.ledger",
     "registry.candidates", "registry.evidence", "registry.changes", "registry.promotion", "registry.rollback",
     "champion", "images", "arrays", "tables", "predict", "web", "serve", "mlflow_ui", "console",
@@ -35,7 +36,7 @@ ORDER = (
     "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search",
     "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing", "commands.hydra_app",
     "commands.train", "commands.sweep", "commands.registry", "commands.champion", "commands.looking",
-    "commands.pages", "cli",
+    "commands.pages", "commands.doctor", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 

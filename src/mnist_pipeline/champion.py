@@ -13,6 +13,8 @@ from mlflow.models import Model
 
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.patience import patiently
+from mnist_pipeline.reasons import is_locked
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.versions import CHAMPION, RegisteredModel
 from mnist_pipeline.tracking import Predict
@@ -55,10 +57,13 @@ def load(store: MlflowStore, name: str) -> Champion:
         raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data={data_name})")
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         try:
-            folder = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch)
+            download = mlflow.artifacts.download_artifacts
+            folder = patiently("the tracking store", download, f"models:/{name}/{version}", dst_path=scratch)
             loaded = mlflow.pyfunc.load_model(folder)
             example = (Path(folder) / "serving_input_example.json").read_text()
         except Exception as error:  # a damaged file makes the loaders raise anything
+            if is_locked(error):
+                raise
             raise UserError(
                 f"version {version} of {name} cannot be loaded ({' '.join(str(error).split())[:200]}): roll back to "
                 "another (mnist-pipeline rollback)"

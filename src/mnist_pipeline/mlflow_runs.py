@@ -95,7 +95,11 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
     """Let the run have the tag, if it was not deleted, and no other run have it with this value."""
     tagged = {entity.info.run_id for entity in search(store, experiment_ids(store), {key: value})}
     for other in tagged - {run_id}:
-        store.client.delete_tag(other, key)
+        try:
+            store.client.delete_tag(other, key)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # another process was faster
+                raise
     is_missing = run_id is not None and run_id not in tagged
     if is_missing and store.client.get_run(run_id).info.lifecycle_stage == "active":
         store.client.set_tag(run_id, key, value)

@@ -17,6 +17,8 @@ from mnist_pipeline import composing, data, mlflow_runs, quiet
 from mnist_pipeline.config import Config
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.patience import patiently
+from mnist_pipeline.reasons import is_locked
 from mnist_pipeline.registry.gates import DIGEST_TAGS, class_names, describe_signature
 from mnist_pipeline.tracking import PastRun
 
@@ -130,12 +132,15 @@ def reload(model_uri: str, images: npt.NDArray[np.uint8]) -> Reloaded | None:
     # A copy, since MLflow writes a note of its own beside what it loads.
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         try:
-            folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch))
+            download = mlflow.artifacts.download_artifacts
+            folder = Path(patiently("the tracking store", download, model_uri, dst_path=scratch))
             num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             loaded = mlflow.pyfunc.load_model(str(folder))
             signature = describe_schema(loaded.metadata)
             probabilities = np.asarray(loaded.predict(images))
         except Exception as error:  # a damaged file makes the loaders raise anything; it is a gate's refusal
+            if is_locked(error):
+                raise
             _log.warning("the model cannot be loaded: %s", " ".join(str(error).split())[:300])
             return None
     return Reloaded(signature=signature, num_bytes=num_bytes, probabilities=probabilities)
