@@ -235,6 +235,7 @@ def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, looking_home:
     # Digits are always at hand: so a run that says it was scored on other ones.
     home = tmp_path / "copy"
     shutil.copytree(looking_home, home)
+    assert cli("doctor", "--fix", MNIST_PIPELINE_HOME=str(home)).returncode == 0
     client = client_of(home)
     for name in NAMES[:2]:
         client.set_tag(run_named(home, name).info.run_id, "data.test_digest", "0" * 64)

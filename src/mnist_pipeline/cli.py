@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": ("champion", "serve the champion over HTTP"),
     "dashboard": ("pages", "look at a sweep's study in Optuna's dashboard"),
     "ui": ("pages", "look at the runs in the MLflow UI"),
+    "doctor": ("doctor", "check the store, and repair one that was moved or copied"),
 }
 """By name: the module of `commands/` whose function has that name, and what it does."""
 

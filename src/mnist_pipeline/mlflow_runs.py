@@ -88,7 +88,11 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
     """Let the run have the tag, if it was not deleted, and no other run have it with this value."""
     tagged = {entity.info.run_id for entity in search(store, experiment_ids(store), {key: value})}
     for other in tagged - {run_id}:
-        store.client.delete_tag(other, key)
+        try:
+            store.client.delete_tag(other, key)
+        except MlflowException as error:
+            if not is_absent(error):  # another process was faster
+                raise
     if run_id is None or run_id in tagged:
         return
     try:

@@ -37,6 +37,8 @@ from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
 from mnist_pipeline.errors import Terminated
 from mnist_pipeline.integrity import Seal, Seals
 from mnist_pipeline.mlflow_store import MlflowStore, user
+from mnist_pipeline.patience import patiently
+from mnist_pipeline.reasons import is_locked, reason
 from mnist_pipeline.tracking import (
     EPOCH_METRICS,
     FILES,
@@ -165,7 +167,7 @@ class MlflowRun:
         if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
             self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
         self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        loaded = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+        loaded = patiently("the tracking store", mlflow.pyfunc.load_model, f"models:/{logged.model_id}")
         return lambda images: np.asarray(loaded.predict(images))
 
     def log_files(self) -> None:
@@ -289,18 +291,23 @@ class MlflowTracker:
         try:
             yield
         except (KeyboardInterrupt, Terminated) as interruption:
-            self._close(run, "KILLED", reason="SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C")
+            why = "SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C"
+            self._close(run.run_id, "KILLED", self._client, why=why)
             raise
         except BaseException as error:
-            self._close(run, "FAILED", reason=f"{type(error).__name__}: {error}")
+            is_store = isinstance(error, MlflowException | SQLAlchemyError)
+            why = f"{type(error).__name__}: {reason(error) if is_store else error}"
+            # What has been waited for in vain is not waited for once more.
+            client = self._client.impatient if is_locked(error) else self._client
+            self._close(run.run_id, "FAILED", client, why=why)
             raise
         else:
             self._client.set_terminated(run.run_id, "FINISHED")
 
-    def _close(self, run: MlflowRun, status: str, *, reason: str) -> None:
+    def _close(self, run_id: str, status: str, client: Any, *, why: str) -> None:
         # The store itself may be what failed: what went wrong first is what the user must hear of.
         try:
-            self._client.set_terminated(run.run_id, status)
-            run.set_tags({"reason": reason[:5000]})
+            client.set_terminated(run_id, status)
+            client.log_batch(run_id, tags=[RunTag("reason", why[:5000])])
         except (MlflowException, SQLAlchemyError) as error:
-            _log.warning("run %s could not be marked %s: %s", run.run_id, status, error)
+            _log.warning("run %s could not be marked %s: %s", run_id, status, reason(error))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import mlflow_runs, named_runs, paths
+from mnist_pipeline import files, mlflow_runs, named_runs, paths
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.ownership import own
@@ -133,9 +133,8 @@ def _identify(lock: Path) -> str:
     """Return what no other lock is called. An open entry of this name is of a command that died: it held the lock."""
     file = lock.with_suffix(".id")
     if not file.exists():
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(uuid.uuid4().hex)
-        unfinished.replace(file)
+        with files.whole(file) as unfinished:
+            unfinished.write_text(uuid.uuid4().hex)
     return file.read_text()
 
 

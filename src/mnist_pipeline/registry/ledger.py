@@ -18,10 +18,12 @@ from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore, host, user
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.tracking import describe_tables
 
 ABANDONED_AFTER_SEC = 600.0
 """After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
 
+_GATES = "promotion/gates.json"
 _MAX_TAG_LENGTH = 5000
 
 
@@ -148,10 +150,14 @@ class Ledger:
             {"gate": gate.name, "figure": gate.figure, "bound": gate.bound, "verdict": gate.verdict}
             for gate in decision.gates
         ]
+        shown = {}
         if gates:
-            columns = {key: [gate[key] for gate in gates] for key in gates[0]}
-            self._client.log_table(entry_id, columns, "promotion/gates.json")
+            # Not by MLflow's log_table: called again, it would append.
+            table = {"columns": list(gates[0]), "data": [list(gate.values()) for gate in gates]}
+            self._client.log_text(entry_id, json.dumps(table), _GATES)
+            shown = describe_tables(_GATES)
         tags = {
+            **shown,
             "ledger.outcome": decision.outcome.value,
             "ledger.from": _text(decision.champion),
             "ledger.from_run_id": decision.champion_run_id,
