@@ -20,7 +20,7 @@ import yaml
 from conftest import command
 from mlflow import MlflowClient
 
-from mnist_pipeline import champion, composing, integrity, named_runs, pipeline, plain_yaml, store
+from mnist_pipeline import champion, composing, integrity, named_runs, pipeline, plain_yaml, sqlite_store, store
 from mnist_pipeline.commands import looking
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
@@ -81,13 +81,27 @@ def train(overrides: list[str]) -> str:
     return pipeline.run(asked, MlflowTracker(asked.config.tracking)).run_id
 
 
-@pytest.fixture
-def made(home: Path) -> Home:
-    first = train(FIRST)
-    made = Home(home, first, train(SECOND))
-    for run_id in (made.first, made.second):
-        assert made.promote(run_id).version == made.champion()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "mlruns").mkdir()
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_PIPELINE_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        made = Home(folder, train(FIRST), train(SECOND))
+        for run_id in (made.first, made.second):
+            assert made.promote(run_id).version == made.champion()
     return made
+
+
+@pytest.fixture
+def made(template: Home, home: Path) -> Home:
+    """A copy of the store, whose artifacts each test may spoil."""
+    shutil.rmtree(home)
+    shutil.copytree(template.folder, home)
+    sqlite_store.repair(home / "mlruns" / "mlflow.db")
+    return Home(home, template.first, template.second)
 
 
 def add_pickle(folder: Path, canary: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, command, server
+from conftest import command, server
 from mlflow import MlflowClient
 
 from mnist_pipeline import patience, store
@@ -123,14 +123,15 @@ def locker(home: Path) -> Iterator[Locker]:
     held.release()
 
 
-def test_a_locked_store_is_waited_for(locker: Locker, cli: Cli) -> None:
-    timer = threading.Timer(3, locker.release)
-    timer.start()
-    result = cli("history")
-    timer.join()
-    assert "waiting: " in result.stderr
-    assert "is locked by another program" in result.stderr
-    assert "has no history yet" in result.stderr
+def test_a_locked_store_is_waited_for(locker: Locker) -> None:
+    waiting = subprocess.Popen(command("history"), stderr=subprocess.PIPE, text=True)
+    assert waiting.stderr is not None
+    line = waiting.stderr.readline()
+    assert "waiting: " in line
+    assert "is locked by another program" in line
+    locker.release()
+    _, errors = waiting.communicate(timeout=60)
+    assert "has no history yet" in errors
 
 
 def test_a_store_that_stays_locked_is_told(
