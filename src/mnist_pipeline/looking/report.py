@@ -13,6 +13,7 @@ from mnist_pipeline.looking.configurations import CONFIDENCE
 from mnist_pipeline.looking.logged import Logged
 from mnist_pipeline.looking.page import Code, Item, Lines, Page, Section, Text, tabulate
 from mnist_pipeline.looking.values import show, show_count, show_share, when
+from mnist_pipeline.shown import plain
 from mnist_pipeline.tracking import PastRun
 
 
@@ -49,7 +50,7 @@ def _sum_up(logged: Logged) -> str:
 def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
     """Return what was run, when, by whom, and how it ended."""
     tags = run.tags
-    description = tags.get("mlflow.note.content", "").translate({ord("*"): None, ord("`"): None})
+    description = plain(tags.get("mlflow.note.content", ""))
     lines = {
         "run": f"{run.name} ({run.run_id})",
         "kind": tags.get("kind", "unknown"),

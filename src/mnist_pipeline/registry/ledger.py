@@ -18,6 +18,7 @@ from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore, host, user
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.shown import markdown
 
 ABANDONED_AFTER_SEC = 600.0
 """After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
@@ -308,8 +309,8 @@ def _figures(decision: Decision) -> tuple[list[Metric], list[Param]]:
 
 
 def _describe(decision: Decision, gates: Sequence[Mapping[str, str]]) -> str:
-    lines = [f"**{_title(decision)}** (champion before: {_text(decision.champion)}). {decision.reason}"]
+    lines = [f"**{_title(decision)}** (champion before: {_text(decision.champion)}). {markdown(decision.reason)}"]
     if gates:
         lines += ["", "| gate | figure | bound | verdict |", "| --- | --- | --- | --- |"]
-        lines += [f"| {' | '.join(gate.values())} |" for gate in gates]
+        lines += [f"| {' | '.join(map(markdown, gate.values()))} |" for gate in gates]
     return "\n".join(lines)
