@@ -1,7 +1,9 @@
 """A home with runs to look at: two widths with two seeds each, a sweep, a champion, a run that failed."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -35,6 +37,16 @@ def run_named(home: Path, name: str) -> Run:
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     (found,) = client.search_runs(ids, f"attributes.run_name = '{name}'")
     return found
+
+
+def copy_of(home: Path, folder: Path) -> Path:
+    """Return a copy of the home, with artifacts of its own, that may be spoilt."""
+    shutil.copytree(home, folder)
+    tables = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
+    with contextlib.closing(sqlite3.connect(folder / "mlruns" / "mlflow.db")) as database, database:
+        for table, column in tables.items():
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (home.as_uri(), folder.as_uri()))
+    return folder
 
 
 def make(folder: Path, empty_store: Path) -> Path:

@@ -121,7 +121,7 @@ def is_whole(store: MlflowStore, run_id: str) -> bool:
     try:
         logged = {path: size for path, size in json.loads(_read(store, run_id, FILES)).items() if path != REPORT}
         return bool(logged.items() <= list_files(store, run_id).items())
-    except (MlflowException, OSError, ValueError, AttributeError):
+    except (MlflowException, OSError, ValueError, AttributeError, RecursionError):
         return False
 
 

@@ -3,7 +3,7 @@
 import html
 import re
 
-_ACTS_IN_MARKDOWN = re.compile(r"[\\`*~|\[\]$]|(?<!\w)[_@]|_(?!\w)")
+_ACTS_IN_MARKDOWN = re.compile(r"[\\`*~|\[\]$]|(?<![^\W_])[_@]|_(?![^\W_])")
 _AS_ENTITIES = "$@"  # a backslash does not stop every reader of Markdown from taking these for a formula or a person
 _MARKDOWN_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])|[*`]")
 

@@ -24,6 +24,7 @@ ABANDONED_AFTER_SEC = 600.0
 """After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
 
 _MAX_TAG_LENGTH = 5000
+_MAX_NUMBER = 1_000_000  # of comparisons on a test split
 
 
 class Outcome(enum.Enum):
@@ -240,7 +241,7 @@ def describe_open(entry: Entry) -> str:
 def _read(entity: MlflowEntity) -> Entry:
     try:
         return _parse(entity)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f"the ledger's entry {entity.info.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
             "edited, or written by a newer version of mnist-pipeline"
@@ -264,7 +265,7 @@ def _parse(entity: MlflowEntity) -> Entry:
         version=_number(tags.get("ledger.to")),
         run_id=tags.get("ledger.run_id", ""),
         reason=tags.get("ledger.reason", ""),
-        alpha=float(alpha) if alpha else None,
+        alpha=_share(alpha) if alpha else None,
         spent=_read_spent(tags["ledger.comparison"]) if "ledger.comparison" in tags else None,
     )
 
@@ -275,8 +276,30 @@ def _write_spent(spent: Spent) -> str:
 
 def _read_spent(text: str) -> Spent:
     values = json.loads(text)
-    values.pop("p_value")
-    return Spent(**{**values, "comparison": Comparison(**values["comparison"])})
+    counts = values["comparison"]
+    spent = Spent(
+        champion=str(values["champion"]),
+        challenger=str(values["challenger"]),
+        test_digest=str(values["test_digest"]),
+        number=int(values["number"]),
+        level=_share(values["level"]),
+        alpha=_share(values["alpha"]),
+        comparison=Comparison(*(int(counts[name]) for name in ("num_images", "num_gained", "num_lost"))),
+    )
+    compared = spent.comparison
+    if not 1 <= spent.number <= _MAX_NUMBER:
+        raise ValueError(f"comparison {spent.number}")
+    num_differing = compared.num_gained + compared.num_lost
+    if min(compared.num_gained, compared.num_lost) < 0 or max(num_differing, 1) > compared.num_images:
+        raise ValueError(f"{compared.num_gained} gained and {compared.num_lost} lost of {compared.num_images}")
+    return spent
+
+
+def _share(value: float | str) -> float:
+    share = float(value)
+    if not 0 < share < 1:
+        raise ValueError(f"{share} is not between 0 and 1")
+    return share
 
 
 def _text(version: int | None) -> str:
