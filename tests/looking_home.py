@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 from conftest import command
@@ -37,6 +38,11 @@ def run_named(home: Path, name: str) -> Run:
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     (found,) = client.search_runs(ids, f"attributes.run_name = '{name}'")
     return found
+
+
+def artifact(run: Run, path: str) -> Path:
+    """Return the file itself: MLflow's client remembers by the id alone where a run's artifacts are."""
+    return Path(unquote(urlparse(run.info.artifact_uri).path)) / path
 
 
 def copy_of(home: Path, folder: Path) -> Path:

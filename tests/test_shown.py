@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rich.table
 import rich.text
 from conftest import Cli, command
 from looking_home import CHAMPION, NAMES, client_of, copy_of, run_named
@@ -88,7 +89,7 @@ def test_a_description_is_read_without_its_emphasis() -> None:
 
 
 def test_the_consoles_show_strings_as_single_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
-    table = console.Table(EVIL, title=EVIL)
+    table = rich.table.Table(EVIL, title=EVIL)
     table.add_row(EVIL)
     for one in (console.out, console.err):
         one.print(EVIL, style="bold", soft_wrap=True)
@@ -138,7 +139,16 @@ def test_mlflow_shows_reasons_and_gates_as_typed() -> None:
 
 def test_the_report_reads_a_description_that_was_escaped() -> None:
     run = PastRun(
-        "a" * 32, "1", "a", "FINISHED", "", 0, {}, {}, {"mlflow.note.content": f"**b** {markdown('<x> *y*')}"}, bytes
+        "a" * 32,
+        "1",
+        "a",
+        "FINISHED",
+        "",
+        0,
+        {},
+        {},
+        {"mlflow.note.content": f"**b** {markdown('<x> *y*')}"},
+        str.encode,
     )
     assert report.describe_run(run, ())[0] == Text("b <x> *y*")
 
