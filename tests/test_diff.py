@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet
 import pytest
 from conftest import Cli
 from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
@@ -202,14 +201,6 @@ _TABLES = {
 @pytest.mark.parametrize("table", _TABLES.values(), ids=_TABLES)
 def test_predictions_of_odd_types_are_told_in_a_line(table: pd.DataFrame) -> None:
     found = compared(past("a"), past("b", table))
-    assert found.problems == ("B: b, of kind train, has no evaluate/predictions.parquet that can be read",)
-
-
-def test_a_column_twice_is_told_in_a_line() -> None:
-    table = pyarrow.Table.from_pandas(PREDICTIONS).append_column("label", pyarrow.array([0] * 5))
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(table.replace_schema_metadata(None), buffer)
-    found = compared(past("a"), damaged_run("b", "evaluate/predictions.parquet", buffer.getvalue()))
     assert found.problems == ("B: b, of kind train, has no evaluate/predictions.parquet that can be read",)
 
 

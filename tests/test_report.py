@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli, command
-from looking_home import CHAMPION, NAMES, client_of, run_named, uri
+from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline import composing, mlflow_runs
 from mnist_pipeline.looking import cards, page, reproducing
@@ -180,6 +180,18 @@ def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, 
     assert len(card.problems) == 1
     assert len(card.page.sections) == 9
     assert len(page.render(card.page)) > 100_000
+
+
+@pytest.mark.parametrize("damage", [DEEP, b"[1]", b"\xff"], ids=range(3))
+def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, looking_home: Path, tmp_path: Path) -> None:
+    home = copy_of(looking_home, tmp_path / "copy")
+    store = MlflowStore(composing.compose([f"tracking.uri={uri(home)}"]).tracking)
+    run = store.client.create_run("1")
+    artifact(run, "environment").mkdir(parents=True)
+    artifact(run, "environment/files.json").write_bytes(b"{}")
+    assert mlflow_runs.is_whole(store, run.info.run_id)
+    artifact(run, "environment/files.json").write_bytes(damage)
+    assert not mlflow_runs.is_whole(store, run.info.run_id)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def _are_predictions(table: pd.DataFrame) -> bool:
     names = class_names(table)
     whole = ["index", "label", "predicted"]
     shares = [column for column in table if str(column).startswith("probability_")]
-    if table.empty or not names or not table.columns.is_unique or not set(whole) <= set(table):
+    if table.empty or not names or not set(whole) <= set(table):
         return False
     if not all(isinstance(dtype, np.dtype) for dtype in table[[*whole, *shares]].dtypes):  # pandas has others too
         return False
