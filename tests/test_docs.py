@@ -22,20 +22,21 @@ SOURCES = {
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "errors", "files", "signals", "paths", "quiet", "scratch", "ownership", "config", "plain_yaml", "composing",
-    "fingerprint", "mnist", "data", "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm",
-    "figures", "environment", "reasons", "patience", "sqlite_store", "store", "tracking", "mlflow_store", "artifacts",
-    "integrity", "logged_model", "mlflow_runs", "named_runs", "mlflow_tracking", "request", "stages", "pipeline",
-    "registry.comparison", "registry.gates", "registry.settings", "registry.versions", "registry.ledger",
-    "registry.candidates", "registry.evidence", "registry.changes", "registry.promotion", "registry.rollback",
-    "champion", "images", "arrays", "tables", "predict", "web", "serve", "mlflow_ui", "console", "registry.console",
-    "looking.naming", "looking.values", "looking.select", "looking.configurations", "looking.compare", "looking.page",
-    "looking.logged", "looking.comparison_page", "looking.diff", "looking.pictures", "looking.diff_page",
-    "looking.reproducing", "looking.report", "looking.study_report", "looking.cards", "looking.console",
-    "sweep.study", "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings",
-    "sweep.search", "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing",
-    "commands.hydra_app", "commands.train", "commands.sweep", "commands.registry", "commands.champion",
-    "commands.looking", "commands.pages", "commands.doctor", "cli",
+    "shown", "errors", "files", "signals", "paths", "quiet", "scratch", "ownership", "config", "plain_yaml",
+    "composing", "fingerprint", "mnist", "data", "model", "train", "checkpoint", "evaluate", "sweep.space",
+    "sweep.confirm", "figures", "environment", "reasons", "patience", "sqlite_store", "store", "tracking",
+    "mlflow_store", "artifacts", "integrity", "logged_model", "mlflow_runs", "named_runs", "mlflow_tracking",
+    "request", "stages", "pipeline", "registry.comparison", "registry.gates", "registry.settings",
+    "registry.versions", "registry.ledger", "registry.candidates", "registry.evidence", "registry.changes",
+    "registry.promotion", "registry.rollback", "champion", "images", "arrays", "tables", "predict", "web", "serve",
+    "mlflow_ui", "console", "registry.console", "looking.naming", "looking.values", "looking.select",
+    "looking.configurations", "looking.compare", "looking.page", "looking.logged", "looking.comparison_page",
+    "looking.diff", "looking.pictures", "looking.diff_page", "looking.reproducing", "looking.report",
+    "looking.study_report", "looking.cards", "looking.console", "sweep.study", "sweep.work", "sweep.server",
+    "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search", "sweep.summary", "sweep.run",
+    "sweep.console", "commands.arguments", "commands.importing", "commands.hydra_app", "commands.train",
+    "commands.sweep", "commands.registry", "commands.champion", "commands.looking", "commands.pages",
+    "commands.doctor", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 

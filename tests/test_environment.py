@@ -86,3 +86,8 @@ def test_what_differs_between_two_commits(checkout: Path) -> None:
     git(checkout, "commit", "--quiet", "-a", "-m", "second")
     second = git(checkout, "rev-parse", "HEAD").strip()
     assert "src/kept.py" in environment.commit_stat(checkout, first, second)
+
+
+def test_a_commit_that_is_an_option_is_none(checkout: Path, tmp_path: Path) -> None:
+    assert environment.commit_stat(checkout, f"--output={tmp_path / 'written'}", "HEAD") == ""
+    assert not (tmp_path / "written").exists()

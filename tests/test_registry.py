@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from conftest import Cli, command, server
 from mlflow import MlflowClient
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from mnist_pipeline import composing, pipeline, store
 from mnist_pipeline.commands import registry as commands
@@ -432,6 +433,36 @@ def test_an_entry_that_was_edited_is_named(local: str, trained: Trained) -> None
     MlflowClient(local).set_tag(entry.id, "ledger.outcome", "something else")
     with pytest.raises(UserError, match=f"the ledger's entry {entry.id} cannot be read"):
         call(local, trained.better)
+
+
+SPENT = {
+    "champion": "a", "challenger": "b", "test_digest": "d", "number": 1, "level": 0.03, "alpha": 0.05, "p_value": 0.5,
+    "comparison": {"num_images": 9, "num_gained": 1, "num_lost": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "text", '"text"', "[1]", "{}", "[" * 100_000,
+        *(json.dumps(SPENT | one) for one in (
+            {"number": 0}, {"number": "many"}, {"number": 10**300}, {"level": -1}, {"level": None}, {"alpha": "much"},
+            {"comparison": [1]}, {"comparison": {"num_images": 1, "num_gained": 1, "num_lost": 1}},
+            {"comparison": {"num_images": 9, "num_gained": "x", "num_lost": 1}},
+        )),
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_a_comparison_that_was_edited_is_named(damage: str) -> None:
+    info = RunInfo("e", "1", "me", "FINISHED", 0, 1, "active")
+    entry = Run(info, RunData(tags=[RunTag("ledger.comparison", damage)]))
+    with pytest.raises(UserError, match="the ledger's entry e cannot be read"):
+        ledger._read(entry)
+
+
+def test_a_comparison_is_read_as_it_was_written() -> None:
+    spent = ledger._read_spent(json.dumps(SPENT))
+    assert json.loads(ledger._write_spent(spent)) == SPENT | {"p_value": spent.comparison.p_value}
 
 
 def test_a_second_command_on_this_machine_gives_way_or_waits(local: str, trained: Trained) -> None:

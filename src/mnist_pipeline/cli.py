@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import io
 import os
 import re
 import sys
@@ -31,15 +32,13 @@ COMMANDS = {
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
     signals.install()
+    _never_fail_to_encode()
     # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
     # a fifth of the time. `commands/importing.py` turns the collector on again.
     gc.disable()
     try:
         _dispatch(sys.argv[1:])
         sys.stdout.flush()
-    except UserError as error:
-        tell(error)
-        return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has seen enough, as head does. Python's own flush at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -49,7 +48,17 @@ def main() -> int:
     except Terminated as termination:
         print("terminated", file=sys.stderr)
         return termination.exit_code
+    except Exception as error:
+        tell(error)
+        return error.exit_code if isinstance(error, UserError) else 1
     return 0
+
+
+def _never_fail_to_encode() -> None:
+    """Write signs that the terminal's encoding lacks as escapes, instead of stopping in the middle of a page."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> None:

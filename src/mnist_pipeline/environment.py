@@ -86,7 +86,9 @@ def code_patch(folder: Path) -> bytes | None:
 def commit_stat(folder: Path, older: str, newer: str) -> str:
     """Return which files of code differ between two commits, and by how much; empty where git does not know both."""
     try:
-        return _git(folder, "diff", "--no-color", "--stat", older, newer, "--", *CODE_PATHS).decode(errors="replace")
+        # The commits come from tags, which anybody may have written: they are no options.
+        words = ("--no-color", "--stat", "--end-of-options", older, newer, "--", *CODE_PATHS)
+        return _git(folder, "diff", *words).decode(errors="replace")
     except (OSError, subprocess.SubprocessError):
         return ""
 

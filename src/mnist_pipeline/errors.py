@@ -4,6 +4,8 @@ import os
 import sys
 import traceback
 
+from mnist_pipeline.shown import printable
+
 
 class UserError(Exception):
     """Something the user can mend. The message is one line: the value, what was expected, the next step."""
@@ -36,8 +38,8 @@ class Terminated(BaseException):
 
 
 def tell(error: Exception) -> None:
-    """Print on stderr what a user can mend as one line, and a bug as the traceback that it is."""
+    """Print an error on stderr: what a user can fix as one line, a bug with its traceback."""
     if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        print(printable("".join(traceback.format_exception(error)), keep="\n\t"), end="", file=sys.stderr)
     if isinstance(error, UserError):
-        print(f"{error.label}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{error.label}: {printable(' '.join(str(error).split()))}", file=sys.stderr)

@@ -11,6 +11,7 @@ from mnist_pipeline.commands.arguments import listen, listen_by_default, make_pa
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
+from mnist_pipeline.shown import printable
 
 DEFAULT_PORT = 5000
 
@@ -37,7 +38,7 @@ def ui(arguments: Sequence[str]) -> None:
 
     opened = mlflow_store.MlflowStore(config)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    overviews = opened.overviews(address)
+    overviews = {printable(name): page for name, page in opened.overviews(address).items()}
     width = max(map(len, overviews), default=0) + 2
     pages = [f"{name:<{width}}{page}" for name, page in overviews.items()]
     lines = [f"MLflow UI: {address}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", *pages]

@@ -32,6 +32,7 @@ from mnist_pipeline.registry.ledger import (
     require_turn,
 )
 from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
+from mnist_pipeline.shown import markdown
 from mnist_pipeline.tracking import ALIAS_TAG, PastRun
 
 _POLL_SEC = 1.0
@@ -239,16 +240,16 @@ def _tag_runs(registry: Registry) -> None:
 def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
     assert entry.outcome is not None
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.opened_ms / 1000))
-    said = f"{entry.outcome.value} on {day} by {entry.user}: {entry.reason[:_MAX_REASON_LENGTH]}"
+    said = f"{entry.outcome.value} on {day} by {markdown(entry.user)}: {markdown(entry.reason)[:_MAX_REASON_LENGTH]}"
     tags = {"decision": entry.outcome.value, "ledger.entry": entry.id, "decided": day}
     if entry.version is not None:
         compared = {"p_value": f"{entry.spent.comparison.p_value:.3g}"} if entry.spent else {}
         registry.model.describe_version(
-            entry.version, f"{said.capitalize()}{_link_card(registry, entry.run_id)}", tags={**tags, **compared}
+            entry.version, f"{said[0].upper()}{said[1:]}{_link_card(registry, entry.run_id)}", tags={**tags, **compared}
         )
     text = (
         f"Champion: **{_name(champion)}**. The last decision: {_name(entry.version)} {said} All decisions: the runs of "
-        f"the experiment {registry.ledger.experiment}, or `mnist-pipeline history`."
+        f"the experiment {markdown(registry.ledger.experiment)}, or `mnist-pipeline history`."
     )
     alpha = {"promote.alpha": str(entry.alpha)} if entry.alpha else {}
     registry.model.describe(text, tags={"decided": day, **alpha})

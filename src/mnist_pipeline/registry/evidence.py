@@ -97,10 +97,14 @@ def find_seals(store: MlflowStore, run: PastRun) -> Mapping[str, Seal] | None:
 def read_predictions(run: PastRun) -> pd.DataFrame | None:
     """Return the run's predictions, one row a test image; None where they cannot be read, or are none."""
     try:
-        table = pd.read_parquet(io.BytesIO(run.read("evaluate/predictions.parquet")))
-    except (MlflowException, OSError, ValueError):
+        content = run.read("evaluate/predictions.parquet")
+    except (MlflowException, OSError):
         return None
-    return table if _are_predictions(table) else None
+    try:
+        table = pd.read_parquet(io.BytesIO(content)).reset_index(drop=True)
+        return table if _are_predictions(table) else None
+    except Exception:  # what is raised for a damaged table may be anything
+        return None
 
 
 def _are_predictions(table: pd.DataFrame) -> bool:
@@ -109,6 +113,8 @@ def _are_predictions(table: pd.DataFrame) -> bool:
     whole = ["index", "label", "predicted"]
     shares = [column for column in table if str(column).startswith("probability_")]
     if table.empty or not names or not set(whole) <= set(table):
+        return False
+    if not all(isinstance(dtype, np.dtype) for dtype in table[[*whole, *shares]].dtypes):  # pandas has others too
         return False
     if not all(map(pd.api.types.is_integer_dtype, table[whole].dtypes)):
         return False

@@ -11,6 +11,7 @@ from mnist_pipeline import paths
 from mnist_pipeline.config import Config
 from mnist_pipeline.fingerprint import training_fingerprint
 from mnist_pipeline.request import describe_name, describe_training
+from mnist_pipeline.shown import markdown
 from mnist_pipeline.sweep.crew import Member
 from mnist_pipeline.sweep.setting import Setting
 from mnist_pipeline.sweep.study import Study
@@ -112,7 +113,8 @@ class Trainings:
             self._tracker.run(
                 kind=kind,
                 name=f"{label} {describe_name(config)}" if kind == "trial" else label,
-                description=f"{label.capitalize()} of the sweep {self._study.name}: {describe_training(config)}.",
+                description=f"{label.capitalize()} of the sweep {markdown(self._study.name)}: "
+                f"{describe_training(config)}.",
                 params=config.flat(),
                 tags={
                     **tags,
