@@ -10,7 +10,7 @@ import pytest
 from conftest import Cli, command
 from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
-from mnist_pipeline import composing, integrity
+from mnist_pipeline import composing, integrity, mlflow_runs
 from mnist_pipeline.looking import cards, page, reproducing
 from mnist_pipeline.looking.page import Code, Lines, Page, Section, Table, Text
 from mnist_pipeline.mlflow_store import MlflowStore
