@@ -30,7 +30,7 @@ from mnist_pipeline.mlflow_tracking import MlflowTracker
 from mnist_pipeline.request import prepare
 from mnist_pipeline.sweep import space, worker
 from mnist_pipeline.sweep.run import SweepResult, sweep
-from mnist_pipeline.sweep.study import Study, journal_path
+from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.trainings import Stop
 from mnist_pipeline.tracking import Point
 
@@ -100,7 +100,7 @@ def read_study(home: Path) -> Study:
     """Open the study that a command has made."""
     base, values, fixed = composing.check_sweep(ALONE)
     config = space.read(values, base, fixed=fixed)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal_path("s"))))
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(paths.journal_path("s"))))
     identity = json.loads(optuna.load_study(study_name="s", storage=storage).user_attrs["identity"])
     return Study(config, name="s", identity=identity, max_epochs=4)
 

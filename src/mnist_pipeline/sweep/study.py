@@ -61,7 +61,7 @@ class Study:
         with warnings.catch_warnings(), self._telling():
             warnings.simplefilter("ignore")  # of what is experimental in Optuna: the versions are pinned
             self.optuna = optuna.create_study(
-                storage=_open_storage(config.storage, name),
+                storage=open_storage(config.storage, name),
                 study_name=name,
                 sampler=_Repeatable(config),
                 pruner=_make_pruner(config.pruner, max_epochs=max_epochs),
@@ -131,17 +131,11 @@ class Study:
         except UserError:
             raise
         except Exception as error:  # Optuna lets through whatever its storage raises
-            shown = without_password(self._config.storage or str(journal_path(self.name)))
+            shown = without_password(self._config.storage or str(paths.journal_path(self.name)))
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"sweep.storage={shown} cannot be opened ({type(error).__name__}: {reason}): mend it, or give another"
             ) from error
-
-
-def journal_path(study: str) -> Path:
-    """Return where the journal of a study is kept by default."""
-    safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
-    return paths.mlruns_dir() / "optuna" / f"{safe}.journal"
 
 
 def count_finished(trials: Sequence[FrozenTrial]) -> int:
@@ -229,10 +223,15 @@ class _FileLock(BaseJournalFileLock):
         self._lock.release()
 
 
-def _open_storage(storage: str | None, study: str) -> BaseStorage:
+def open_storage(storage: str | None, study: str) -> BaseStorage:
+    """Open the storage of `sweep.storage`; None stands for the journal of `study`.
+
+    Raises:
+        Exception: Whatever Optuna and its backends raise where it cannot be opened.
+    """
     if storage is not None and "://" in storage:
         return RDBStorage(storage)
-    path = Path(storage).absolute() if storage else journal_path(study)
+    path = Path(storage).absolute() if storage else paths.journal_path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(f"{path.name}.lock"))))
