@@ -6,10 +6,11 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from mnist_pipeline import composing, paths
+from mnist_pipeline import composing
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study, count_finished
 
 BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epochs": 9}
@@ -165,14 +166,14 @@ def test_a_study_of_something_else_is_refused(home: Path) -> None:
 def test_two_studies_of_one_name_are_told_apart(home: Path) -> None:
     assert open_study(make_config()).id == open_study(make_config()).id
     first = open_study(make_config()).id
-    paths.journal_path("s").unlink()
+    journal_path("s").unlink()
     assert open_study(make_config()).id != first
 
 
 def test_what_a_power_cut_left_of_a_line_is_cut_off(home: Path) -> None:
     study = open_study(make_config())
     study.ask()
-    with paths.journal_path("s").open("ab") as journal:
+    with journal_path("s").open("ab") as journal:
         journal.write(b'{"op_code": 5, "trial_')
     study = open_study(make_config())
     study.ask()

@@ -46,17 +46,6 @@ def checkpoints_dir() -> Path:
     return mlruns_dir() / "checkpoints"
 
 
-def studies_dir() -> Path:
-    """Return the folder of the studies' journals."""
-    return mlruns_dir() / "optuna"
-
-
-def journal_path(study: str) -> Path:
-    """Return where the journal of a study is kept by default."""
-    safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
-    return studies_dir() / f"{safe}.journal"
-
-
 def require_writable(folder: Path) -> None:
     """Create `folder` where it is missing and prove that a file can be written into it.
 

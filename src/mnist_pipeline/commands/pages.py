@@ -11,6 +11,7 @@ from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
 from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.storage import journal_path
 
 DEFAULT_PORT = 5000
 
@@ -55,9 +56,11 @@ def dashboard(arguments: Sequence[str]) -> None:
 
     base, values, fixed = composing.check_sweep(parsed.overrides)
     config = space.read(values, base, fixed=fixed)
-    storage = _find_journal(config.study) if config.storage is None else config.storage
-    if "://" not in storage and not os.path.isfile(storage):  # noqa: PTH113 (pathlib's raises)
-        raise ConfigError(f"sweep.storage={storage}: there is no such file")
+    storage = config.storage or _find_journal(config.study)
+    if "://" not in storage:
+        storage = str(paths.expand(storage))
+        if not os.path.isfile(storage):  # noqa: PTH113 (pathlib's raises)
+            raise ConfigError(f"sweep.storage={storage}: there is no such file; give a journal, or a database's URL")
     listener = listen(parsed.port)
 
     with heavy_imports():
@@ -71,15 +74,13 @@ def dashboard(arguments: Sequence[str]) -> None:
 
 
 def _find_journal(study: str | None) -> str:
-    journals = sorted(paths.studies_dir().glob("*.journal"), key=lambda path: path.stat().st_mtime)
+    folder = paths.mlruns_dir() / "optuna"
+    journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
     if not journals:
-        raise ConfigError(
-            f"no study is in {paths.studies_dir()}: make one with mnist-pipeline sweep, or give sweep.storage="
-        )
+        raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
     if study is None:
         return str(journals[-1])
-    journal = paths.journal_path(study)
-    if journal not in journals:
+    if journal_path(study) not in journals:
         names = sorted(path.stem for path in journals)
-        raise ConfigError(f"sweep.study={study}: {journal.parent} has no such study; expected {' or '.join(names)}")
-    return str(journal)
+        raise ConfigError(f"sweep.study={study}: {folder} has no such study; expected {' or '.join(names)}")
+    return str(journal_path(study))

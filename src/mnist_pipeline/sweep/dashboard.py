@@ -14,9 +14,9 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from starlette.types import ASGIApp
 
-from mnist_pipeline import paths
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import UserError
+from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import open_storage
 
 
@@ -42,13 +42,13 @@ def make_app(storage: str, study: str | None) -> ASGIApp:
         except UserError:
             raise
         except Exception as error:  # Optuna lets through whatever its storage raises
-            reason = " ".join(without_password(str(error)).split())[:300]
+            reason = without_password(str(error.__cause__ or error)).partition("\n")[0][:300]
             raise UserError(
                 f"sweep.storage={without_password(storage)} cannot be opened ({type(error).__name__}: {reason}): "
                 "repair it, or give another"
             ) from error
     # Names that share a journal file count as the same, since its file name is all that some know of a study.
-    if study is not None and paths.journal_path(study) not in map(paths.journal_path, names):
+    if study is not None and journal_path(study) not in map(journal_path, names):
         raise UserError(
             f"sweep.study={study} is not in {without_password(storage)}: "
             + (f"expected {' or '.join(names)}" if names else "it holds no study; give another sweep.storage")

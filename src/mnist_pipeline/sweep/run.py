@@ -23,6 +23,7 @@ from mnist_pipeline.sweep.crew import Crew, Job, Member
 from mnist_pipeline.sweep.search import require_few_failures, search
 from mnist_pipeline.sweep.setting import Setting, describe_config, describe_sweep
 from mnist_pipeline.sweep.space import SweepConfig, apply
+from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.summary import log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.trainings import Progress, Stop, Trainings
@@ -66,7 +67,7 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
     """
     what = Setting(request, config)
     name = config.study or what.default_name()
-    lock = paths.journal_path(name).with_suffix(".lock")
+    lock = journal_path(name).with_suffix(".lock")
     with own(lock, what=f"the study {name}", wait=request.config.wait, next_step="(or give sweep.study another name)"):
         study = Study(config, name=name, identity=what.identity(), max_epochs=what.max_epochs())
         study.plan(what.baseline if what.has_baseline() else None)

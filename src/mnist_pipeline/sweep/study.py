@@ -29,10 +29,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mnist_pipeline import paths
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep.storage import journal_path
 
 IDENTITY = "identity"
 UNIQUE_ID = "id"
@@ -131,7 +131,7 @@ class Study:
         except UserError:
             raise
         except Exception as error:  # Optuna lets through whatever its storage raises
-            shown = without_password(self._config.storage or str(paths.journal_path(self.name)))
+            shown = without_password(self._config.storage or str(journal_path(self.name)))
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"sweep.storage={shown} cannot be opened ({type(error).__name__}: {reason}): mend it, or give another"
@@ -231,7 +231,7 @@ def open_storage(storage: str | None, study: str) -> BaseStorage:
     """
     if storage is not None and "://" in storage:
         return RDBStorage(storage)
-    path = Path(storage).absolute() if storage else paths.journal_path(study)
+    path = Path(storage).absolute() if storage else journal_path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(f"{path.name}.lock"))))
