@@ -4,14 +4,15 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mnist_pipeline import composing, paths, store
-from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser, require_free
+from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
 from mnist_pipeline.shown import printable
+from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.storage import journal_path
 
 DEFAULT_PORT = 5000
 
@@ -47,24 +48,40 @@ def ui(arguments: Sequence[str]) -> None:
 
 
 def dashboard(arguments: Sequence[str]) -> None:
-    """Run the `dashboard` command: Optuna's own dashboard over the studies of a storage, on 127.0.0.1."""
+    """Run the `dashboard` command: Optuna's own dashboard over a storage, on 127.0.0.1, until a signal comes."""
     parser = make_parser("dashboard", "Starts Optuna's dashboard on 127.0.0.1, over the study that was last worked on.")
-    parser.add_argument("--port", type=int, default=8080, help="default: 8080")
+    parser.add_argument("--port", type=int, default=8080, help="default: 8080; 0: any that is free")
     help_text = "sweep.study= and sweep.storage= as for sweep name another one"
     parser.add_argument("overrides", nargs="*", metavar="sweep.KEY=VALUE", help=help_text)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
 
-    _, values, _ = composing.check_sweep(parsed.overrides)
-    storage, study = values.get("storage"), values.get("study")
+    base, values, fixed = composing.check_sweep(parsed.overrides)
+    config = space.read(values, base, fixed=fixed)
+    storage = config.storage or _find_journal(config.study)
+    if "://" not in storage:
+        storage = str(paths.expand(storage))
+        if not os.path.isfile(storage):  # noqa: PTH113 (pathlib's raises)
+            raise ConfigError(f"sweep.storage={storage}: there is no such file; give a journal, or a database's URL")
+    listener = listen(parsed.port)
+
+    with heavy_imports():
+        from mnist_pipeline import web
+        from mnist_pipeline.sweep import dashboard as pages
+
+    app = pages.make_app(storage, config.study)
+    line = f"Optuna dashboard: http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)"
+    with contextlib.suppress(KeyboardInterrupt):
+        web.run(app, listener, on_ready=lambda: print(line, flush=True))
+
+
+def _find_journal(study: str | None) -> str:
     folder = paths.mlruns_dir() / "optuna"
-    if storage is None:
-        journals = sorted(folder.glob(f"{study or '*'}.journal"), key=lambda path: path.stat().st_mtime)
-        if not journals:
-            raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
-        storage = str(journals[-1])
-    elif "://" not in storage and not Path(storage).is_file():
-        raise ConfigError(f"sweep.storage={storage}: no such file")
-    require_free(parsed.port)
-    print(f"Optuna dashboard: http://127.0.0.1:{parsed.port}/ (Ctrl-C ends it)", flush=True)
-    program = str(Path(sys.executable).parent / "optuna-dashboard")
-    os.execv(program, [program, storage, "--host", "127.0.0.1", "--port", str(parsed.port)])
+    journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
+    if not journals:
+        raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
+    if study is None:
+        return str(journals[-1])
+    if journal_path(study) not in journals:
+        names = sorted(path.stem for path in journals)
+        raise ConfigError(f"sweep.study={study}: {folder} has no such study; expected {' or '.join(names)}")
+    return str(journal_path(study))

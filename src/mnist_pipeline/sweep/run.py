@@ -23,7 +23,8 @@ from mnist_pipeline.sweep.crew import Crew, Job, Member
 from mnist_pipeline.sweep.search import require_few_failures, search
 from mnist_pipeline.sweep.setting import Setting, describe_config, describe_sweep
 from mnist_pipeline.sweep.space import SweepConfig, apply
-from mnist_pipeline.sweep.study import Study, journal_path
+from mnist_pipeline.sweep.storage import journal_path
+from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.summary import log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.trainings import Progress, Stop, Trainings
 from mnist_pipeline.sweep.worker import TrainingFailedError, WorkerDiedError

@@ -29,10 +29,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mnist_pipeline import paths
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep.storage import journal_path
 
 IDENTITY = "identity"
 UNIQUE_ID = "id"
@@ -61,7 +61,7 @@ class Study:
         with warnings.catch_warnings(), self._telling():
             warnings.simplefilter("ignore")  # of what is experimental in Optuna: the versions are pinned
             self.optuna = optuna.create_study(
-                storage=_open_storage(config.storage, name),
+                storage=open_storage(config.storage, name),
                 study_name=name,
                 sampler=_Repeatable(config),
                 pruner=_make_pruner(config.pruner, max_epochs=max_epochs),
@@ -136,12 +136,6 @@ class Study:
             raise UserError(
                 f"sweep.storage={shown} cannot be opened ({type(error).__name__}: {reason}): mend it, or give another"
             ) from error
-
-
-def journal_path(study: str) -> Path:
-    """Return where the journal of a study is kept by default."""
-    safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
-    return paths.mlruns_dir() / "optuna" / f"{safe}.journal"
 
 
 def count_finished(trials: Sequence[FrozenTrial]) -> int:
@@ -229,7 +223,12 @@ class _FileLock(BaseJournalFileLock):
         self._lock.release()
 
 
-def _open_storage(storage: str | None, study: str) -> BaseStorage:
+def open_storage(storage: str | None, study: str) -> BaseStorage:
+    """Open the storage of `sweep.storage`; None stands for the journal of `study`.
+
+    Raises:
+        Exception: Whatever Optuna and its backends raise where it cannot be opened.
+    """
     if storage is not None and "://" in storage:
         return RDBStorage(storage)
     path = Path(storage).absolute() if storage else journal_path(study)
