@@ -22,8 +22,8 @@ SOURCES = {
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "errors", "files", "signals", "paths", "quiet", "ownership", "config", "composing", "fingerprint", "mnist", "data",
-    "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "environment", "store",
+    "address", "errors", "files", "signals", "paths", "quiet", "ownership", "config", "overrides", "composing", "fingerprint", "mnist", "data",
+    "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "patch", "environment", "store",
     "tracking", "mlflow_store", "mlflow_runs", "named_runs", "mlflow_tracking", "request", "stages", "pipeline",
     "registry.comparison", "registry.gates", "registry.settings", "registry.versions", "registry.ledger",
     "registry.candidates", "registry.evidence", "registry.changes", "registry.promotion", "registry.rollback",

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mnist_pipeline.address import hide
 from mnist_pipeline.figures import NUM_SHOWN_PREDICTIONS
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
-        err.print(f"{prefix}{record.getMessage()}", style=style, markup=False, soft_wrap=True)
+        err.print(f"{prefix}{hide(record.getMessage())}", style=style, markup=False, soft_wrap=True)
 
 
 def show_log() -> None:

@@ -4,12 +4,20 @@ import os
 import sys
 import traceback
 
+from mnist_pipeline.address import hide
+
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: the value, what was expected, the next step."""
+    """Something the user can fix. The message is one line: the value, what was expected, the next step.
+
+    It may quote what a library said: secrets in it are masked.
+    """
 
     exit_code = 1
     label = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide(message))
 
 
 class ConfigError(UserError):
@@ -34,6 +42,6 @@ class Terminated(BaseException):
 def tell(error: Exception) -> None:
     """Print on stderr what a user can mend as one line, and a bug as the traceback that it is."""
     if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        print(hide("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     if isinstance(error, UserError):
         print(f"{error.label}: {' '.join(str(error).split())}", file=sys.stderr)

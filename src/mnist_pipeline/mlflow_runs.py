@@ -10,6 +10,8 @@ from mlflow.entities import FileInfo, LoggedModel, ViewType
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
+from mnist_pipeline import address
+from mnist_pipeline.config import ADDRESS_KEYS
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.tracking import PastRun
 
@@ -22,7 +24,7 @@ _WRITTEN_BY_LOADING = "registered_model_meta"
 
 
 def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
-    """Return the run as plain values."""
+    """Return the run as plain values. Secrets that earlier versions logged are masked."""
     run_id = entity.info.run_id
     return PastRun(
         run_id=run_id,
@@ -31,11 +33,15 @@ def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
         status=entity.info.status,
         address=store.run_address(entity.info.experiment_id, run_id),
         started_ms=entity.info.start_time,
-        params=entity.data.params,
+        params=_masked(entity.data.params),
         metrics=entity.data.metrics,
-        tags=entity.data.tags,
+        tags=_masked(entity.data.tags),
         read=partial(_read, store, run_id),
     )
+
+
+def _masked(logged: Mapping[str, str]) -> dict[str, str]:
+    return {key: address.mask(value) if key in ADDRESS_KEYS else address.hide(value) for key, value in logged.items()}
 
 
 def search(

@@ -15,7 +15,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline import store
-from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline.address import Address
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
 
 # MLflow shows no metric of a run until its column is chosen. By such a tag the UI shares a view: here for all of ours.
@@ -50,8 +51,9 @@ class MlflowStore:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         with self._opening():
             store.create(self.uri)
-            mlflow.set_tracking_uri(self.uri)
-            self.client = MlflowClient(self.uri)
+            connected = store.log_in(self.uri)
+            mlflow.set_tracking_uri(connected)
+            self.client = MlflowClient(connected)
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -62,13 +64,14 @@ class MlflowStore:
             if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # no matter of the store's
             raise UserError(
-                f"the tracking store {without_password(self.uri)} fails ({_reason(error)}): mend it and run the same "
+                f"the tracking store {self.uri} fails ({_reason(error)}): mend it and run the same "
                 "command again; it goes on from where this one stopped"
             ) from error
 
     def address(self, page: str) -> str:
         """Return the address of a page of the MLflow UI; of a local store the one at which `make ui` shows it."""
-        server = without_password(self.uri).rstrip("/") if store.is_server(self.uri) else "http://127.0.0.1:5000"
+        is_server = store.is_server(self.uri)
+        server = Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
         return f"{server}/#/{page}{store.UI_VIEW}"
 
     def run_address(self, experiment_id: str, run_id: str) -> str:
@@ -138,7 +141,7 @@ class MlflowStore:
             yield
         except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
             raise UserError(
-                f"the tracking store {without_password(self.uri)} cannot be opened ({_reason(error)}): mend it (mlflow "
+                f"the tracking store {self.uri} cannot be opened ({_reason(error)}): mend it (mlflow "
                 "db upgrade URI, where MLflow is newer than the store), or give tracking.uri= another one"
             ) from error
 

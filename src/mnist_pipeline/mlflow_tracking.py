@@ -30,6 +30,7 @@ from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline import mlflow_runs
+from mnist_pipeline.address import hide
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
@@ -270,6 +271,6 @@ class MlflowTracker:
         # The store itself may be what failed: what went wrong first is what the user must hear of.
         try:
             self._client.set_terminated(run.run_id, status)
-            run.set_tags({"reason": reason[:5000]})
+            run.set_tags({"reason": hide(reason)[:5000]})
         except (MlflowException, SQLAlchemyError) as error:
             _log.warning("run %s could not be marked %s: %s", run.run_id, status, error)

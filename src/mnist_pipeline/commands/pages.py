@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_pipeline import composing, paths, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser, require_free
 from mnist_pipeline.commands.importing import heavy_imports
-from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
 
 DEFAULT_PORT = 5000
@@ -26,7 +26,8 @@ def ui(arguments: Sequence[str]) -> None:
     config = composing.compose(parsed.overrides).tracking
     uri = store.resolve_uri(config)
     if store.is_server(uri):
-        raise ConfigError(f"{without_password(uri)} is a server with a UI of its own: open that address in a browser")
+        page = Address(uri.connection()[0])
+        raise ConfigError(f"{page} is a server with a UI of its own: open that address in a browser")
     listener = listen_by_default(DEFAULT_PORT) if parsed.port is None else listen(parsed.port)
     store.check(uri)
     if parsed.port is None and listener.getsockname()[1] != DEFAULT_PORT:
@@ -60,10 +61,10 @@ def dashboard(arguments: Sequence[str]) -> None:
         journals = sorted(folder.glob(f"{study or '*'}.journal"), key=lambda path: path.stat().st_mtime)
         if not journals:
             raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
-        storage = str(journals[-1])
-    elif "://" not in storage and not Path(storage).is_file():
+        storage = Address(str(journals[-1]))
+    elif "://" not in storage and not Path(storage.reveal()).is_file():
         raise ConfigError(f"sweep.storage={storage}: no such file")
     require_free(parsed.port)
     print(f"Optuna dashboard: http://127.0.0.1:{parsed.port}/ (Ctrl-C ends it)", flush=True)
     program = str(Path(sys.executable).parent / "optuna-dashboard")
-    os.execv(program, [program, storage, "--host", "127.0.0.1", "--port", str(parsed.port)])
+    os.execv(program, [program, storage.reveal(), "--host", "127.0.0.1", "--port", str(parsed.port)])
