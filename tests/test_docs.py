@@ -22,9 +22,10 @@ SOURCES = {
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "address", "errors", "files", "signals", "paths", "quiet", "ownership", "config", "overrides", "composing", "fingerprint", "mnist", "data",
-    "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "patch", "environment", "store",
-    "tracking", "mlflow_store", "mlflow_runs", "named_runs", "mlflow_tracking", "request", "stages", "pipeline",
+    "address", "errors", "files", "signals", "paths", "quiet", "ownership", "config", "overrides", "composing",
+    "fingerprint", "mnist", "data", "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm",
+    "figures", "patch", "environment", "store", "tracking", "mlflow_store", "mlflow_runs", "named_runs",
+    "mlflow_tracking", "request", "stages", "pipeline",
     "registry.comparison", "registry.gates", "registry.settings", "registry.versions", "registry.ledger",
     "registry.candidates", "registry.evidence", "registry.changes", "registry.promotion", "registry.rollback",
     "champion", "images", "arrays", "tables", "predict", "web", "serve", "mlflow_ui", "console",

@@ -110,7 +110,7 @@ def _call_hydra(task: Callable[[object], None], arguments: Sequence[str], config
         hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config_name)(task)()
     except BrokenPipeError:
         raise
-    except (HydraException, OmegaConfBaseException, OSError, AttributeError) as error:
+    except (HydraException, OmegaConfBaseException, OSError, AttributeError, ValueError) as error:
         # The job's own errors are kept: these are Hydra's, about its settings or folders.
         raise ConfigError(" ".join(str(error).split())) from error
 
@@ -119,12 +119,14 @@ def _flags(parsed: argparse.Namespace) -> list[str]:
     """Return the flags that Hydra is to see; it need not hear of --multirun, as each run is called by itself."""
     switches = ("help", "hydra_help", "shell_completion", "resolve")
     values = ("cfg", "package", "info", "config_dir")
-    named = {name: f"--{name.replace('_', '-')}" for name in (*switches, *values)}
-    named["shell_completion"] = "--shell_completion"
     return [
-        *(named[name] for name in switches if getattr(parsed, name)),
-        *(f"{named[name]}={getattr(parsed, name)}" for name in values if getattr(parsed, name) is not None),
+        *(_flag(name) for name in switches if getattr(parsed, name)),
+        *(f"{_flag(name)}={getattr(parsed, name)}" for name in values if getattr(parsed, name) is not None),
     ]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _quote(text: str) -> str:

@@ -229,10 +229,10 @@ class _FileLock(BaseJournalFileLock):
         self._lock.release()
 
 
-def _open_storage(storage: Address | None, study: str) -> BaseStorage:
+def _open_storage(storage: str | None, study: str) -> BaseStorage:
     if storage is not None and "://" in storage:
-        return RDBStorage(storage.reveal())
-    path = Path(storage.reveal()).absolute() if storage else journal_path(study)
+        return RDBStorage(Address(storage).reveal())
+    path = Path(Address(storage).reveal()).absolute() if storage else journal_path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(f"{path.name}.lock"))))
