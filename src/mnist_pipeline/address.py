@@ -270,7 +270,12 @@ def hide(text: str) -> str:
         text = pattern.sub(lambda found: _known[found[0]], text)
     if ":/" not in text:
         return text
-    return _URL.sub(lambda found: _take_apart(found[0]).masked(all_parameters=False), text)
+    return _URL.sub(_hide_url, text)
+
+
+def _hide_url(found: re.Match[str]) -> str:
+    url = found[0].rstrip(".,:;)")  # those of the sentence
+    return _take_apart(url).masked(all_parameters=False) + found[0][len(url) :]
 
 
 def _as_words(secret: str) -> str:
