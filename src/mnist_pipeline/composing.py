@@ -241,7 +241,6 @@ def compose(overrides: Sequence[str]) -> Config:
 @contextlib.contextmanager
 def _hydra(config_dir: str | None) -> Iterator[list[str]]:
     """Let Hydra's compose API work on `conf/` and a further folder; yield the overrides that add that folder."""
-    register_resolvers()
     # The compose API wants Hydra's global state to itself, and a running Hydra app wants it back.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -258,11 +257,6 @@ def _search_path(config_dir: str) -> list[str]:
     """Return the override that makes Hydra search `config_dir` too."""
     quoted = f"file://{Path(config_dir).absolute()}".replace("\\", "\\\\").replace("'", "\\'")
     return [f"hydra.searchpath=['{quoted}']"]
-
-
-def register_resolvers() -> None:
-    """Teach OmegaConf `${mlruns_dir:}`, which conf/config.yaml uses."""
-    OmegaConf.register_new_resolver("mlruns_dir", lambda: str(paths.mlruns_dir()), replace=True)
 
 
 def _options(group: str, config_dir: str | None = None) -> list[str]:

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_pipeline import composing, overrides, paths
+from mnist_pipeline import overrides, paths
 from mnist_pipeline.address import Address, hide
 from mnist_pipeline.commands.arguments import with_short_errors
 from mnist_pipeline.errors import ConfigError
@@ -104,7 +104,6 @@ def run(
 
 def _call_hydra(task: Callable[[object], None], arguments: Sequence[str], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error comes here instead of being printed in six lines
-    composing.register_resolvers()
     sys.argv = ["mnist-pipeline", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config_name)(task)()
