@@ -22,11 +22,11 @@ SOURCES = {
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "shown", "errors", "files", "signals", "paths", "quiet", "scratch", "ownership", "config", "plain_yaml",
-    "composing", "fingerprint", "mnist", "data", "model", "train", "checkpoint", "evaluate", "sweep.space",
-    "sweep.confirm", "figures", "environment", "reasons", "patience", "sqlite_store", "store", "tracking",
-    "mlflow_store", "artifacts", "integrity", "logged_model", "mlflow_runs", "named_runs", "mlflow_tracking",
-    "request", "stages", "pipeline", "registry.comparison", "registry.gates", "registry.settings",
+    "address", "shown", "errors", "files", "signals", "paths", "quiet", "scratch", "ownership", "config", "overrides",
+    "plain_yaml", "composing", "fingerprint", "mnist", "data", "model", "train", "checkpoint", "evaluate",
+    "sweep.space", "sweep.confirm", "figures", "patch", "environment", "reasons", "patience", "sqlite_store", "store",
+    "tracking", "mlflow_store", "artifacts", "integrity", "logged_model", "mlflow_runs", "named_runs",
+    "mlflow_tracking", "request", "stages", "pipeline", "registry.comparison", "registry.gates", "registry.settings",
     "registry.versions", "registry.ledger", "registry.candidates", "registry.evidence", "registry.changes",
     "registry.promotion", "registry.rollback", "champion", "images", "arrays", "tables", "predict", "web", "serve",
     "mlflow_ui", "console", "registry.console", "looking.naming", "looking.values", "looking.select",

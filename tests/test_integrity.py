@@ -21,6 +21,7 @@ from conftest import command
 from mlflow import MlflowClient
 
 from mnist_pipeline import champion, composing, integrity, named_runs, pipeline, plain_yaml, sqlite_store, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.commands import looking
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
@@ -54,7 +55,7 @@ class Home:
     @property
     def where(self) -> RegistryConfig:
         uri = store.sqlite_uri(self.folder / "mlruns" / "mlflow.db")
-        return RegistryConfig("digits", TrackingConfig(uri=uri, experiment="digits"), wait=False)
+        return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait=False)
 
     def model(self, run_id: str) -> Path:
         """The folder of a run's model."""

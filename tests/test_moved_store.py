@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from mnist_pipeline import champion, integrity, sqlite_store, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
@@ -147,7 +148,7 @@ def test_every_command_works_after_the_repair(command: str, moved: tuple[Path, P
 def test_the_champion_of_a_moved_store_is_whole(moved: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     new, _ = moved
     sqlite_store.repair(database_in(new))
-    opened = MlflowStore(TrackingConfig(uri=store.sqlite_uri(database_in(new)), experiment="digits"))
+    opened = MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database_in(new))), experiment="digits"))
     loaded = champion.load(opened, "digits-classifier")
     assert loaded.version == 1
     for experiment in opened.client.search_experiments():

@@ -17,6 +17,7 @@ from conftest import command, server
 from mlflow import MlflowClient
 
 from mnist_pipeline import patience, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
 from mnist_pipeline.errors import UserError
@@ -39,7 +40,7 @@ def address(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def opened(request: pytest.FixtureRequest, home: Path) -> MlflowStore:
     is_server = request.param == "server"
     uri = request.getfixturevalue("address") if is_server else store.sqlite_uri(home / "mlruns" / "mlflow.db")
-    return MlflowStore(TrackingConfig(uri=uri, experiment="unused"))
+    return MlflowStore(TrackingConfig(uri=Address(uri), experiment="unused"))
 
 
 def test_many_runs_log_the_same_data_at_once(opened: MlflowStore) -> None:
@@ -139,7 +140,10 @@ def test_a_store_that_stays_locked_is_told(
 ) -> None:
     monkeypatch.setattr(patience, "LOCK_PATIENCE_SEC", 3.0)
     uri = store.sqlite_uri(home / "mlruns" / "mlflow.db")
-    for attempt in (lambda: store.check(uri), lambda: MlflowStore(TrackingConfig(uri=uri, experiment="unused"))):
+    for attempt in (
+        lambda: store.check(uri),
+        lambda: MlflowStore(TrackingConfig(uri=Address(uri), experiment="unused")),
+    ):
         with pytest.raises(UserError, match=r"locked by another program \(database is locked\)") as caught:
             attempt()
         assert "upgrade" not in str(caught.value)
@@ -153,7 +157,7 @@ def test_a_lock_after_the_check_is_told_as_one(home: Path, monkeypatch: pytest.M
     held = Locker(database)
     try:
         with pytest.raises(UserError, match=r"locked by another program \(database is locked\)"):
-            MlflowStore(TrackingConfig(uri=store.sqlite_uri(database), experiment="unused"))
+            MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
     finally:
         held.release()
 
@@ -162,7 +166,7 @@ def test_a_lock_after_the_check_is_told_as_one(home: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("is_released", [True, False])
 def test_a_lock_in_mid_run(is_released: bool, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = home / "mlruns" / "mlflow.db"
-    tracker = MlflowTracker(TrackingConfig(uri=store.sqlite_uri(database), experiment="locks"))
+    tracker = MlflowTracker(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="locks"))
     monkeypatch.setattr(patience, "LOCK_PATIENCE_SEC", 60.0 if is_released else 1.0)
     told = []
     try:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from mnist_pipeline import composing, pipeline, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.commands import registry as commands
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, UserError
@@ -88,11 +89,11 @@ def local(database: Path) -> str:
 
 
 def open_store(uri: str) -> MlflowStore:
-    return MlflowStore(TrackingConfig(uri=uri, experiment="digits"))
+    return MlflowStore(TrackingConfig(uri=Address(uri), experiment="digits"))
 
 
 def where(uri: str, *, wait: bool = False) -> RegistryConfig:
-    return RegistryConfig("digits", TrackingConfig(uri=uri, experiment="digits"), wait)
+    return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait)
 
 
 def call(uri: str, run: str | None, bounds: PromoteConfig = BOUNDS, *, is_dry_run: bool = False) -> Promotion:
@@ -236,7 +237,7 @@ def test_what_is_no_candidate_is_said(local: str, trained: Trained) -> None:
 
 def test_a_run_without_a_validation_split_must_be_named(local: str) -> None:
     run = train(["data=digits", "data.validation_size=0", "train.num_epochs=1", "tracking.experiment=all"])
-    only = RegistryConfig("digits", TrackingConfig(uri=local, experiment="all"), wait=False)
+    only = RegistryConfig("digits", TrackingConfig(uri=Address(local), experiment="all"), wait=False)
     with pytest.raises(UserError, match="none of the 1 runs has a validation split"):
         promote(open_store(local), only, BOUNDS, named=None, is_dry_run=False)
     assert outcome(promote(open_store(local), only, BOUNDS, named=run, is_dry_run=False)) is Outcome.promoted

@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy
 
 from mnist_pipeline import composing, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
@@ -154,14 +155,14 @@ def test_a_schema_of_another_version(
             connection.execute("DROP TABLE job_locks")
     connection.close()
     with pytest.raises(UserError, match=expected) as caught:
-        MlflowStore(TrackingConfig(uri=store.sqlite_uri(database), experiment="unused"))
+        MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
     assert ("db upgrade" in str(caught.value)) == (expected == OLDER)
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_full_disk_is_named_as_the_cause(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
     database = home / "mlruns" / "mlflow.db"
-    tracker = MlflowTracker(TrackingConfig(uri=store.sqlite_uri(database), experiment="full"))
+    tracker = MlflowTracker(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="full"))
 
     def fill(connection: sqlite3.Connection, record: object, proxy: object) -> None:
         connection.execute("PRAGMA max_page_count = 1")  # SQLite then answers as on a full disk

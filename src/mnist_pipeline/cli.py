@@ -48,7 +48,7 @@ def main() -> int:
     except Terminated as termination:
         print("terminated", file=sys.stderr)
         return termination.exit_code
-    except Exception as error:
+    except Exception as error:  # a bug; not for Python's own hook, which knows no secrets and prints raw text
         tell(error)
         return error.exit_code if isinstance(error, UserError) else 1
     return 0
@@ -114,7 +114,7 @@ def _complete(arguments: list[str]) -> None:
     is_sweep = words[1:2] == ["sweep"]
     from mnist_pipeline.commands import hydra_app
 
-    hydra_app.run(lambda composed: None, arguments, config_name="sweep" if is_sweep else "config")
+    hydra_app.show(hydra_app.parse(arguments), {}, config_name="sweep" if is_sweep else "config")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from mnist_pipeline.address import hide
 from mnist_pipeline.figures import NUM_SHOWN_PREDICTIONS
 from mnist_pipeline.shown import printable
 
@@ -164,7 +165,7 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
-        err.print(f"{prefix}{record.getMessage()}", style=style, soft_wrap=True)
+        err.print(f"{prefix}{hide(record.getMessage())}", style=style, soft_wrap=True)
 
 
 def show_log() -> None:

@@ -4,14 +4,21 @@ import os
 import sys
 import traceback
 
+from mnist_pipeline.address import hide
 from mnist_pipeline.shown import printable
 
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: the value, what was expected, the next step."""
+    """Something the user can fix. The message is one line: the value, what was expected, the next step.
+
+    It may quote what a library said: secrets in it are masked.
+    """
 
     exit_code = 1
     label = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide(message))
 
 
 class ConfigError(UserError):
@@ -40,6 +47,6 @@ class Terminated(BaseException):
 def tell(error: Exception) -> None:
     """Print an error on stderr: what a user can fix as one line, a bug with its traceback."""
     if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
-        print(printable("".join(traceback.format_exception(error)), keep="\n\t"), end="", file=sys.stderr)
+        print(printable(hide("".join(traceback.format_exception(error))), keep="\n\t"), end="", file=sys.stderr)
     if isinstance(error, UserError):
         print(f"{error.label}: {printable(' '.join(str(error).split()))}", file=sys.stderr)

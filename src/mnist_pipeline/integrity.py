@@ -96,7 +96,7 @@ def find_damage(store: MlflowStore, run_id: str) -> tuple[str, ...]:
         MlflowException: There is no such run.
     """
     run = store.client.get_run(run_id)
-    folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=store.uri)
+    folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=store.connected)
     seals, problem = read_list(folder.read, run.data.tags)
     if seals is None:
         return (problem,)
@@ -174,5 +174,5 @@ def _compare_model(store: MlflowStore, run: Any, seals: Seals) -> dict[str, list
         if is_absent(error):
             return {"missing": sorted(seals.model)}
         raise
-    folder = ArtifactFolder(location, tracking_uri=store.uri)
+    folder = ArtifactFolder(location, tracking_uri=store.connected)
     return compare(seals.model, folder, ignored=[WRITTEN_BY_LOADING])

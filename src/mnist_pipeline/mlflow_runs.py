@@ -7,7 +7,9 @@ from mlflow.entities import LoggedModel, ViewType
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
+from mnist_pipeline import address
 from mnist_pipeline.artifacts import ArtifactFolder, is_absent
+from mnist_pipeline.config import ADDRESS_KEYS
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.tracking import REPORT, PastRun
 
@@ -15,7 +17,7 @@ _PAGE = 1000
 
 
 def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
-    """Return the run as plain values."""
+    """Return the run as plain values. Secrets that earlier versions logged are masked."""
     run_id = entity.info.run_id
     return PastRun(
         run_id=run_id,
@@ -24,11 +26,15 @@ def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
         status=entity.info.status,
         address=store.run_address(entity.info.experiment_id, run_id),
         started_ms=entity.info.start_time,
-        params=entity.data.params,
+        params=_masked(entity.data.params),
         metrics=entity.data.metrics,
-        tags=entity.data.tags,
-        read=ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.uri).read,
+        tags=_masked(entity.data.tags),
+        read=ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read,
     )
+
+
+def _masked(logged: Mapping[str, str]) -> dict[str, str]:
+    return {key: address.mask(value) if key in ADDRESS_KEYS else address.hide(value) for key, value in logged.items()}
 
 
 def search(

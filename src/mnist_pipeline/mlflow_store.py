@@ -18,7 +18,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline import sqlite_store, store
-from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline.address import Address, hide
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.patience import PatientClient, patiently
 from mnist_pipeline.reasons import is_locked, reason
@@ -58,11 +59,11 @@ class MlflowStore:
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises as well
         store.require_in_place(self.uri)
-        shown = without_password(self.uri)
         with self._opening():
             store.create(self.uri)
-            mlflow.set_tracking_uri(self.uri)
-            self.client = PatientClient(patiently(shown, MlflowClient, self.uri), what=shown)
+            self.connected = store.log_in(self.uri)
+            mlflow.set_tracking_uri(self.connected)
+            self.client = PatientClient(patiently(self.uri, MlflowClient, self.connected), what=self.uri)
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -75,13 +76,14 @@ class MlflowStore:
             if is_locked(error):
                 raise UserError(self._describe_lock(error)) from error
             raise UserError(
-                f"the tracking store {without_password(self.uri)} fails ({reason(error)}): fix that and run the same "
-                "command again, which resumes where this one stopped"
+                f"the tracking store {self.uri} fails ({hide(reason(error))}): fix that and run the same command "
+                "again, which resumes where this one stopped"
             ) from error
 
     def address(self, page: str) -> str:
         """Return the address of a page of the MLflow UI; of a local store the one at which `make ui` shows it."""
-        server = without_password(self.uri).rstrip("/") if store.is_server(self.uri) else "http://127.0.0.1:5000"
+        is_server = store.is_server(self.uri)
+        server = Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
         return f"{server}/#/{page}{store.UI_VIEW}"
 
     def run_address(self, experiment_id: str, run_id: str) -> str:
@@ -154,12 +156,12 @@ class MlflowStore:
                 raise UserError(self._describe_lock(error)) from error
             why, next_step = self._explain(error)
             raise UserError(
-                f"the tracking store {without_password(self.uri)} cannot be opened ({why}): {next_step}, or give "
-                "tracking.uri= another one"
+                f"the tracking store {self.uri} cannot be opened ({hide(why)}): {next_step}, or give tracking.uri= "
+                "another one"
             ) from error
 
     def _describe_lock(self, error: Exception) -> str:
-        return sqlite_store.describe_lock(f"the tracking store {without_password(self.uri)}", error)
+        return sqlite_store.describe_lock(f"the tracking store {self.uri}", error)
 
     def _explain(self, error: Exception) -> tuple[str, str]:
         """Return why the store cannot be opened, and what to do about it."""
@@ -172,7 +174,7 @@ class MlflowStore:
                 "upgrade the package mlflow",
             )
         if found:
-            uri = shlex.quote(without_password(self.uri))
+            uri = shlex.quote(self.uri)
             return f"its schema {found[1]} is of an older MLflow", f"back it up and run mlflow db upgrade {uri}"
         return why, "fix that"
 

@@ -30,6 +30,7 @@ from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline import integrity, mlflow_runs
+from mnist_pipeline.address import hide
 from mnist_pipeline.artifacts import ArtifactFolder
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
@@ -173,7 +174,7 @@ class MlflowRun:
     def log_files(self) -> None:
         """Log the list, and its SHA-256 as a tag."""
         run = self._client.get_run(self.run_id)
-        folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.uri)
+        folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
         # What an earlier command left, before it was killed, is there too.
         left = {path for path in folder.sizes() if path not in (*self._logged, FILES, REPORT)}
         seals = Seals(
@@ -308,6 +309,6 @@ class MlflowTracker:
         # The store itself may be what failed: what went wrong first is what the user must hear of.
         try:
             client.set_terminated(run_id, status)
-            client.log_batch(run_id, tags=[RunTag("reason", why[:5000])])
+            client.log_batch(run_id, tags=[RunTag("reason", hide(why)[:5000])])
         except (MlflowException, SQLAlchemyError) as error:
             _log.warning("run %s could not be marked %s: %s", run_id, status, reason(error))

@@ -17,7 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from mnist_pipeline import paths, sqlite_store
-from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline.address import Address, authorize
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, UserError
 
 _SQLITE = "sqlite:///"
@@ -29,9 +30,35 @@ UI_VIEW = "?workflowType=machine_learning"
 """Ends an address of the MLflow UI so that it opens in the view for model training, not for generative AI."""
 
 
-def resolve_uri(config: TrackingConfig) -> str:
-    """Return the tracking URI: `tracking.uri`, else `MLFLOW_TRACKING_URI`, else the SQLite store under `mlruns/`."""
-    return config.uri or _default_uri()
+def resolve_uri(config: TrackingConfig) -> Address:
+    """Return the tracking URI: `tracking.uri`, else `MLFLOW_TRACKING_URI`, else the SQLite store under `mlruns/`.
+
+    Raises:
+        ConfigError: It was copied from where it is shown with stars.
+    """
+    uri = Address(config.uri or _default_uri())
+    if uri.is_masked:
+        raise ConfigError(f"tracking URI {uri}: the stars stand for a secret that is not shown; give the whole URI")
+    return uri
+
+
+def log_in(uri: Address) -> str:
+    """Return the URI for MLflow to connect to. User and password of a server go to MLflow by its own variables.
+
+    So they are in no URL that MLflow shows or keeps. Those that the user has set stay, where the URI has none.
+    """
+    if not uri.is_server:
+        return uri.reveal()
+    url, credentials = uri.connection()
+    if credentials is not None:
+        user, password = credentials
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+            os.environ.pop(name, None)
+        if password:
+            os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+        else:  # a user alone is a token
+            os.environ["MLFLOW_TRACKING_TOKEN"] = user
+    return url
 
 
 def sqlite_uri(database: Path) -> str:
@@ -41,7 +68,7 @@ def sqlite_uri(database: Path) -> str:
 
 def is_server(uri: str) -> bool:
     """Return whether `uri` names a tracking server."""
-    return uri.startswith(("http://", "https://"))
+    return Address(uri).is_server
 
 
 def artifacts_dir(uri: str) -> Path | None:
@@ -62,7 +89,7 @@ def begin(uri: str) -> None:
     database = database_of(uri)
     if database is not None and not database.exists():
         subprocess.Popen(
-            [sys.executable, "-c", f"from mnist_pipeline import store; store.create({uri!r})"],
+            [sys.executable, "-c", f"from mnist_pipeline import store; store.create({sqlite_uri(database)!r})"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -156,14 +183,13 @@ def _default_uri() -> str:
 
 
 def _require_known(uri: str) -> None:
-    shown = without_password(uri)
     expected = "expected sqlite:///PATH, http(s)://HOST:PORT or the URL of a PostgreSQL, MySQL or SQL Server database"
     scheme = uri.partition("://")[0]
     is_named = database_of(uri) is None or bool(uri.removeprefix(_SQLITE).partition("?")[0].strip(":/"))
     if "://" not in uri or not (scheme in ("sqlite", *_SERVERS) or scheme.partition("+")[0] in _DATABASES):
-        raise ConfigError(f"tracking URI {shown}: {expected}")
+        raise ConfigError(f"tracking URI {uri}: {expected}")
     if scheme == "sqlite" and (not uri.startswith(_SQLITE) or not is_named or ":memory:" in uri):
-        raise ConfigError(f"tracking URI {shown}: a SQLite store needs a file, sqlite:///PATH")
+        raise ConfigError(f"tracking URI {uri}: a SQLite store needs a file, sqlite:///PATH")
 
 
 def _require_sqlite(database: Path) -> None:
@@ -183,14 +209,22 @@ def _require_sqlite(database: Path) -> None:
 
 
 def _require_server(uri: str) -> None:
+    url, credentials = Address(uri).join("health").connection()
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=SERVER_TIMEOUT_SEC):
+        request = urllib.request.Request(url)
+        if credentials is not None:
+            request.add_unredirected_header("Authorization", authorize(*credentials))
+        with urllib.request.urlopen(request, timeout=SERVER_TIMEOUT_SEC):
             pass
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
-            return  # it answers; MLflow's client brings the credentials
+            if credentials is None:
+                return  # it answers; MLflow's client brings the credentials
+            raise UserError(
+                f"the MLflow server at {uri} refuses these credentials ({error.code} {error.reason}): give "
+                "tracking.uri= others"
+            ) from error
         reason = getattr(error, "reason", None) or error
         raise UserError(
-            f"no MLflow server answers at {without_password(uri)} ({reason}): start one, or give tracking.uri= "
-            "another address"
+            f"no MLflow server answers at {uri} ({reason}): start one, or give tracking.uri= another address"
         ) from error

@@ -22,7 +22,8 @@ TRAINING_TAG = "training.fingerprint"
 """The tag by which runs that train the same way, however long, find each other."""
 
 PATCH_TAG = "git.patch"
-"""The tag that says of changes which are in no commit: none (no code was changed), kept (as an artifact) or lost."""
+"""The tag that says of changes which are in no commit: none (no code was changed), kept (as an artifact), masked (the
+artifact lacks secrets, or files that are not code) or lost."""
 
 ALIAS_TAG = "alias"
 """The tag of the runs whose models are champion or challenger: `model@alias`."""

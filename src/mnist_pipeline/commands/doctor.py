@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from mnist_pipeline import composing, sqlite_store, store
 from mnist_pipeline.commands.arguments import make_parser
-from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError, UserError
 
 
@@ -24,7 +23,7 @@ def doctor(arguments: Sequence[str]) -> None:
     store.check(uri, may_be_moved=True)
     database = store.database_of(uri)
     if database is None:
-        raise ConfigError(f"{without_password(uri)}: doctor is for SQLite stores, whose paths can change; give one")
+        raise ConfigError(f"{uri}: doctor is for SQLite stores, whose paths can change; give one")
     if not database.exists():
         raise UserError(f"{database}: there is no store yet, so nothing to repair")
     num_fixed = sqlite_store.repair(database) if parsed.fix else 0

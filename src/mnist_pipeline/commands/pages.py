@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from mnist_pipeline import composing, paths, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser
 from mnist_pipeline.commands.importing import heavy_imports
-from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
 from mnist_pipeline.shown import printable
 from mnist_pipeline.sweep import space
@@ -28,7 +28,8 @@ def ui(arguments: Sequence[str]) -> None:
     config = composing.compose(parsed.overrides).tracking
     uri = store.resolve_uri(config)
     if store.is_server(uri):
-        raise ConfigError(f"{without_password(uri)} is a server with a UI of its own: open that address in a browser")
+        page = Address(uri.connection()[0])
+        raise ConfigError(f"{page} is a server with a UI of its own: open that address in a browser")
     listener = listen_by_default(DEFAULT_PORT) if parsed.port is None else listen(parsed.port)
     store.check(uri)
     if parsed.port is None and listener.getsockname()[1] != DEFAULT_PORT:
@@ -59,7 +60,7 @@ def dashboard(arguments: Sequence[str]) -> None:
     config = space.read(values, base, fixed=fixed)
     storage = config.storage or _find_journal(config.study)
     if "://" not in storage:
-        storage = str(paths.expand(storage))
+        storage = str(paths.expand(Address(storage).reveal()))
         if not os.path.isfile(storage):  # noqa: PTH113 (pathlib's raises)
             raise ConfigError(f"sweep.storage={storage}: there is no such file; give a journal, or a database's URL")
     listener = listen(parsed.port)

@@ -51,7 +51,7 @@ class Side:
 
     @property
     def code(self) -> str:
-        """What became of changes that were in no commit: none, kept, lost; or unknown."""
+        """What became of changes that were in no commit: none, kept, masked, lost; or unknown."""
         return self.run.tags.get(PATCH_TAG, "none" if self.run.tags.get("git.dirty") == "false" else "unknown")
 
     @property

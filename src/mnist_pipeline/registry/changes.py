@@ -16,6 +16,7 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from mnist_pipeline import files, mlflow_runs, named_runs, paths
+from mnist_pipeline.address import hide
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.ownership import own
@@ -157,7 +158,7 @@ def opened(registry: Registry, *, champion: int | None) -> Iterator[str]:
     except BaseException as error:
         reasons = {KeyboardInterrupt: "Ctrl-C", Terminated: "SIGTERM"}
         with contextlib.suppress(Exception):  # the store itself may be what failed; the first error is the one to hear
-            _settle_entry(registry, entry_id, reason=reasons.get(type(error), f"{type(error).__name__}: {error}"))
+            _settle_entry(registry, entry_id, reason=reasons.get(type(error), hide(f"{type(error).__name__}: {error}")))
         raise
 
 

@@ -148,7 +148,7 @@ def judge(
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
     location = store.client.get_logged_model(candidate.model_id).artifact_location
-    problems, logged = evidence.examine(store, run, ArtifactFolder(location, tracking_uri=store.uri))
+    problems, logged = evidence.examine(store, run, ArtifactFolder(location, tracking_uri=store.connected))
     found.append(gates.whole(problems))
     if logged is None:
         return gates.complete(found, _ABSOLUTE), None

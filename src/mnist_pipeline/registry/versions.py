@@ -26,7 +26,7 @@ class RegisteredModel:
         self.name = name
         self.address = store.address(f"models/{name}")
         self._client = store.client
-        self._tracking_uri = store.uri
+        self._tracking_uri = store.connected
 
     def register(self, run_id: str, model_id: str) -> int:
         """Return the version of the run's model; make one where it has none."""

@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from starlette.types import ASGIApp
 
-from mnist_pipeline.config import without_password
+from mnist_pipeline.address import hide
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import open_storage
@@ -42,15 +42,15 @@ def make_app(storage: str, study: str | None) -> ASGIApp:
         except UserError:
             raise
         except Exception as error:  # Optuna lets through whatever its storage raises
-            reason = without_password(str(error.__cause__ or error)).partition("\n")[0][:300]
+            reason = hide(str(error.__cause__ or error)).partition("\n")[0][:300]
             raise UserError(
-                f"sweep.storage={without_password(storage)} cannot be opened ({type(error).__name__}: {reason}): "
+                f"sweep.storage={storage} cannot be opened ({type(error).__name__}: {reason}): "
                 "repair it, or give another"
             ) from error
     # Names that share a journal file count as the same, since its file name is all that some know of a study.
     if study is not None and journal_path(study) not in map(journal_path, names):
         raise UserError(
-            f"sweep.study={study} is not in {without_password(storage)}: "
+            f"sweep.study={study} is not in {storage}: "
             + (f"expected {' or '.join(names)}" if names else "it holds no study; give another sweep.storage")
         )
     return app
@@ -59,8 +59,9 @@ def make_app(storage: str, study: str | None) -> ASGIApp:
 def _open(storage: str) -> BaseStorage:
     if "://" not in storage:
         return open_storage(storage, "")
-    url = sqlalchemy.make_url(storage)
+    whole = Address(storage).reveal()
+    url = sqlalchemy.make_url(whole)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise UserError(f"sweep.storage={storage}: there is no file {os.path.abspath(url.database)}")  # noqa: PTH100
     # Tables of Optuna's have no place in a database that has none: it is another program's.
-    return RDBStorage(storage, skip_compatibility_check=True, skip_table_creation=True)
+    return RDBStorage(whole, skip_compatibility_check=True, skip_table_creation=True)

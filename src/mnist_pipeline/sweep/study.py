@@ -29,7 +29,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mnist_pipeline.config import without_password
+from mnist_pipeline.address import Address
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
@@ -131,7 +131,7 @@ class Study:
         except UserError:
             raise
         except Exception as error:  # Optuna lets through whatever its storage raises
-            shown = without_password(self._config.storage or str(journal_path(self.name)))
+            shown = self._config.storage or str(journal_path(self.name))
             reason = " ".join(str(error).split())[:300]
             raise UserError(
                 f"sweep.storage={shown} cannot be opened ({type(error).__name__}: {reason}): mend it, or give another"
@@ -230,8 +230,8 @@ def open_storage(storage: str | None, study: str) -> BaseStorage:
         Exception: Whatever Optuna and its backends raise where it cannot be opened.
     """
     if storage is not None and "://" in storage:
-        return RDBStorage(storage)
-    path = Path(storage).absolute() if storage else journal_path(study)
+        return RDBStorage(Address(storage).reveal())
+    path = Path(Address(storage).reveal()).absolute() if storage else journal_path(study)
     path.parent.mkdir(parents=True, exist_ok=True)
     _drop_torn_line(path)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(f"{path.name}.lock"))))
