@@ -14,7 +14,7 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from starlette.types import ASGIApp
 
-from mnist_pipeline.address import hide
+from mnist_pipeline.address import Address, hide
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import open_storage
