@@ -10,7 +10,8 @@ from mnist_pipeline import composing
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
-from mnist_pipeline.sweep.study import Study, count_finished, journal_path
+from mnist_pipeline.sweep.storage import journal_path
+from mnist_pipeline.sweep.study import Study, count_finished
 
 BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epochs": 9}
 

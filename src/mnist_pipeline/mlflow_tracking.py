@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,11 +28,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline import mlflow_runs
-from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline import files, mlflow_runs
+from mnist_pipeline.config import TrackingConfig, without_password
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
-from mnist_pipeline.errors import Terminated
+from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_runs import FILES
 from mnist_pipeline.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking import EPOCH_METRICS, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
@@ -84,8 +83,13 @@ class MlflowRun:
         self._client.log_inputs(self.run_id, [DatasetInput(entity, tags)])
 
     def log_artifacts(self, folder: Path) -> None:
-        """Upload the folder."""
-        self._client.log_artifacts(self.run_id, str(folder), folder.name)
+        """Upload the folder.
+
+        Raises:
+            UserError: It cannot be written to the store.
+        """
+        with self._uploading():
+            self._client.log_artifacts(self.run_id, str(folder), folder.name)
 
     def log_model(
         self,
@@ -118,7 +122,7 @@ class MlflowRun:
                 self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
             )
         )
-        with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+        with files.scratch() as scratch:
             mlflow.tensorflow.save_model(
                 model,
                 path=f"{scratch}/{MODEL_NAME}",
@@ -136,9 +140,10 @@ class MlflowRun:
                 # Without them MLflow would import the model once more in a child process to find out.
                 pip_requirements=requirements(MODEL_LIBRARIES),
             )
-            self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+            with self._uploading():
+                self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
             # Of the network alone: the files around it hold addresses, which differ from store to store in length.
-            size = {"model/size_bytes": float(next(Path(scratch).rglob("*.keras")).stat().st_size)}
+            size = {"model/size_bytes": float(next(scratch.rglob("*.keras")).stat().st_size)}
         points = [
             Metric(key, value, timestamp_ms, step, model_id=logged.model_id)
             for key, value in {**metrics, **size}.items()
@@ -153,9 +158,22 @@ class MlflowRun:
 
     def log_files(self) -> None:
         """Log the list as `environment/files.json`."""
-        self._client.log_text(
-            self.run_id, json.dumps(mlflow_runs.list_files(self._store, self.run_id), indent=2), FILES
-        )
+        listed = json.dumps(mlflow_runs.list_files(self._store, self.run_id), indent=2)
+        with files.scratch() as scratch:
+            path = scratch / FILES
+            path.parent.mkdir()
+            path.write_text(listed)
+            self.log_artifacts(path.parent)
+
+    @contextlib.contextmanager
+    def _uploading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{error.strerror or error}: files of the run cannot be written to the tracking store "
+                f"{without_password(self._store.uri)}; fix that and run the same command again, which resumes"
+            ) from error
 
 
 class MlflowTracker:

@@ -11,6 +11,7 @@ from mnist_pipeline.commands.arguments import listen, listen_by_default, make_pa
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
+from mnist_pipeline.sweep import storage as sweep_storage
 
 DEFAULT_PORT = 5000
 
@@ -61,8 +62,11 @@ def dashboard(arguments: Sequence[str]) -> None:
         if not journals:
             raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
         storage = str(journals[-1])
-    elif "://" not in storage and not Path(storage).is_file():
-        raise ConfigError(f"sweep.storage={storage}: no such file")
+    elif not sweep_storage.is_url(storage):
+        storage = str(paths.expand(storage))
+        if not Path(storage).exists():
+            raise ConfigError(f"sweep.storage={storage}: no such file")
+    sweep_storage.check(storage)  # the dashboard would create Optuna's tables in whatever database it is given
     require_free(parsed.port)
     print(f"Optuna dashboard: http://127.0.0.1:{parsed.port}/ (Ctrl-C ends it)", flush=True)
     program = str(Path(sys.executable).parent / "optuna-dashboard")

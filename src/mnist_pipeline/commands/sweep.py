@@ -12,7 +12,7 @@ from mnist_pipeline.commands import hydra_app
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, Terminated, UserError
 from mnist_pipeline.signals import STOP_SIGNALS
-from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep import space, storage
 
 if TYPE_CHECKING:
     from mnist_pipeline.config import Config
@@ -29,6 +29,8 @@ def sweep(arguments: Sequence[str]) -> None:
     base, values, fixed = composing.check_sweep(parsed.overrides, config_dir=parsed.config_dir)
     config = space.read(values, base, fixed=fixed)
     if not (parsed.cfg or parsed.info):
+        if config.storage is not None:
+            storage.check(config.storage)
         store.begin(store.resolve_uri(base.tracking))
     hydra_app.run(
         lambda composed: _sweep_once(base, config, config_dir=parsed.config_dir),
@@ -43,7 +45,7 @@ def _sweep_once(base: "Config", config: space.SweepConfig, *, config_dir: str | 
     server.context()  # it imports TensorFlow while this process imports everything else
     with heavy_imports():
         from mnist_pipeline import mlflow_tracking, request
-        from mnist_pipeline.sweep import run, trainings
+        from mnist_pipeline.sweep import crew, run
     from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
     from mnist_pipeline.sweep import console as view
 
@@ -55,11 +57,14 @@ def _sweep_once(base: "Config", config: space.SweepConfig, *, config_dir: str | 
 
     asked = request.prepare(base, given, compose=compose)
     tracker = mlflow_tracking.MlflowTracker(asked.config.tracking)
-    stop = trainings.Stop()
+    stop = crew.Stop()
+    is_second = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set:  # the workers die with this process; what is kept is what a kill would leave
+        nonlocal is_second
+        if is_second:  # the workers die with this process; what is kept is what a kill would leave
             os._exit(130 if number == signal.SIGINT else 143)
+        is_second = True
         stop.set(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
         print("stopping after the running epochs; once more stops at once", file=sys.stderr)
 
@@ -72,6 +77,10 @@ def _sweep_once(base: "Config", config: space.SweepConfig, *, config_dir: str | 
         except (KeyboardInterrupt, Terminated):
             progress.print_stopped()
             raise
+        except MemoryError as error:
+            raise UserError(
+                "not enough memory: free some or lower sweep.num_workers, and run the same command again, which resumes"
+            ) from error
     view.print_result(result)
-    if result.num_failed:
-        raise UserError(f"{result.num_failed} trials failed and were replaced: the table in MLflow has the reasons")
+    if result.failures:
+        raise UserError(result.failures)
