@@ -48,6 +48,7 @@ class MlflowStore:
         self.uri = store.resolve_uri(config)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises as well
         with self._opening():
             store.create(self.uri)
             mlflow.set_tracking_uri(self.uri)
