@@ -24,7 +24,7 @@ class Failure:
 
     Attributes:
         reason: Begins with the cause.
-        next_step: What the user can do about surroundings, before the same command resumes.
+        next_step: What the user can do about surroundings.
     """
 
     kind: Kind
@@ -48,7 +48,11 @@ class HinderedError(Exception):
         self.failure = failure
 
 
-MEMORY_STEP = "free some memory or lower sweep.num_workers"
+RESUME = "run the same command again, which resumes"
+MEMORY_STEP = (
+    f"free some memory or lower sweep.num_workers, and {RESUME}; or narrow sweep.space, which reuses the epochs that "
+    "are already trained"
+)
 
 KIND_ATTRIBUTE = "failure"
 REASON = "reason"

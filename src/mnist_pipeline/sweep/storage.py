@@ -51,19 +51,19 @@ def check_journal(path: Path, *, is_ours: bool = False) -> None:
     Raises:
         ConfigError, UserError: As in `check`.
     """
-    if not _exists(path):
-        return
     try:
+        if not _exists(path):
+            return
         with path.open("rb") as file:
             first = file.readline(_MAX_LINE_LENGTH)
             if first and not (_is_entry(first) or (is_ours and b"\n" not in first)):
                 is_sqlite = first.startswith(_SQLITE_START)
                 hint = f"give a SQLite database as sqlite:///{path}" if is_sqlite else "give another file"
-                raise ConfigError(f"sweep.storage={path} is not a journal of Optuna's and was left as it is: {hint}")
+                raise ConfigError(f"sweep.storage={path} is not a journal of Optuna's and was left untouched: {hint}")
             for number, line in enumerate(file, start=2):
                 if line.endswith(b"\n") and not _is_entry(line):
                     raise UserError(
-                        f"sweep.storage={path} is damaged in line {number} and was left as it is: cut the file before "
+                        f"sweep.storage={path} is damaged in line {number} and was left untouched: cut the file before "
                         "that line, or give another one"
                     )
     except OSError as error:
@@ -112,17 +112,17 @@ def _check_sqlite(url: str) -> None:
     if found[1].startswith("file:"):
         raise ConfigError(f"sweep.storage={url}: expected sqlite:///PATH")
     path = Path(found[1]).absolute()
-    if not _exists(path):
-        return
     try:
+        if not _exists(path):
+            return
         tables = _list_tables(path)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         raise ConfigError(
-            f"sweep.storage={url} cannot be read as a SQLite database ({error}) and was left as it is: give another one"
+            f"sweep.storage={url} cannot be read as a SQLite database ({error}) and was left untouched: give another"
         ) from error
     if tables and not tables & _OPTUNA_TABLES:
         raise ConfigError(
-            f"sweep.storage={url} is a database of something else (table {min(tables)}) and was left as it is: give "
+            f"sweep.storage={url} is a database of something else (table {min(tables)}) and was left untouched: give "
             "another file"
         )
 

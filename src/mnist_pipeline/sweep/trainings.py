@@ -148,8 +148,7 @@ class Trainings:
             values = read_params(task.config, self._what.config.space)
             shown = ", ".join(f"{key}={value}" for key, value in values.items())
             raise UserError(
-                f"{error}: {label} ({shown}) stopped and does not count as failed; {error.failure.next_step} and run "
-                "the same command again, which resumes; a narrower sweep.space reuses what is trained"
+                f"{error}: {label} ({shown}) stopped and does not count as failed; {error.failure.next_step}"
             ) from error
 
     @contextlib.contextmanager

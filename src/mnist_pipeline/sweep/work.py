@@ -10,7 +10,7 @@ from mnist_pipeline.checkpoint import Checkpoints, NotSavedError
 from mnist_pipeline.config import Config
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.model import build
-from mnist_pipeline.sweep.failure import MEMORY_STEP, Failure, Kind
+from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Failure, Kind
 from mnist_pipeline.train import OUT_OF_MEMORY, Epoch, LossNotFiniteError, describe_shortage, fit, set_num_threads
 
 _MAX_REASON_LENGTH = 2_000
@@ -54,9 +54,9 @@ def explain(error: Exception) -> Failure:
         case LossNotFiniteError():
             return Failure(Kind.diverged, described)
         case NotSavedError():
-            return Failure(Kind.surroundings, error.reason, "free some space there")
+            return Failure(Kind.surroundings, error.reason, f"free some space there and {RESUME}")
         case OSError():
-            return Failure(Kind.surroundings, f"{error.strerror or described} ({described})", "fix that")
+            return Failure(Kind.surroundings, f"{error.strerror or described} ({described})", f"fix that and {RESUME}")
         case _ if isinstance(error, OUT_OF_MEMORY):
             return Failure(Kind.surroundings, describe_shortage(error), MEMORY_STEP)
     return Failure(Kind.error, described)
