@@ -19,9 +19,9 @@ from mnist_pipeline import composing
 from mnist_pipeline.mlflow_tracking import MlflowTracker
 from mnist_pipeline.request import prepare
 from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.crew import Stop
 from mnist_pipeline.sweep.run import sweep
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.trainings import Stop
 from mnist_pipeline.tracking import Point
 
 

@@ -32,11 +32,11 @@ ORDER = (
     "mlflow_ui", "console", "registry.console", "looking.naming", "looking.values", "looking.select",
     "looking.configurations", "looking.compare", "looking.page", "looking.logged", "looking.comparison_page",
     "looking.diff", "looking.pictures", "looking.diff_page", "looking.reproducing", "looking.report",
-    "looking.study_report", "looking.cards", "looking.console", "sweep.storage", "sweep.study", "sweep.dashboard",
-    "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search",
-    "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing", "commands.hydra_app",
-    "commands.train", "commands.sweep", "commands.registry", "commands.champion", "commands.looking",
-    "commands.pages", "commands.doctor", "cli",
+    "looking.study_report", "looking.cards", "looking.console", "sweep.failure", "sweep.storage", "sweep.study",
+    "sweep.dashboard", "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings",
+    "sweep.search", "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing",
+    "commands.hydra_app", "commands.train", "commands.sweep", "commands.registry", "commands.champion",
+    "commands.looking", "commands.pages", "commands.doctor", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 

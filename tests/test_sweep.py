@@ -27,10 +27,10 @@ from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_tracking import MlflowTracker
 from mnist_pipeline.request import prepare
 from mnist_pipeline.sweep import space, worker
+from mnist_pipeline.sweep.crew import Stop
 from mnist_pipeline.sweep.run import SweepResult, sweep
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.trainings import Stop
 from mnist_pipeline.tracking import Point
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
@@ -282,17 +282,49 @@ def test_a_worker_that_is_killed_is_replaced(home: Path, uninterrupted: list[tup
     require_whole(home, result.study)
 
 
-def test_a_training_that_kills_every_worker_fails_and_is_replaced(home: Path) -> None:
-    def kill_always(name: str, point: Point) -> None:
+def kill_always(number: signal.Signals) -> Recorder:
+    """What ends every worker of trial 3 after each of its epochs."""
+
+    def kill(name: str, point: Point) -> None:
         if name == "trial 3":
             for pid in own_workers():
-                kill_worker(pid)
+                os.kill(pid, number)
 
-    result = sweep_here(*ALONE, recorder=Recorder(kill_always))
+    return Recorder(kill)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGUSR1])
+def test_workers_that_are_killed_again_and_again_stop_the_sweep_which_resumes(
+    number: signal.Signals, home: Path, uninterrupted: list[tuple[Any, ...]]
+) -> None:
+    with pytest.raises(UserError) as caught:
+        sweep_here(*ALONE, "sweep.max_failures=0", recorder=kill_always(number))
+    told = str(caught.value)
+    assert told.startswith(f"its worker died (signal {int(number)}")
+    assert "trial 3 (model." in told
+    assert "sweep.num_workers" in told
+    assert "\n" not in told
+    study = read_study(home)
+    assert [trial.state.name for trial in study.trials()][3:] == ["RUNNING"]
+    (failed,) = [run for run in runs(home, "trial") if run.info.status == "FAILED"]
+    assert failed.data.tags["trial.number"] == "3"
+    assert "its worker died" in failed.data.tags["reason"]
+    (parent,) = runs(home, "sweep")
+    assert parent.info.status == "FAILED"
+    result = sweep_here(*ALONE, "sweep.max_failures=0")
+    assert result.failures is None
+    assert outcome(result.study) == uninterrupted
+    require_whole(home, result.study)
+
+
+def test_a_training_that_crashes_every_worker_fails_and_is_replaced(home: Path) -> None:
+    result = sweep_here(*ALONE, recorder=kill_always(signal.SIGSEGV))
     states = [trial.state for trial in result.study.trials()]
     assert states[3] is TrialState.FAIL
     assert len(states) == 9
-    assert result.study.trials()[3].user_attrs["reason"] == "its worker died (signal 9, out of memory?)"
+    assert result.study.trials()[3].user_attrs["reason"] == "its worker died (signal 11)"
+    assert result.failures is not None
+    assert "1 trial failed and was replaced" in result.failures
     (failed,) = [run for run in runs(home, "trial") if run.info.status == "FAILED"]
     assert "its worker died" in failed.data.tags["reason"]
     require_whole(home, result.study)
@@ -303,7 +335,9 @@ def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -
     overrides = [*SMOKE, diverging, "sweep.num_trials=6", "sweep.sampler=random", "sweep.max_failures=20"]
     result = sweep_here(*overrides)
     failed = result.study.trials(TrialState.FAIL)
-    assert result.num_failed == len(failed) > 0
+    assert len(failed) > 0
+    assert result.failures is not None
+    assert result.failures.startswith(f"{len(failed)} ")
     assert all(trial.user_attrs["reason"].startswith("LossNotFiniteError: the training loss") for trial in failed)
     assert len(result.study.trials(TrialState.COMPLETE, TrialState.PRUNED)) == 6
     require_whole(home, result.study)

@@ -185,12 +185,3 @@ def test_sqlite_keeps_a_study_too(home: Path) -> None:
     config = make_config(num_trials=4, storage=f"sqlite:///{home}/studies.db")
     in_journal = run_all(make_config(num_trials=4), "study")
     assert run_all(config, "study") == in_journal
-
-
-@pytest.mark.parametrize("content", [b"no journal\n", b'{"op_code": 99}\n'])
-def test_a_storage_that_is_none_is_told(content: bytes, home: Path) -> None:
-    (home / "file").write_bytes(content)
-    with pytest.raises(UserError, match=r"sweep.storage=.*/file cannot be opened"):
-        open_study(make_config(storage=str(home / "file")))
-    with pytest.raises(UserError, match=r"sweep.storage=sqlite:////nowhere/at/all.db cannot be opened"):
-        open_study(make_config(storage="sqlite:////nowhere/at/all.db"))

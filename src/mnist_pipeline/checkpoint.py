@@ -36,6 +36,18 @@ class DamagedError(Exception):
     """A checkpoint is not what was written."""
 
 
+class NotSavedError(UserError):
+    """A checkpoint cannot be written.
+
+    Attributes:
+        reason: The message without the next step; it begins with the cause.
+    """
+
+    def __init__(self, what: str, folder: Path, error: OSError) -> None:
+        self.reason = f"{error.strerror or error}: {what} cannot be written to {folder}"
+        super().__init__(f"{self.reason}; free some space there and run the same command again, which resumes")
+
+
 class Checkpoints:
     """The checkpoints of one run."""
 
@@ -44,29 +56,33 @@ class Checkpoints:
 
     @property
     def id(self) -> str:
-        """What ties them to the run in MLflow, which bears it as a tag: 32 hexadecimal digits, new after `clear`."""
+        """What ties them to the run in MLflow, which bears it as a tag: 32 hexadecimal digits, new after `clear`.
+
+        Raises:
+            NotSavedError: It cannot be written.
+        """
         path = self._folder / "id"
         known = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
         if not re.fullmatch("[0-9a-f]{32}", known):
             known = uuid.uuid4().hex
-            write_durably(path, known.encode())
+            try:
+                write_durably(path, known.encode())
+            except OSError as error:
+                raise NotSavedError("the id of the run", self._folder, error) from error
         return known
 
     def save(self, state: TrainState) -> None:
         """Write `state` whole and durably, and let go of all but the last two.
 
         Raises:
-            UserError: It cannot be written, for want of space say. Nothing is left half-written.
+            NotSavedError: It cannot be written, for want of space say. Nothing is left half-written.
         """
         number = len(state.history)
         path = self._path(number)
         try:
             write_durably(path, encode(state))
         except OSError as error:
-            raise UserError(
-                f"the checkpoint of epoch {number} cannot be written to {self._folder} ({error.strerror}): free some "
-                "space there and run the same command again, it goes on from the epoch before"
-            ) from error
+            raise NotSavedError(f"the checkpoint of epoch {number}", self._folder, error) from error
         for older in self._numbers()[NUM_KEPT:]:
             self._path(older).unlink(missing_ok=True)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,3 +35,21 @@ def telling(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): give another place") from error
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder for files that nothing after the `with` needs; any OSError inside is taken as its own.
+
+    Raises:
+        UserError: The files cannot be written, for want of space say.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnist-pipeline-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        place = tempfile.tempdir or "any folder for temporary files"
+        raise UserError(
+            f"{error.strerror or error}: temporary files cannot be written to {place}; free some space there or set "
+            "TMPDIR to another folder, and run the same command again, which resumes"
+        ) from error

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,13 +28,13 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline import integrity, mlflow_runs
+from mnist_pipeline import files, integrity, mlflow_runs
 from mnist_pipeline.address import hide
 from mnist_pipeline.artifacts import ArtifactFolder
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
-from mnist_pipeline.errors import Terminated
+from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.integrity import Seal, Seals
 from mnist_pipeline.mlflow_store import MlflowStore, user
 from mnist_pipeline.patience import patiently
@@ -102,8 +101,13 @@ class MlflowRun:
         self._client.log_inputs(self.run_id, [DatasetInput(entity, tags)])
 
     def log_artifacts(self, folder: Path) -> None:
-        """Upload the folder."""
-        self._client.log_artifacts(self.run_id, str(folder), folder.name)
+        """Upload the folder.
+
+        Raises:
+            UserError: It cannot be written to the store.
+        """
+        with self._uploading():
+            self._client.log_artifacts(self.run_id, str(folder), folder.name)
         self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
 
     def log_model(
@@ -137,7 +141,7 @@ class MlflowRun:
                 self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
             )
         )
-        with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+        with files.scratch() as scratch:
             mlflow.tensorflow.save_model(
                 model,
                 path=f"{scratch}/{MODEL_NAME}",
@@ -155,10 +159,11 @@ class MlflowRun:
                 # Without them MLflow would import the model once more in a child process to find out.
                 pip_requirements=requirements(MODEL_LIBRARIES),
             )
-            self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
-            self._logged_of_model = _seal_files(Path(scratch) / MODEL_NAME)
+            with self._uploading():
+                self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+            self._logged_of_model = _seal_files(scratch / MODEL_NAME)
             # Of the network alone: the files around it hold addresses, which differ from store to store in length.
-            size = {"model/size_bytes": float(next(Path(scratch).rglob("*.keras")).stat().st_size)}
+            size = {"model/size_bytes": float(next(scratch.rglob("*.keras")).stat().st_size)}
         points = [
             Metric(key, value, timestamp_ms, step, model_id=logged.model_id)
             for key, value in {**metrics, **size}.items()
@@ -182,13 +187,27 @@ class MlflowRun:
             model=self._logged_of_model,
         )
         content = integrity.write_seals(seals)
-        self._client.log_text(self.run_id, content.decode(), FILES)
+        with files.scratch() as scratch:
+            path = scratch / FILES
+            path.parent.mkdir()
+            path.write_bytes(content)
+            self.log_artifacts(path.parent)
         self.set_tags({FILES_TAG: hashlib.sha256(content).hexdigest()})
+
+    @contextlib.contextmanager
+    def _uploading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{error.strerror or error}: files of the run cannot be written to the tracking store "
+                f"{self._store.uri}; fix that and run the same command again, which resumes"
+            ) from error
 
 
 def _seal_files(folder: Path) -> dict[str, Seal]:
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): integrity.seal(path.read_bytes()) for path in files}
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): integrity.seal(path.read_bytes()) for path in found}
 
 
 class MlflowTracker:

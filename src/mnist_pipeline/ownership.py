@@ -27,11 +27,11 @@ def own(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]:
         next_step: What else a user may do, for the message.
 
     Raises:
-        UserError: Another process owns it and `wait` is false.
+        UserError: Another process owns it and `wait` is false, or the file cannot be created.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
         holder = _describe_holder(path)
@@ -41,8 +41,13 @@ def own(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]:
             ) from error
         _log.info("wait      %s is at %s", holder, what)
         lock.acquire()
+    except OSError as error:
+        raise UserError(
+            f"{error.strerror or error}: the lock {path} cannot be taken; fix that and run the same command again"
+        ) from error
     try:
-        path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
+        with contextlib.suppress(OSError):  # on a full disk it is owned all the same
+            path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
         yield
     finally:
         lock.release()

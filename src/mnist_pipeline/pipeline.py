@@ -3,11 +3,9 @@
 import hashlib
 import io
 import logging
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -28,7 +26,7 @@ from mnist_pipeline.stages import (
     track_training,
 )
 from mnist_pipeline.tracking import RESUME_TAG, PastRun, Run, Tracker
-from mnist_pipeline.train import Epoch, History, TrainState, fit, require_finite, set_num_threads
+from mnist_pipeline.train import Epoch, History, TrainState, enough_memory, fit, require_finite, set_num_threads
 
 NUM_COMPARED_IMAGES = 1000
 
@@ -59,8 +57,8 @@ def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None]
     """Make sure that the run has been made: find it done, or go on with it where it was interrupted, or begin it.
 
     Raises:
-        UserError: Another command is at this run, the loss is not finite, the disk is full, or TensorFlow already runs
-            with another number of threads.
+        UserError: Another command is at this run, the loss is not finite, there is too little space or memory, or
+            TensorFlow already runs with another number of threads.
     """
     mark = request.tags["fingerprint"]
     with claim(mark, wait=request.config.wait) as checkpoints:
@@ -114,7 +112,6 @@ def perform(
     name = describe_name(config) if kind == "train" else f"{kind} {describe_name(config)}"
     state = checkpoints.load()
     with (
-        tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch,
         tracker.run(
             kind=kind,
             name=name,
@@ -123,9 +120,10 @@ def perform(
             tags={**request.tags, **code_tags(), **(tags or {})},
             resume_id=checkpoints.id,
         ) as tracked,
+        enough_memory(),
     ):
         tell_start(state, tracked, num_epochs=config.train.num_epochs)
-        stages = Stages(tracked, Path(scratch))
+        stages = Stages(tracked)
         track_surroundings(request, stages)
         track_data(dataset, tracked, stages)
 

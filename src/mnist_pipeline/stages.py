@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from mnist_pipeline import data, environment, figures, paths
+from mnist_pipeline import data, environment, figures, files, paths
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.evaluate import Evaluation
 from mnist_pipeline.model import look_untrained, summarise_layers
@@ -25,24 +25,24 @@ _log = logging.getLogger(__name__)
 class Stages:
     """Writes a stage's files into a folder of its own and logs the folder."""
 
-    def __init__(self, tracked: Run, scratch: Path) -> None:
+    def __init__(self, tracked: Run) -> None:
         self._tracked = tracked
-        self._scratch = scratch
 
     def log(self, stage: str, contents: Mapping[str, str | bytes | Figure | Callable[[Path], object]]) -> None:
         """Log files, by name: a text, bytes, a figure, or a function that writes the file."""
-        folder = self._scratch / stage
-        folder.mkdir()
-        for name, content in contents.items():
-            if isinstance(content, str):
-                (folder / name).write_text(content, encoding="utf-8")
-            elif isinstance(content, bytes):
-                (folder / name).write_bytes(content)
-            elif isinstance(content, Figure):
-                figures.save(content, folder / name)
-            else:
-                content(folder / name)
-        self._tracked.log_artifacts(folder)
+        with files.scratch() as scratch:
+            folder = scratch / stage
+            folder.mkdir()
+            for name, content in contents.items():
+                if isinstance(content, str):
+                    (folder / name).write_text(content, encoding="utf-8")
+                elif isinstance(content, bytes):
+                    (folder / name).write_bytes(content)
+                elif isinstance(content, Figure):
+                    figures.save(content, folder / name)
+                else:
+                    content(folder / name)
+            self._tracked.log_artifacts(folder)
 
 
 def track_surroundings(request: Request, stages: Stages) -> None:

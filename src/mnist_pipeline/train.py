@@ -1,8 +1,9 @@
 """The train stage: a whole epoch is one compiled call over data in memory."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
@@ -19,6 +20,8 @@ from mnist_pipeline.model import Score, predict_logits, score
 BETA_1 = 0.9
 BETA_2 = 0.999
 EPSILON = 1e-7
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+"""What is raised where there is too little memory."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,26 @@ class TrainState:
 
 class LossNotFiniteError(UserError):
     """Training diverged."""
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Report in one line that there is too little memory.
+
+    Raises:
+        UserError: There is.
+    """
+    try:
+        yield
+    except OUT_OF_MEMORY as error:
+        raise UserError(
+            f"{describe_shortage(error)}; free some and run the same command again, which resumes"
+        ) from error
+
+
+def describe_shortage(error: Exception) -> str:
+    """Return in a few words what there was too little memory for."""
+    return f"not enough memory ({' '.join(str(error).split())[:200]})"
 
 
 def set_num_threads(num_threads: int) -> None:

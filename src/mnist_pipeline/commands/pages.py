@@ -12,7 +12,7 @@ from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError
 from mnist_pipeline.shown import printable
 from mnist_pipeline.sweep import space
-from mnist_pipeline.sweep.storage import journal_path
+from mnist_pipeline.sweep.storage import check, is_url, journal_path
 
 DEFAULT_PORT = 5000
 
@@ -59,10 +59,11 @@ def dashboard(arguments: Sequence[str]) -> None:
     base, values, fixed = composing.check_sweep(parsed.overrides)
     config = space.read(values, base, fixed=fixed)
     storage = config.storage or _find_journal(config.study)
-    if "://" not in storage:
+    if not is_url(storage):
         storage = str(paths.expand(Address(storage).reveal()))
-        if not os.path.isfile(storage):  # noqa: PTH113 (pathlib's raises)
+        if not os.path.lexists(storage):
             raise ConfigError(f"sweep.storage={storage}: there is no such file; give a journal, or a database's URL")
+    check(storage)
     listener = listen(parsed.port)
 
     with heavy_imports():

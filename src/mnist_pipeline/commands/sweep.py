@@ -13,7 +13,7 @@ from mnist_pipeline.commands import hydra_app
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, Terminated, UserError
 from mnist_pipeline.signals import STOP_SIGNALS
-from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep import space, storage
 
 if TYPE_CHECKING:
     from mnist_pipeline.config import Config
@@ -30,9 +30,11 @@ def sweep(arguments: Sequence[str]) -> None:
     base, values, fixed = composing.check_sweep(parsed.overrides, config_dir=parsed.config_dir)
     config = space.read(values, base, fixed=fixed)
     if parsed.cfg or parsed.info:
-        storage = {} if config.storage is None else {"sweep.storage": config.storage}
-        hydra_app.show(parsed, {**base.addresses(), **storage}, config_name=composing.SWEEP_CONFIG_NAME)
+        shown = {} if config.storage is None else {"sweep.storage": config.storage}
+        hydra_app.show(parsed, {**base.addresses(), **shown}, config_name=composing.SWEEP_CONFIG_NAME)
         return
+    if config.storage is not None:
+        storage.check(config.storage)
     store.begin(store.resolve_uri(base.tracking))
     job = partial(_sweep_once, base, config, parsed.overrides, config_dir=parsed.config_dir)
     failure = hydra_app.run(job, parsed, parsed.overrides, config_name=composing.SWEEP_CONFIG_NAME)
@@ -47,7 +49,7 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
     server.context()  # it imports TensorFlow while this process imports everything else
     with heavy_imports():
         from mnist_pipeline import mlflow_tracking, request
-        from mnist_pipeline.sweep import run, trainings
+        from mnist_pipeline.sweep import crew, run
     from mnist_pipeline import console  # only now: it looks whether stderr is a terminal
     from mnist_pipeline.sweep import console as view
 
@@ -59,11 +61,14 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
 
     asked = request.prepare(base, own, compose=compose)
     tracker = mlflow_tracking.MlflowTracker(asked.config.tracking)
-    stop = trainings.Stop()
+    stop = crew.Stop()
+    is_second = False
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.is_set:  # the workers die with this process; what is kept is what a kill would leave
+        nonlocal is_second
+        if is_second:  # the workers die with this process; what is kept is what a kill would leave
             os._exit(130 if number == signal.SIGINT else 143)
+        is_second = True
         stop.set(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
         print("stopping after the running epochs; once more stops at once", file=sys.stderr)
 
@@ -76,6 +81,10 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
         except (KeyboardInterrupt, Terminated):
             progress.print_stopped()
             raise
+        except MemoryError as error:
+            raise UserError(
+                "not enough memory: free some or lower sweep.num_workers, and run the same command again, which resumes"
+            ) from error
     view.print_result(result)
-    if result.num_failed:
-        raise UserError(f"{result.num_failed} trials failed and were replaced: the table in MLflow has the reasons")
+    if result.failures:
+        raise UserError(result.failures)

@@ -4,11 +4,33 @@ import threading
 from collections.abc import Callable, Generator
 
 from mnist_pipeline.data import Found
+from mnist_pipeline.sweep.failure import HinderedError, Kind, TrainingFailedError
 from mnist_pipeline.sweep.worker import Task, Worker, WorkerDiedError
 from mnist_pipeline.tracking import Point
 
 MAX_DEATHS = 2
-"""Workers that one training may cost before it counts as failed."""
+"""Workers that one training may cost."""
+
+
+class Stop:
+    """Whether the sweep is to stop, and as what: set by a signal or an error, asked for by every training."""
+
+    def __init__(self) -> None:
+        self._reason: BaseException | None = None
+
+    def set(self, reason: BaseException) -> None:
+        """Have every training end with `reason` after its epoch."""
+        self._reason = reason
+
+    @property
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._reason is not None
+
+    def check(self) -> None:
+        """Raise the reason, where there is one."""
+        if self._reason is not None:
+            raise self._reason
 
 
 class Member:
@@ -23,8 +45,8 @@ class Member:
         """Yield every epoch of a training that comes after the epoch `after`.
 
         Raises:
-            TrainingFailedError: The training raised an error.
-            WorkerDiedError: It cost too many workers.
+            TrainingFailedError: The training diverged, raised an error, or crashed too many workers.
+            HinderedError: What surrounds it kept it from its end, or killed too many workers.
         """
         num_deaths = 0
         while True:
@@ -43,12 +65,13 @@ class Member:
                 except WorkerDiedError:
                     self.stop()
                 raise
-            except WorkerDiedError:
-                # A new one goes on from the checkpoint. A training that kills every worker is the worker's death.
+            except WorkerDiedError as error:
+                # A new one resumes from the checkpoint.
                 self.stop()
                 num_deaths += 1
                 if num_deaths == MAX_DEATHS:
-                    raise
+                    is_hindered = error.failure.kind is Kind.surroundings
+                    raise (HinderedError if is_hindered else TrainingFailedError)(error.failure) from error
 
     def stop(self) -> None:
         """End the worker, whatever it does."""
@@ -63,14 +86,15 @@ Job = Callable[[Member], None]
 class Crew:
     """Runs jobs, as many at once as there are members."""
 
-    def __init__(self, found: Found, *, num_workers: int) -> None:
+    def __init__(self, found: Found, *, num_workers: int, stop: Stop) -> None:
         self._members = [Member(found, index=index) for index in range(num_workers)]
         self._errors: list[BaseException] = []
+        self._stop = stop
 
     def run(self, next_job: Callable[[], Job | None]) -> None:
         """Run jobs until `next_job` has none; every member asks for its next the moment it is free.
 
-        What a job raises ends the others' as soon as they ask for the next, and is raised here.
+        What a job raises stops the others after their epochs, and is raised here.
         """
 
         def serve(member: Member) -> None:
@@ -79,6 +103,8 @@ class Crew:
                     job(member)
             except BaseException as error:
                 self._errors.append(error)
+                if not self._stop.is_set:
+                    self._stop.set(error)
 
         threads = [threading.Thread(target=serve, args=(member,), daemon=True) for member in self._members]
         for thread in threads:

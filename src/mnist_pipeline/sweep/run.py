@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from optuna.trial import TrialState
-
 from mnist_pipeline import paths, quiet
 from mnist_pipeline.config import Config
 from mnist_pipeline.errors import UserError
@@ -19,15 +17,15 @@ from mnist_pipeline.ownership import own
 from mnist_pipeline.request import Request, code_tags, data_tags, retarget
 from mnist_pipeline.sweep import confirm
 from mnist_pipeline.sweep.confirm import Pair, Verdict
-from mnist_pipeline.sweep.crew import Crew, Job, Member
-from mnist_pipeline.sweep.search import require_few_failures, search
+from mnist_pipeline.sweep.crew import Crew, Job, Member, Stop
+from mnist_pipeline.sweep.failure import Kind, TrainingFailedError
+from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.setting import Setting, describe_config, describe_sweep
 from mnist_pipeline.sweep.space import SweepConfig, apply
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.summary import log_search, log_surroundings, log_verdict
-from mnist_pipeline.sweep.trainings import Progress, Stop, Trainings
-from mnist_pipeline.sweep.worker import TrainingFailedError, WorkerDiedError
+from mnist_pipeline.sweep.trainings import Progress, Trainings
 from mnist_pipeline.tracking import PastRun, Run, Tracker
 
 if TYPE_CHECKING:
@@ -54,9 +52,9 @@ class SweepResult:
     final: "RunResult | PastRun | None"
 
     @property
-    def num_failed(self) -> int:
-        """How many trials failed, of all that the study has."""
-        return len(self.study.trials(TrialState.FAIL))
+    def failures(self) -> str | None:
+        """How many trials of the study failed, and what became of them; None where none did."""
+        return describe_failures(self.study, self.config)
 
 
 def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: Progress, stop: Stop) -> SweepResult:
@@ -82,7 +80,7 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
         ) as parent:
             log_surroundings(request, parent)
             trainings = Trainings(what, study, parent, tracker, progress, stop)
-            crew = Crew(request.found, num_workers=config.num_workers or os.cpu_count() or 1)
+            crew = Crew(request.found, num_workers=config.num_workers or os.cpu_count() or 1, stop=stop)
             try:
                 search(what, study, crew, trainings)
                 log_search(study, config, parent)
@@ -127,8 +125,10 @@ def confirm_best(what: Setting, study: Study, crew: Crew, trainings: Trainings) 
         label = f"confirm {name} #{number}"
         try:
             trained = trainings.train(member, seeded, kind="confirm", label=label, tags={"confirm.of": name})
-        except (TrainingFailedError, WorkerDiedError) as error:
-            raise UserError(f"the confirmation of {name} failed ({error}): run the same command again") from error
+        except TrainingFailedError as error:
+            is_final = error.failure.kind is Kind.diverged
+            next_step = "narrow sweep.space, or give sweep.confirm=null" if is_final else "run the same command again"
+            raise UserError(f"the confirmation of {name} failed ({error}): {next_step}") from error
         values[name, pair] = trained.value
 
     trainings.progress.begin(what="confirmation", num_done=0, num_total=len(pending))

@@ -10,11 +10,11 @@ from optuna.trial import Trial, TrialState
 
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.crew import Crew, Job, Member
+from mnist_pipeline.sweep.failure import REASON, Kind, TrainingFailedError
 from mnist_pipeline.sweep.setting import Setting
 from mnist_pipeline.sweep.space import Sampler, SweepConfig, apply
-from mnist_pipeline.sweep.study import REASON, RUN, SOURCE, Study, count_finished
+from mnist_pipeline.sweep.study import RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
-from mnist_pipeline.sweep.worker import TrainingFailedError, WorkerDiedError
 from mnist_pipeline.tracking import Point
 
 _log = logging.getLogger(__name__)
@@ -43,10 +43,11 @@ def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> Non
         return partial(run, trial)
 
     def may_begin() -> bool:
-        if time.monotonic() > deadline or len(study.trials(TrialState.FAIL)) > config.max_failures:
+        if time.monotonic() > deadline or len(study.failed()) > config.max_failures:
             return False
-        if config.sampler is Sampler.grid and not study.trials(TrialState.WAITING):
-            return False
+        is_planned = bool(study.trials(TrialState.WAITING))
+        if is_planned != (config.sampler is Sampler.grid):
+            return is_planned  # a grid has nothing but what was planned; else that is the baseline, whatever the total
         return count_finished(study.trials()) + num_running < config.num_trials
 
     def run(trial: Trial, member: Member) -> None:
@@ -69,12 +70,31 @@ def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> Non
 
 def require_few_failures(study: Study, config: SweepConfig) -> None:
     """Raise UserError where more trials failed than may."""
-    failed = study.trials(TrialState.FAIL)
+    failed = study.failed()
     if len(failed) > config.max_failures:
         raise UserError(
             f"{len(failed)} trials failed, more than sweep.max_failures={config.max_failures}; the last: "
             f"{failed[-1].user_attrs.get(REASON)}"
         )
+
+
+def describe_failures(study: Study, config: SweepConfig) -> str | None:
+    """Return in a line how many trials failed, and what became of what they were to try; None where none failed."""
+    diverged, broken = study.failed(Kind.diverged), study.failed(Kind.error)
+    num_failed = len(diverged) + len(broken)
+    if not num_failed:
+        return None
+    what = f"{num_failed} {'trial' if num_failed == 1 else 'trials'} failed"
+    if config.sampler is Sampler.grid:
+        numbers = ", ".join(str(trial.number) for trial in diverged)
+        if diverged:
+            what += f"; the grid has no value where the loss was not finite: trial {numbers}"
+        if broken:
+            is_left = bool(study.trials(TrialState.WAITING))
+            what += "; " + ("the same command tries the rest again" if is_left else "the rest was tried again")
+    elif count_finished(study.trials()) >= config.num_trials:
+        what += f" and {'was' if num_failed == 1 else 'were'} replaced"
+    return f"{what}: the table in MLflow has the reasons"
 
 
 def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainings: Trainings) -> None:
@@ -83,10 +103,11 @@ def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainin
     num_reported = max(study.trials()[trial.number].intermediate_values, default=0)
 
     def decide(point: Point) -> bool:
-        if point.number > num_reported:
-            trial.report(point.metrics[metric], point.number)
-        # What was reported before a kill was decided then, but for the last of it.
-        return point.number >= num_reported and trial.should_prune()
+        with study.telling():
+            if point.number > num_reported:
+                trial.report(point.metrics[metric], point.number)
+            # What was reported before a kill was decided then, but for the last of it.
+            return point.number >= num_reported and trial.should_prune()
 
     try:
         trained = trainings.train(
@@ -97,11 +118,11 @@ def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainin
             tags={"trial.number": str(trial.number)},
             decide=decide,
         )
-    except (TrainingFailedError, WorkerDiedError) as error:
-        trial.set_user_attr(REASON, str(error))
-        study.tell(trial, TrialState.FAIL)
+    except TrainingFailedError as error:
+        study.fail(trial, error.failure)
         return
-    trial.set_user_attr(RUN, trained.run_id)
-    if trained.source:
-        trial.set_user_attr(SOURCE, trained.source)
+    with study.telling():
+        trial.set_user_attr(RUN, trained.run_id)
+        if trained.source:
+            trial.set_user_attr(SOURCE, trained.source)
     study.tell(trial, TrialState.PRUNED if trained.is_pruned else TrialState.COMPLETE, value=trained.value)

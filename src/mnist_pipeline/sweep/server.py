@@ -8,15 +8,26 @@ from multiprocessing import forkserver
 from typing import Any
 
 from mnist_pipeline import quiet
+from mnist_pipeline.errors import UserError
 
 _PRELOADED = ["mnist_pipeline.sweep.work", "mnist_pipeline.sweep.worker"]
 _STARTING = threading.Lock()
 
 
 def context() -> Any:
-    """Return multiprocessing's context for workers; the first call starts the server, and does not wait for it."""
+    """Return multiprocessing's context for workers; the first call starts the server, and does not wait for it.
+
+    Raises:
+        UserError: It cannot be started.
+    """
     with _STARTING:
-        return _start()
+        try:
+            return _start()
+        except OSError as error:  # its socket is a temporary file
+            raise UserError(
+                f"{error.strerror or error}: the process for the workers cannot be started; free some space for "
+                "temporary files (TMPDIR) or some memory, and run the same command again"
+            ) from error
 
 
 @functools.cache

@@ -1,11 +1,139 @@
-"""Where a study is kept. Optuna is not imported here."""
+"""Where a study is kept: a journal file or a database. A file that holds anything else is refused, untouched.
 
+Optuna is not imported here, so that a wrong `sweep.storage` is reported at once.
+"""
+
+import contextlib
+import json
+import re
+import sqlite3
 from pathlib import Path
 
 from mnist_pipeline import paths
+from mnist_pipeline.address import Address
+from mnist_pipeline.errors import ConfigError, UserError
+
+_MAX_LINE_LENGTH = 1_000_000
+_SQLITE_START = b"SQLite format 3\0"
+_OPTUNA_TABLES = {"studies", "version_info"}
 
 
 def journal_path(study: str) -> Path:
     """Return where the journal of a study is kept by default."""
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
     return paths.mlruns_dir() / "optuna" / f"{safe}.journal"
+
+
+def is_url(storage: str) -> bool:
+    """Return whether `sweep.storage` names a database, and not a journal file."""
+    return "://" in storage
+
+
+def check(storage: str) -> None:
+    """Refuse a `sweep.storage` whose file holds anything but studies; change nothing.
+
+    Raises:
+        ConfigError: It does, or cannot be read.
+        UserError: It is a journal, but damaged.
+    """
+    if is_url(storage):
+        _check_sqlite(storage)
+    else:
+        check_journal(paths.expand(Address(storage).reveal()))
+
+
+def check_journal(path: Path, *, is_ours: bool = False) -> None:
+    """Refuse a file that is not a journal of Optuna's. One that is missing or empty will become one.
+
+    Args:
+        path: Of the file.
+        is_ours: Whether the file is ours by its place, so that even its first line may be torn.
+
+    Raises:
+        ConfigError, UserError: As in `check`.
+    """
+    try:
+        if not _exists(path):
+            return
+        with path.open("rb") as file:
+            first = file.readline(_MAX_LINE_LENGTH)
+            if first and not (_is_entry(first) or (is_ours and b"\n" not in first)):
+                is_sqlite = first.startswith(_SQLITE_START)
+                hint = f"give a SQLite database as sqlite:///{path}" if is_sqlite else "give another file"
+                raise ConfigError(f"sweep.storage={path} is not a journal of Optuna's and was left untouched: {hint}")
+            for number, line in enumerate(file, start=2):
+                if line.endswith(b"\n") and not _is_entry(line):
+                    raise UserError(
+                        f"sweep.storage={path} is damaged in line {number} and was left untouched: cut the file before "
+                        "that line, or give another one"
+                    )
+    except OSError as error:
+        raise ConfigError(f"sweep.storage={path} cannot be read ({error.strerror}): give another file") from error
+
+
+def cut_torn_line(path: Path) -> None:
+    """Cut off what a power cut left of a line; whoever calls it owns the journal's lock.
+
+    Optuna would write the next line behind it and then read neither.
+    """
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file.
+
+    Raises:
+        ConfigError: There is something else, which to open could block or do harm.
+    """
+    if path.is_file():
+        return True
+    if path.exists():
+        raise ConfigError(f"sweep.storage={path} is not a file: give the path of one")
+    return False
+
+
+def _is_entry(line: bytes) -> bool:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return line.endswith(b"\n") and isinstance(entry, dict) and "op_code" in entry
+
+
+def _check_sqlite(url: str) -> None:
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", url)
+    if found is None or found[1] == ":memory:":
+        return
+    if found[1].startswith("file:"):
+        raise ConfigError(f"sweep.storage={url}: expected sqlite:///PATH")
+    path = Path(found[1]).absolute()
+    try:
+        if not _exists(path):
+            return
+        tables = _list_tables(path)
+    except (sqlite3.DatabaseError, OSError) as error:
+        raise ConfigError(
+            f"sweep.storage={url} cannot be read as a SQLite database ({error}) and was left untouched: give another"
+        ) from error
+    if tables and not tables & _OPTUNA_TABLES:
+        raise ConfigError(
+            f"sweep.storage={url} is a database of something else (table {min(tables)}) and was left untouched: give "
+            "another file"
+        )
+
+
+def _list_tables(path: Path) -> set[str]:
+    def read(how: str) -> set[str]:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{how}", uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    try:
+        return read("mode=ro")
+    except sqlite3.OperationalError:  # a command that was killed left a transaction to be undone
+        return read("immutable=1")

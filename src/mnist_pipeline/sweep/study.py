@@ -8,6 +8,9 @@ import contextlib
 import itertools
 import json
 import logging
+import os
+import threading
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,25 +26,32 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline.address import Address
+from mnist_pipeline import paths
+from mnist_pipeline.address import Address, hide
 from mnist_pipeline.errors import UserError
+from mnist_pipeline.sweep import storage as storage_files
+from mnist_pipeline.sweep.failure import KIND_ATTRIBUTE, REASON, Failure, Kind, read_kind
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
-from mnist_pipeline.sweep.storage import journal_path
 
 IDENTITY = "identity"
 UNIQUE_ID = "id"
-REASON = "reason"
 RUN = "run_id"
 SOURCE = "source"
 NUM_UNPRUNED_TRIALS = 5
 NUM_UNPRUNED_EPOCHS = 3
 """Before so many trials are complete, and in a trial's epochs before this one, the median pruner ends none."""
+BUSY_SEC = 60
+"""How long a SQLite database may be busy with other commands."""
+NUM_OPENINGS = 4
+OPENING_PAUSE_SEC = 0.4
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -55,10 +65,12 @@ class Study:
     def __init__(self, config: SweepConfig, *, name: str, identity: Mapping[str, Any], max_epochs: int) -> None:
         self.name = name
         self._config = config
+        self._planned: list[dict[str, Any]] = []
+        self._planning = threading.Lock()
         self._distributions = {key: _distribution(dimension) for key, dimension in config.space.items()}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        with warnings.catch_warnings(), self._telling():
+        with warnings.catch_warnings(), self._opening():
             warnings.simplefilter("ignore")  # of what is experimental in Optuna: the versions are pinned
             self.optuna = optuna.create_study(
                 storage=open_storage(config.storage, name),
@@ -77,31 +89,45 @@ class Study:
         _require_same(json.loads(known[IDENTITY]), json.loads(json.dumps(identity)), name=name)
 
     def plan(self, first: Mapping[str, Any] | None) -> None:
-        """Have the first trials tried: the baseline, and every point of a grid."""
-        points: list[Mapping[str, Any]] = [first] if first is not None else []
+        """Have the first trials tried: the baseline, and every point of a grid.
+
+        A point counts as tried when a trial with it is under way or finished, or diverged. One whose trials all failed
+        by an error is tried again.
+        """
+        self._planned = [dict(first)] if first is not None else []
         if self._config.sampler is Sampler.grid:
             axes = [
                 [(key, value) for value in dimension.values() or ()] for key, dimension in self._config.space.items()
             ]
-            points += [dict(point) for point in itertools.product(*axes) if dict(point) != first]
-        known = [trial.system_attrs.get("fixed_params") for trial in self.trials()]
-        for point in points:
-            if dict(point) not in known:
-                self.optuna.enqueue_trial(dict(point))
+            self._planned += [dict(point) for point in itertools.product(*axes) if dict(point) != first]
+        self._enqueue_missing()
+
+    def _enqueue_missing(self) -> None:
+        with self._planning, self.telling():
+            tried = [trial.system_attrs.get("fixed_params") for trial in self.trials() if not _may_try_again(trial)]
+            for point in self._planned:
+                if point not in tried:
+                    self.optuna.enqueue_trial(point)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials, in the order of their numbers; all of them, or those in one of `states`."""
-        return self.optuna.get_trials(deepcopy=False, states=states or None)
+        with self.telling():
+            return self.optuna.get_trials(deepcopy=False, states=states or None)
+
+    def failed(self, *kinds: Kind) -> list[FrozenTrial]:
+        """Return the trials that count as failed, or those of one of `kinds`: what surroundings caused does not."""
+        wanted = kinds or (Kind.diverged, Kind.error)
+        return [trial for trial in self.trials(TrialState.FAIL) if read_kind(trial.user_attrs) in wanted]
 
     def ask(self) -> Trial:
         """Return a new trial with all its values."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self.telling():
             warnings.simplefilter("ignore")
             return self._complete(self.optuna.ask())
 
     def adopt(self, trial: FrozenTrial) -> Trial:
         """Return the trial that a command left unfinished when it was killed: the same number, the same values."""
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self.telling():
             warnings.simplefilter("ignore")
             return self._complete(Trial(self.optuna, trial._trial_id))
 
@@ -112,7 +138,16 @@ class Study:
 
     def tell(self, trial: Trial, state: TrialState, *, value: float | None = None) -> None:
         """Finish a trial. A pruned one has its last reported value."""
-        self.optuna.tell(trial, values=value if state is TrialState.COMPLETE else None, state=state)
+        with self.telling():
+            self.optuna.tell(trial, values=value if state is TrialState.COMPLETE else None, state=state)
+
+    def fail(self, trial: Trial, failure: Failure) -> None:
+        """Finish a trial as failed; if it was planned and an error was the reason, have it tried again."""
+        with self.telling():
+            trial.set_user_attr(REASON, failure.reason)
+            trial.set_user_attr(KIND_ATTRIBUTE, failure.kind.value)
+        self.tell(trial, TrialState.FAIL)
+        self._enqueue_missing()
 
     def best(self) -> FrozenTrial | None:
         """Return the best complete trial, the earliest of equal ones."""
@@ -125,17 +160,46 @@ class Study:
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
     @contextlib.contextmanager
-    def _telling(self) -> Iterator[None]:
+    def telling(self) -> Iterator[None]:
+        """Report in one line that Optuna cannot read or write the study.
+
+        Raises:
+            UserError: Its storage fails. What was written before is kept.
+        """
+        try:
+            yield
+        except (OSError, SQLAlchemyError, StorageInternalError) as error:
+            raise UserError(
+                f"{_reason(error)}: the study cannot be written to sweep.storage={self._shown()}; fix that and run the "
+                "same command again, which resumes"
+            ) from error
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
         try:
             yield
         except UserError:
             raise
         except Exception as error:  # Optuna lets through whatever its storage raises
-            shown = self._config.storage or str(journal_path(self.name))
-            reason = " ".join(str(error).split())[:300]
             raise UserError(
-                f"sweep.storage={shown} cannot be opened ({type(error).__name__}: {reason}): mend it, or give another"
+                f"sweep.storage={self._shown()} cannot be opened ({type(error).__name__}: {_reason(error)}): fix that, "
+                "or give another"
             ) from error
+
+    def _shown(self) -> str:
+        return self._config.storage or str(storage_files.journal_path(self.name))
+
+
+def _may_try_again(trial: FrozenTrial) -> bool:
+    return trial.state is TrialState.FAIL and read_kind(trial.user_attrs) is not Kind.diverged
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
+        return _reason(error.__cause__)
+    return hide(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
 
 
 def count_finished(trials: Sequence[FrozenTrial]) -> int:
@@ -223,26 +287,47 @@ class _FileLock(BaseJournalFileLock):
         self._lock.release()
 
 
+class _Journal(JournalFileBackend):
+    """Optuna's journal, which keeps no part of an entry that cannot be written whole."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with get_lock_file(self._lock):
+            size = Path(self._file_path).stat().st_size
+            try:
+                super().append_logs(logs)
+            except OSError:
+                # Whatever is written next would be glued to it.
+                os.truncate(self._file_path, size)
+                raise
+
+
 def open_storage(storage: str | None, study: str) -> BaseStorage:
     """Open the storage of `sweep.storage`; None stands for the journal of `study`.
 
     Raises:
+        UserError: Its file holds something else, or is damaged.
         Exception: Whatever Optuna and its backends raise where it cannot be opened.
     """
-    if storage is not None and "://" in storage:
-        return RDBStorage(Address(storage).reveal())
-    path = Path(Address(storage).reveal()).absolute() if storage else journal_path(study)
+    if storage is not None:
+        storage_files.check(storage)
+        if storage_files.is_url(storage):
+            return _open_database(Address(storage).reveal())
+    named = paths.expand(Address(storage).reveal()) if storage else storage_files.journal_path(study)
+    path = Path(os.path.realpath(named))  # whatever link leads to a journal, it has one lock
+    storage_files.check_journal(path, is_ours=storage is None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _drop_torn_line(path)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(path.with_name(f"{path.name}.lock"))))
+    # No file of the user's has this name: whoever takes a lock empties its file.
+    lock = _FileLock(path.with_name(f".{path.name}.mnist-pipeline.lock"))
+    with get_lock_file(lock):
+        storage_files.cut_torn_line(path)
+    return JournalStorage(_Journal(str(path), lock_obj=lock))
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off what a power cut left of a line: Optuna would write the next one behind it and then read neither."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+def _open_database(url: str) -> RDBStorage:
+    """Open a database, which another command may be creating at the same moment."""
+    options = {"connect_args": {"timeout": BUSY_SEC}} if url.startswith("sqlite") else None
+    for _ in range(NUM_OPENINGS - 1):
+        with contextlib.suppress(SQLAlchemyError, StorageInternalError, AssertionError):
+            return RDBStorage(url, engine_kwargs=options)
+        time.sleep(OPENING_PAUSE_SEC)
+    return RDBStorage(url, engine_kwargs=options)

@@ -2,7 +2,6 @@
 
 import html as html_text
 import json
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,11 +15,12 @@ from matplotlib.ticker import NullFormatter
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_pipeline import environment, figures, paths
+from mnist_pipeline import environment, figures, files, paths
 from mnist_pipeline.request import Request
 from mnist_pipeline.sweep.confirm import Verdict
+from mnist_pipeline.sweep.failure import REASON
 from mnist_pipeline.sweep.space import SweepConfig
-from mnist_pipeline.sweep.study import REASON, RUN, SOURCE, Study
+from mnist_pipeline.sweep.study import RUN, SOURCE, Study
 from mnist_pipeline.tracking import Run, describe_tables
 
 MAX_LEGEND_ENTRIES = 12
@@ -53,8 +53,8 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
 
 def log_surroundings(request: Request, parent: Run) -> None:
     """Log what the sweep was asked for, the versions, the machine, and how the code differs from its commit."""
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        config, surroundings = Path(scratch) / "config", Path(scratch) / "environment"
+    with files.scratch() as scratch:
+        config, surroundings = scratch / "config", scratch / "environment"
         config.mkdir()
         (config / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))))
         surroundings.mkdir()
@@ -67,8 +67,8 @@ def log_surroundings(request: Request, parent: Run) -> None:
 def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
     """Log the table, the plots, and how many trials ended how."""
     table = tabulate_trials(study)
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        folder = Path(scratch) / "sweep"
+    with files.scratch() as scratch:
+        folder = scratch / "sweep"
         folder.mkdir()
         table.to_parquet(folder / "trials.parquet", index=False)
         table.to_csv(folder / "trials.csv", index=False)
@@ -136,8 +136,8 @@ def _choose_plots(study: optuna.Study, metric: str) -> dict[str, tuple[tuple[flo
 
 def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, study: Study) -> None:
     """Log the intervals of the confirmation, and the winner as a preset."""
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        folder = Path(scratch) / "sweep"
+    with files.scratch() as scratch:
+        folder = scratch / "sweep"
         (folder / "preset").mkdir(parents=True)
         (folder / "preset" / "winner.yaml").write_text(describe_preset(winner, study=study.name), encoding="utf-8")
         shown = {

@@ -9,13 +9,16 @@ from typing import Protocol
 
 from mnist_pipeline import paths
 from mnist_pipeline.config import Config
+from mnist_pipeline.errors import UserError
 from mnist_pipeline.fingerprint import training_fingerprint
 from mnist_pipeline.request import describe_name, describe_training
 from mnist_pipeline.shown import markdown
-from mnist_pipeline.sweep.crew import Member
+from mnist_pipeline.sweep.crew import Member, Stop
+from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
 from mnist_pipeline.sweep.setting import Setting
+from mnist_pipeline.sweep.space import read_params
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.worker import Task, TrainingFailedError, WorkerDiedError
+from mnist_pipeline.sweep.worker import Task
 from mnist_pipeline.tracking import TRAINING_TAG, PastTraining, Point, Run, Tracker
 
 
@@ -45,27 +48,6 @@ class Trained:
     value: float
     is_pruned: bool
     source: str | None
-
-
-class Stop:
-    """Whether the sweep is to stop, and as what: set by a signal, asked for by every training after each epoch."""
-
-    def __init__(self) -> None:
-        self._reason: BaseException | None = None
-
-    def set(self, reason: BaseException) -> None:
-        """Have every training end with `reason` after its epoch."""
-        self._reason = reason
-
-    @property
-    def is_set(self) -> bool:
-        """Whether it was set."""
-        return self._reason is not None
-
-    def check(self) -> None:
-        """Raise the reason, where there is one."""
-        if self._reason is not None:
-            raise self._reason
 
 
 class Trainings:
@@ -104,7 +86,8 @@ class Trainings:
             decide: Is asked after every epoch whether to end the training; after the last it makes no difference.
 
         Raises:
-            TrainingFailedError, WorkerDiedError: The run is then FAILED, with the reason.
+            TrainingFailedError: The run is then FAILED, with the reason.
+            UserError: What surrounds the training kept it from its end. The run is FAILED until a command resumes it.
         """
         mark = training_fingerprint(config, data_digest=self._what.request.found.digest)
         known = self._tracker.find_training(mark)
@@ -133,7 +116,7 @@ class Trainings:
             num_epochs = config.train.num_epochs
             is_pruned, train_sec = False, 0.0
             try:
-                with contextlib.closing(self._points(member, Task(config, folder), known)) as points:
+                with contextlib.closing(self._points(member, label, Task(config, folder), known)) as points:
                     for point in points:
                         if point.number not in logged:
                             tracked.log_metrics(point.metrics, step=point.number, timestamp_ms=point.ended_ms)
@@ -143,7 +126,7 @@ class Trainings:
                         is_pruned = decide(point) and point.number < num_epochs
                         if is_pruned:
                             break
-            except (TrainingFailedError, WorkerDiedError) as error:
+            except TrainingFailedError as error:
                 tracked.set_tags({"trial.state": "FAIL"})
                 self.progress.finish(member.index, name=label, outcome=f"failed: {error}", value=None)
                 raise
@@ -155,12 +138,20 @@ class Trainings:
         self.progress.finish(member.index, name=label, outcome=outcome, value=value)
         return Trained(run_id=tracked.run_id, value=value, is_pruned=is_pruned, source=source)
 
-    def _points(self, member: Member, task: Task, known: PastTraining | None) -> Generator[Point]:
+    def _points(self, member: Member, label: str, task: Task, known: PastTraining | None) -> Generator[Point]:
         num_epochs = task.config.train.num_epochs
         replayed = known.points[:num_epochs] if known else ()
         yield from replayed
-        if len(replayed) < num_epochs:
+        if len(replayed) == num_epochs:
+            return
+        try:
             yield from member.train(task, after=len(replayed))
+        except HinderedError as error:
+            values = read_params(task.config, self._what.config.space)
+            shown = ", ".join(f"{key}={value}" for key, value in values.items())
+            raise UserError(
+                f"{error}: {label} ({shown}) stopped and does not count as failed; {error.failure.next_step}"
+            ) from error
 
     @contextlib.contextmanager
     def _folder(self, mark: str) -> Iterator[Path]:

@@ -6,40 +6,60 @@ from pathlib import Path
 
 import keras
 
-from mnist_pipeline.checkpoint import Checkpoints
+from mnist_pipeline.checkpoint import Checkpoints, NotSavedError
 from mnist_pipeline.config import Config
 from mnist_pipeline.data import Dataset
 from mnist_pipeline.model import build
-from mnist_pipeline.train import Epoch, fit, set_num_threads
+from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Failure, Kind
+from mnist_pipeline.train import OUT_OF_MEMORY, Epoch, LossNotFiniteError, describe_shortage, fit, set_num_threads
+
+_MAX_REASON_LENGTH = 2_000
 
 
 class StoppedError(Exception):
     """The training is no longer wanted."""
 
 
-def train(config: Config, dataset: Dataset, *, folder: Path, report: Callable[[Epoch], None]) -> str | None:
+def train(
+    config: Config, find_split: Callable[[Config], Dataset], *, folder: Path, report: Callable[[Epoch], None]
+) -> Failure | None:
     """Train as `config` says, and report every epoch, those first that a checkpoint in `folder` has.
 
     Args:
         config: What to train.
-        dataset: The splits that it asks for.
+        find_split: Returns the splits that it asks for.
         folder: Where the checkpoints are kept. They may be those of more epochs than are asked for.
         report: Is called after each epoch; where it raises StoppedError, the training ends.
 
     Returns:
-        None, or why the training failed.
+        None, or why the training did not end.
     """
-    set_num_threads(1)
     try:
-        _train(config, dataset, folder, report)
+        set_num_threads(1)
+        _train(config, find_split(config), folder, report)
     except StoppedError:
         return None
-    except Exception as error:  # whatever it is, the sweep records it and goes on
-        return f"{type(error).__name__}: {error}"
+    except Exception as error:
+        return explain(error)
     finally:
         keras.backend.clear_session()
         gc.collect()  # models are cycles, and hundreds of them pass through here
     return None
+
+
+def explain(error: Exception) -> Failure:
+    """Return what the error says of the training that raised it."""
+    described = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
+    match error:
+        case LossNotFiniteError():
+            return Failure(Kind.diverged, described)
+        case NotSavedError():
+            return Failure(Kind.surroundings, error.reason, f"free some space there and {RESUME}")
+        case OSError():
+            return Failure(Kind.surroundings, f"{error.strerror or described} ({described})", f"fix that and {RESUME}")
+        case _ if isinstance(error, OUT_OF_MEMORY):
+            return Failure(Kind.surroundings, describe_shortage(error), MEMORY_STEP)
+    return Failure(Kind.error, described)
 
 
 def _train(config: Config, dataset: Dataset, folder: Path, report: Callable[[Epoch], None]) -> None:

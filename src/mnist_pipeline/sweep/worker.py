@@ -18,13 +18,18 @@ from typing import TYPE_CHECKING
 from mnist_pipeline.config import Config
 from mnist_pipeline.data import Dataset, Found, split
 from mnist_pipeline.sweep import server
+from mnist_pipeline.sweep.failure import MEMORY_STEP, Failure, HinderedError, Kind, TrainingFailedError
 from mnist_pipeline.tracking import Point
 
 if TYPE_CHECKING:
     from mnist_pipeline.train import Epoch
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
-_MAX_REASON_LENGTH = 2_000
+_CRASHES = {
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+}
+_UNKNOWN_EXIT = 255
+"""What multiprocessing reports of a worker when the process that it was forked from was killed as well."""
 
 
 @dataclass(frozen=True)
@@ -40,29 +45,38 @@ class Task:
     folder: Path
 
 
-@dataclass(frozen=True)
-class _Failure:
-    reason: str
-
-
-class TrainingFailedError(Exception):
-    """A training raised an error; the message is the reason."""
-
-
 class WorkerDiedError(Exception):
-    """The process is gone, for want of memory say."""
+    """The process is gone.
+
+    Attributes:
+        failure: Whether it crashed, or a signal from outside ended it, for want of memory say.
+    """
+
+    def __init__(self, code: int | None) -> None:
+        is_outside = code == _UNKNOWN_EXIT or (code is not None and code < 0 and -code not in _CRASHES)
+        reason = f"its worker died ({_describe_exit(code)})"
+        self.failure = Failure(Kind.surroundings, reason, MEMORY_STEP) if is_outside else Failure(Kind.error, reason)
+        super().__init__(reason)
 
 
 class Worker:
-    """A process that trains, as seen by the one that gives it tasks."""
+    """A process that trains, as seen by the one that gives it tasks.
+
+    Raises:
+        HinderedError: It cannot be started.
+    """
 
     def __init__(self, found: Found) -> None:
         context = server.context()
-        self._tasks, theirs = context.Pipe()
-        # Nothing is ever written to it: its end is this process's own end.
-        life, self._held = context.Pipe(duplex=False)
-        self._process = context.Process(target=_work, args=(theirs, life, found), daemon=True)
-        self._process.start()
+        try:
+            self._tasks, theirs = context.Pipe()
+            # Nothing is ever written to it: its end is this process's own end.
+            life, self._held = context.Pipe(duplex=False)
+            self._process = context.Process(target=_work, args=(theirs, life, found), daemon=True)
+            self._process.start()
+        except (OSError, EOFError) as error:
+            why = getattr(error, "strerror", None) or "the process that starts them was killed"
+            raise HinderedError(Failure(Kind.surroundings, f"no worker can be started ({why})", MEMORY_STEP)) from error
         theirs.close()
         life.close()
 
@@ -70,14 +84,15 @@ class Worker:
         """Yield every epoch of a training, those that a checkpoint has first. To stop the training, close the iterator.
 
         Raises:
-            TrainingFailedError: The training raised an error. The worker is ready for another.
+            TrainingFailedError, HinderedError: The training did not end. The worker is ready for another.
             WorkerDiedError: The process died.
         """
         try:
             self._tasks.send(task)
             while (message := self._tasks.recv()) is not None:
-                if isinstance(message, _Failure):
-                    raise TrainingFailedError(message.reason)
+                if isinstance(message, Failure):
+                    is_hindered = message.kind is Kind.surroundings
+                    raise HinderedError(message) if is_hindered else TrainingFailedError(message)
                 goes_on = False
                 try:
                     yield message
@@ -88,7 +103,7 @@ class Worker:
                         self._tasks.recv()
         except (EOFError, OSError) as error:
             self._process.join(5)
-            raise WorkerDiedError(f"its worker died ({_describe_exit(self._process.exitcode)})") from error
+            raise WorkerDiedError(self._process.exitcode) from error
 
     def stop(self) -> None:
         """End the process, whatever it does."""
@@ -118,15 +133,17 @@ def _work(tasks: Connection, life: Connection, found: Found) -> None:
         if not tasks.recv():
             raise work.StoppedError
 
-    with contextlib.suppress(EOFError):
+    def find_split(config: Config) -> Dataset:
+        key = (config.data.validation_size, config.data.split_seed)
+        if key not in splits:
+            splits.clear()  # those of the confirmation come one after the other
+            splits[key] = split(found, config.data)
+        return splits[key]
+
+    with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             task: Task = tasks.recv()
-            key = (task.config.data.validation_size, task.config.data.split_seed)
-            if key not in splits:
-                splits.clear()  # those of the confirmation come one after the other
-                splits[key] = split(found, task.config.data)
-            reason = work.train(task.config, splits[key], folder=task.folder, report=report)
-            tasks.send(None if reason is None else _Failure(reason[:_MAX_REASON_LENGTH]))
+            tasks.send(work.train(task.config, find_split, folder=task.folder, report=report))
 
 
 def _die_with(life: Connection) -> None:

@@ -1,0 +1,156 @@
+"""Commands on a real disk that is full: one line, nothing counted, and the same command ends where it would have."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import small_disk
+from conftest import command
+from optuna.storages.journal import JournalFileBackend
+
+SWEEP = ["sweep", "preset=smoke", "sweep.study=s", "sweep.num_workers=1"]
+SHORT = [*SWEEP, "sweep.num_trials=2", "sweep.confirm=null"]
+WHOLE = [*SWEEP, "sweep.num_trials=3", "sweep.confirm.num_seeds=2"]
+TRAIN = ["train", "preset=smoke"]
+
+Result = tuple[list[Any], list[Any], list[Any]]
+
+
+@pytest.fixture
+def disk(home: Path) -> Iterator[small_disk.SmallDisk]:
+    """A small disk where the home is, with an empty store in it."""
+    store = home / "mlruns" / "mlflow.db"
+    with small_disk.mounted(home) as mounted:
+        (mounted.seen / "mlruns").mkdir()
+        shutil.copy(store, mounted.seen / "mlruns")
+        yield mounted
+
+
+def read(database: Path, query: str, *, scratch: Path) -> list[Any]:
+    shutil.copy(database, scratch / "copy.db")
+    with sqlite3.connect(scratch / "copy.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def read_result(home: Path, scratch: Path) -> Result:
+    """Return the trials, the name and status of each run, and the last of its metrics but those of time and size."""
+    database = home / "mlruns" / "mlflow.db"
+    runs = read(database, "SELECT name, status FROM runs ORDER BY name", scratch=scratch)
+    metrics = read(
+        database,
+        "SELECT name, key, latest_metrics.step, value FROM latest_metrics JOIN runs USING (run_uuid) "
+        "WHERE key NOT LIKE 'time/%' AND key NOT LIKE '%bytes' ORDER BY name, key",
+        scratch=scratch,
+    )
+    trials: list[Any] = []
+    journal = home / "mlruns" / "optuna" / "s.journal"
+    if journal.exists():
+        shutil.copy(journal, scratch / "copy.journal")
+        backend = JournalFileBackend(str(scratch / "copy.journal"))
+        study = optuna.load_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
+        trials = [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in study.trials]
+    return trials, runs, metrics
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Callable[[list[str]], Result]:
+    """What a command leaves when nothing disturbs it; each one runs once."""
+    known: dict[str, Result] = {}
+
+    def run(arguments: list[str]) -> Result:
+        key = " ".join(arguments)
+        if key not in known:
+            home = tmp_path_factory.mktemp("undisturbed")
+            (home / "mlruns").mkdir()
+            shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
+            environment = {**os.environ, "MNIST_PIPELINE_HOME": str(home)}
+            subprocess.run(command(*arguments), env=environment, cwd=home, check=True, capture_output=True)
+            known[key] = read_result(home, home)
+        return known[key]
+
+    return run
+
+
+def require_one_line(found: subprocess.CompletedProcess[str]) -> None:
+    assert found.returncode == 1, found.stderr
+    assert "Traceback" not in found.stderr
+    (line,) = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+    assert found.stderr.endswith(f"{line}\n")
+    assert any(cause in line for cause in ("No space left on device", "disk is full", "No usable temporary directory"))
+
+
+def require_resumed(
+    arguments: list[str],
+    disk: small_disk.SmallDisk,
+    expected: Result,
+    *,
+    num_kb: int,
+    home: Path,
+    scratch: Path,
+    **environment: str,
+) -> bool:
+    """Run the command with so much space left, and again with enough; return whether it stopped."""
+    disk.leave(num_kb)
+    found = disk.run(*command(*arguments), cwd=scratch, **environment)
+    disk.free()
+    has_stopped = found.returncode != 0
+    if has_stopped:
+        require_one_line(found)
+        _, runs, _ = read_result(home, scratch)
+        assert not runs or "FAILED" in {status for _, status in runs}
+        found = disk.run(*command(*arguments), cwd=scratch, **environment)
+    assert found.returncode == 0, found.stderr
+    trials, runs, metrics = read_result(home, scratch)
+    assert trials == expected[0]
+    assert runs == expected[1]
+    assert metrics == expected[2]
+    return has_stopped
+
+
+def test_a_sweep_that_is_short_of_space_for_a_checkpoint_resumes(
+    disk: small_disk.SmallDisk, tmp_path: Path, undisturbed: Callable[[list[str]], Result]
+) -> None:
+    arguments = [*SHORT, "sweep.max_failures=0"]
+    assert require_resumed(arguments, disk, undisturbed(SHORT), num_kb=90, home=disk.seen, scratch=tmp_path), (
+        "it had enough"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_kb", [0, 8, 24, 40, 60, 90, 130, 170, 220, 280, 340, 400, 500, 600, 800, 1000, 1300])
+@pytest.mark.parametrize("arguments", [WHOLE, TRAIN], ids=["sweep", "train"])
+def test_whatever_write_finds_no_space_the_same_command_resumes(
+    arguments: list[str],
+    num_kb: int,
+    disk: small_disk.SmallDisk,
+    tmp_path: Path,
+    undisturbed: Callable[[list[str]], Result],
+) -> None:
+    require_resumed(arguments, disk, undisturbed(arguments), num_kb=num_kb, home=disk.seen, scratch=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_kb", [0, 4, 20, 40, 60, 100, 200, 300, 400, 600])
+@pytest.mark.parametrize("arguments", [WHOLE, TRAIN], ids=["sweep", "train"])
+def test_whatever_temporary_file_finds_no_space_the_same_command_resumes(
+    arguments: list[str], num_kb: int, home: Path, tmp_path: Path, undisturbed: Callable[[list[str]], Result]
+) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with small_disk.mounted(folder) as disk:
+        require_resumed(
+            arguments,
+            disk,
+            undisturbed(arguments),
+            num_kb=num_kb,
+            home=home,
+            scratch=tmp_path,
+            TMPDIR=str(folder),
+        )
+        assert [path.name for path in disk.seen.iterdir()] == []

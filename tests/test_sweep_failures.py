@@ -1,0 +1,141 @@
+"""What a failure says: of the configuration, of what surrounds it, or nothing that lasts. And what a grid keeps."""
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from optuna.trial import TrialState
+from test_sweep import ALONE, Recorder, own_workers, require_whole, runs, sweep_here
+from test_sweep_study import BASELINE, make_config, open_study
+
+from mnist_pipeline.checkpoint import Checkpoints, NotSavedError
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.sweep.failure import Kind
+from mnist_pipeline.sweep.search import describe_failures, require_few_failures
+from mnist_pipeline.sweep.work import explain
+from mnist_pipeline.tracking import Point
+from mnist_pipeline.train import LossNotFiniteError, TrainState
+
+# What version 0.1 wrote, and what it says.
+REASONS = {
+    "LossNotFiniteError: the training loss of epoch 1 is inf: lower train.learning_rate": Kind.diverged,
+    "UserError: the checkpoint of epoch 1 cannot be written to /x (No space left on device)": Kind.surroundings,
+    "OSError: [Errno 28] No space left on device": Kind.surroundings,
+    "FileNotFoundError: [Errno 2] No usable temporary directory found in ['/tmp']": Kind.surroundings,
+    "MemoryError: Unable to allocate 3.1 GiB": Kind.surroundings,
+    "ResourceExhaustedError: {{function_node __wrapped__}} OOM when allocating": Kind.surroundings,
+    "its worker died (signal 9, out of memory?)": Kind.surroundings,
+    "its worker died (signal 15)": Kind.surroundings,
+    "its worker died (signal 11)": Kind.error,
+    "its worker died (exit code 1)": Kind.error,
+    "ValueError: shapes differ": Kind.error,
+}
+
+
+@pytest.mark.parametrize("sweep", ["default", "grid"])
+@pytest.mark.parametrize(("reason", "kind"), REASONS.items())
+def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Kind, sweep: str, home: Path) -> None:
+    config = make_config(f"sweep={sweep}")
+    study = open_study(config)
+    study.plan(BASELINE)
+    num_planned = len(study.trials())
+    trial = study.ask()
+    trial.set_user_attr("reason", reason)
+    study.optuna.tell(trial, state=TrialState.FAIL)
+
+    study = open_study(config)
+    study.plan(BASELINE)
+    study.plan(BASELINE)
+    is_final = kind is Kind.diverged
+    assert len(study.trials()) == num_planned + (0 if is_final else 1)
+    assert len(study.failed()) == (0 if kind is Kind.surroundings else 1)
+    waiting = [waiting.system_attrs["fixed_params"] for waiting in study.trials(TrialState.WAITING)]
+    assert (BASELINE in waiting) == (not is_final)
+    told = describe_failures(study, config)
+    assert (told is None) == (kind is Kind.surroundings)
+    assert told is None or "replaced" not in told
+
+
+def test_what_an_error_says_of_the_training_that_raised_it(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotSavedError) as unsaved:
+        Checkpoints(tmp_path / "file").save(TrainState(history=(), arrays=()))
+    exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    expected = {
+        LossNotFiniteError("the training loss is inf"): (Kind.diverged, "LossNotFiniteError"),
+        unsaved.value: (Kind.surroundings, "File exists: the checkpoint"),
+        OSError(errno.ENOSPC, "No space left on device", "x"): (Kind.surroundings, "No space left on device"),
+        OSError("something"): (Kind.surroundings, "OSError: something"),
+        MemoryError("3 GiB"): (Kind.surroundings, "not enough memory (3 GiB)"),
+        exhausted: (Kind.surroundings, "not enough memory (OOM"),
+        ValueError("a bug"): (Kind.error, "ValueError: a bug"),
+    }
+    for error, (kind, start) in expected.items():
+        failure = explain(error)
+        assert failure.kind is kind
+        assert failure.reason.startswith(start)
+        assert bool(failure.next_step) == (kind is Kind.surroundings)
+
+
+GRID = [
+    *ALONE, "sweep.sampler=grid", "sweep.num_trials=3", "~sweep.space.model.dropout_rate",
+    "~sweep.space.train.num_epochs", "train.num_epochs=2", "sweep.space.model.hidden_width.type=categorical",
+    *(f"sweep.space.model.hidden_width.{key}=null" for key in ("low", "high", "log")),
+    "+sweep.space.model.hidden_width.choices=[32,16,24]",
+]  # fmt: skip
+
+
+def widths(states: list[tuple[TrialState, int]], wanted: TrialState) -> list[int]:
+    return sorted(width for state, width in states if state is wanted)
+
+
+def test_a_grid_keeps_a_point_whose_workers_crash(home: Path) -> None:
+    """The baseline: at once in the same command; and where too many fail, in a later one."""
+
+    def crash(name: str, point: Point) -> None:
+        if name == "trial 0":
+            for pid in own_workers():
+                os.kill(pid, signal.SIGSEGV)
+
+    with pytest.raises(UserError, match=r"1 trials? failed, more than sweep.max_failures=0; the last: its worker died"):
+        sweep_here(*GRID, "sweep.max_failures=0", recorder=Recorder(crash))
+    result = sweep_here(*GRID, "sweep.max_failures=1")
+    states = [(trial.state, trial.params["model.hidden_width"]) for trial in result.study.trials()]
+    assert widths(states, TrialState.COMPLETE) == [16, 24, 32]
+    assert widths(states, TrialState.FAIL) == [32]
+    assert result.failures is not None
+    assert "1 trial failed; the rest was tried again" in result.failures
+    require_whole(home, result.study)
+
+    sweep_here(*GRID, "sweep.study=t", "train.seed=1", recorder=Recorder(crash))
+    done = [run for run in runs(home, "trial") if run.data.tags["study"] == "t"]
+    assert sorted((run.data.params["model.hidden_width"], run.info.status) for run in done) == [
+        ("16", "FINISHED"), ("24", "FINISHED"), ("32", "FAILED"), ("32", "FINISHED"),
+    ]  # fmt: skip
+
+
+def test_a_grid_does_not_try_again_what_diverged(home: Path) -> None:
+    diverging = [*GRID, "+sweep.space.train.learning_rate={type:categorical,choices:[0.001,1e30]}"]
+    for _ in range(2):
+        result = sweep_here(*diverging, "sweep.num_trials=6")
+        states = [trial.state for trial in result.study.trials()]
+        assert states.count(TrialState.COMPLETE) == states.count(TrialState.FAIL) == 3
+        assert len(states) == 6
+        assert result.failures is not None
+        assert "3 trials failed; the grid has no value where the loss was not finite" in result.failures
+        assert "again" not in result.failures
+        require_whole(home, result.study)
+
+
+def test_failures_that_surroundings_caused_do_not_count(home: Path) -> None:
+    """Ten of them in a study of version 0.1, and not one may fail: the same command still works."""
+    config = make_config(max_failures=0)
+    study = open_study(config)
+    for _ in range(10):
+        trial = study.ask()
+        trial.set_user_attr("reason", "OSError: [Errno 28] No space left on device")
+        study.optuna.tell(trial, state=TrialState.FAIL)
+    require_few_failures(study, config)
