@@ -12,9 +12,10 @@ import optuna
 import pytest
 import small_disk
 from conftest import command
+from test_sweep import sweep_here
 
 SWEEP = ["sweep", "preset=smoke", "sweep.study=s", "sweep.num_workers=1"]
-SHORT = [*SWEEP, "sweep.num_trials=2", "sweep.confirm=null"]
+SHORT = [*SWEEP, "sweep.num_trials=1", "sweep.confirm=null"]
 WHOLE = [*SWEEP, "sweep.num_trials=3", "sweep.confirm.num_seeds=2"]
 TRAIN = ["train", "preset=smoke"]
 
@@ -31,7 +32,7 @@ def disk(home: Path) -> Iterator[small_disk.SmallDisk]:
         yield mounted
 
 
-def read(database: Path, query: str, *, scratch: Path) -> list[Any]:
+def read(database: Path, query: str, scratch: Path) -> list[Any]:
     shutil.copy(database, scratch / "copy.db")
     with sqlite3.connect(scratch / "copy.db") as connection:
         return connection.execute(query).fetchall()
@@ -40,12 +41,12 @@ def read(database: Path, query: str, *, scratch: Path) -> list[Any]:
 def read_result(home: Path, scratch: Path) -> Result:
     """Return the trials, the name and status of each run, and the last of its metrics but those of time and size."""
     database = home / "mlruns" / "mlflow.db"
-    runs = read(database, "SELECT name, status FROM runs ORDER BY name", scratch=scratch)
+    runs = read(database, "SELECT name, status FROM runs ORDER BY name", scratch)
     metrics = read(
         database,
         "SELECT name, key, latest_metrics.step, value FROM latest_metrics JOIN runs USING (run_uuid) "
         "WHERE key NOT LIKE 'time/%' AND key NOT LIKE '%bytes' ORDER BY name, key",
-        scratch=scratch,
+        scratch,
     )
     trials: list[Any] = []
     journal = home / "mlruns" / "optuna" / "s.journal"
@@ -93,13 +94,12 @@ def require_resumed(
     home: Path,
     scratch: Path,
     **environment: str,
-) -> bool:
-    """Run the command with so much space left, and again with enough; return whether it stopped."""
+) -> None:
+    """Run the command with so much space left, and again with enough if it stopped."""
     disk.leave(num_kb)
     found = disk.run(*command(*arguments), cwd=scratch, **environment)
     disk.free()
-    has_stopped = found.returncode != 0
-    if has_stopped:
+    if found.returncode != 0:
         require_one_line(found)
         _, runs, _ = read_result(home, scratch)
         assert not runs or "FAILED" in {status for _, status in runs}
@@ -109,16 +109,31 @@ def require_resumed(
     assert trials == expected[0]
     assert runs == expected[1]
     assert metrics == expected[2]
-    return has_stopped
 
 
 def test_a_sweep_that_is_short_of_space_for_a_checkpoint_resumes(
-    disk: small_disk.SmallDisk, tmp_path: Path, undisturbed: Callable[[list[str]], Result]
+    disk: small_disk.SmallDisk, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:
     arguments = [*SHORT, "sweep.max_failures=0"]
-    assert require_resumed(arguments, disk, undisturbed(SHORT), num_kb=90, home=disk.seen, scratch=tmp_path), (
-        "it had enough"
-    )
+    disk.leave(90)
+    require_one_line(disk.run(*command(*arguments), cwd=tmp_path))
+    trials, runs, _ = read_result(disk.seen, tmp_path)
+    assert [state for state, *_ in trials] == ["RUNNING"]
+    assert {status for _, status in runs} == {"FAILED"}
+    for reason in read(disk.seen / "mlruns" / "mlflow.db", "SELECT value FROM tags WHERE key = 'reason'", tmp_path):
+        assert "No space left on device" in str(reason)
+
+    disk.free()
+    shutil.copytree(disk.seen, home, dirs_exist_ok=True)  # the same path for this process, which has imported it all
+    sweep_here(*arguments[1:])
+    resumed = read_result(home, tmp_path)
+    other = tmp_path / "other home"
+    (other / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_store, other / "mlruns" / "mlflow.db")
+    monkeypatch.setenv("MNIST_PIPELINE_HOME", str(other))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    sweep_here(*arguments[1:])
+    assert resumed == read_result(other, tmp_path)
 
 
 @pytest.mark.slow
