@@ -1,11 +1,11 @@
-# `make` lists the targets. Each sets up .venv by itself, from requirements.lock, and then runs.
+# `make` lists the targets. Each sets up .venv by itself, from requirements.lock, and then runs. The two tools that this
+# takes, uv and the builder of what comes as source only, stand in requirements-tools.lock.
 # ARGS passes overrides on:  make train ARGS="model.hidden_width=256 train.num_epochs=3"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/sh
 PYTHON ?= python3
-UV_VERSION := 0.13.9
 BIN := .venv/bin
 ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist worksteal
@@ -14,21 +14,22 @@ IN_PARALLEL := --numprocesses 2 --dist worksteal
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep compare diff report promote predict serve dashboard ui test test-slow bench pictures lint format lock clean
+.PHONY: help train sweep compare diff report promote predict serve dashboard ui doctor test test-slow bench pictures lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1	\2/p' Makefile | expand -t 14
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock requirements-tools.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...' >&2; exit 1; }
 	@echo 'setting up .venv: some minutes the first time'
 	@rm -rf .venv
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-tools.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
+	  --build-constraint requirements-tools.lock -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -61,6 +62,9 @@ dashboard: $(INSTALLED) ## look at a sweep's study in Optuna's dashboard
 
 ui: $(INSTALLED) ## look at the runs in the MLflow UI
 	@$(BIN)/mnist-pipeline ui $(ARGS)
+
+doctor: $(INSTALLED) ## check the store (ARGS=--fix repairs one that was moved or copied)
+	@$(BIN)/mnist-pipeline doctor $(ARGS)
 
 test: $(INSTALLED) ## run the tests (set MNIST_PIPELINE_DATA_DIR for those on the real MNIST)
 	@$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)

@@ -70,15 +70,19 @@ def server(database: Path, artifacts: Path) -> Iterator[str]:
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",
             "--artifacts-destination", str(artifacts), "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
         ],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # eight processes that no test needs
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
+        for _ in range(900):
             with contextlib.suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
                 break
+            assert child.poll() is None, "the server ended"
             time.sleep(0.1)
+        else:
+            raise AssertionError("the server does not answer")
         yield address
     finally:
         child.terminate()

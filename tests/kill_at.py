@@ -61,8 +61,9 @@ def main() -> int:
     else:
         module, name, nth, when = rest
         # All modules, so that what they imported is what is replaced.
-        importlib.import_module("mnist_pipeline.mlflow_tracking")
-        stories = {"sweep": "sweep.run", "train": "pipeline"}
+        if sys.argv[2] != "doctor":
+            importlib.import_module("mnist_pipeline.mlflow_tracking")
+        stories = {"sweep": "sweep.run", "train": "pipeline", "doctor": "sqlite_store"}
         stories |= {"promote": "registry.promotion", "rollback": "registry.rollback"}
         importlib.import_module(f"mnist_pipeline.{stories[sys.argv[2]]}")
 

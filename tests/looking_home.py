@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import pytest
 from conftest import command
@@ -11,7 +12,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist_pipeline import composing, pipeline, store
+from mnist_pipeline import composing, pipeline, sqlite_store, store
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.mlflow_tracking import MlflowTracker
 from mnist_pipeline.registry import promotion, settings
@@ -35,6 +36,18 @@ def run_named(home: Path, name: str) -> Run:
     ids = [experiment.experiment_id for experiment in client.search_experiments()]
     (found,) = client.search_runs(ids, f"attributes.run_name = '{name}'")
     return found
+
+
+def artifact(run: Run, path: str) -> Path:
+    """Return the file itself: MLflow's client remembers by the id alone where a run's artifacts are."""
+    return Path(unquote(urlparse(run.info.artifact_uri).path)) / path
+
+
+def copy_of(home: Path, folder: Path) -> Path:
+    """Return a copy of the home, with artifacts of its own, that may be spoilt."""
+    shutil.copytree(home, folder)
+    sqlite_store.repair(folder / "mlruns" / "mlflow.db")
+    return folder
 
 
 def make(folder: Path, empty_store: Path) -> Path:

@@ -135,6 +135,24 @@ def test_the_registry_shows_alias_tags_and_the_model_card(
     keep(page, "model_card")
 
 
+def test_optunas_dashboard_shows_the_study(page: Page, looking_home: Path) -> None:
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
+    environment = {**os.environ, "MNIST_PIPELINE_HOME": str(looking_home)}
+    arguments = command("dashboard", "--port", "0")
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        page.goto(child.stdout.readline().split()[2])
+        page.get_by_text("digits-").first.click()
+        expect(page.get_by_text("Hyperparameter Importance").first).to_be_visible()
+        expect(page.locator(".plot-container").first).to_be_visible()
+        keep(page, "dashboard")
+        child.send_signal(signal.SIGINT)
+        assert child.wait(15) == 0
+    assert complaints == []
+
+
 @pytest.fixture(scope="module")
 def report(looking_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(looking_home, tmp_path_factory.mktemp("pages") / "report.html", "report", CHAMPION)

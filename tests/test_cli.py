@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -253,10 +254,25 @@ def test_the_ui_starts_over_the_store_and_ends_in_order(number: signal.Signals, 
             == f"MLflow UI: http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning (Ctrl-C ends it)\n"
         )
         assert b"<title>MLflow</title>" in read_page(f"http://127.0.0.1:{port}/")  # it is there when it says so
+        require_no_other_site(f"http://127.0.0.1:{port}")
         child.send_signal(number)
         _, errors = child.communicate(timeout=15)
         assert child.returncode == code
         assert errors.strip() == ("" if number == signal.SIGINT else "terminated")
+
+
+def require_no_other_site(address: str) -> None:
+    client = MlflowClient(address)
+    known = [found.name for found in client.search_experiments()]
+    for path, body in (("/", None), ("/api/2.0/mlflow/experiments/create", b'{"name": "theirs"}')):
+        for header in ("Host: evil.example", "Host: 192.168.0.1:5000", "Origin: http://evil.example", "Origin: null"):
+            name, _, value = header.partition(": ")
+            asked = urllib.request.Request(address + path, body, {name: value, "Content-Type": "application/json"})
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(asked, timeout=15)
+            assert refused.value.code == 403
+            refused.value.close()
+    assert [found.name for found in client.search_experiments()] == known
 
 
 def test_the_ui_takes_another_port_where_its_own_is_taken(home: Path) -> None:

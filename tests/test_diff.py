@@ -1,13 +1,15 @@
 import dataclasses
+import decimal
 import io
 import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Cli
-from looking_home import CHAMPION, NAMES, client_of, run_named
+from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline.looking import diff as comparing
 from mnist_pipeline.looking import diff_page
@@ -152,6 +154,76 @@ def test_damaged_predictions_are_missing_ones(damaged: pd.DataFrame) -> None:
     assert found.problems == ("B: b, of kind train, has no evaluate/predictions.parquet that can be read",)
 
 
+_DEEP = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+_HISTORIES = {
+    "empty": b"",
+    "binary": b"\x00\xff\x1f\x8b" * 99,
+    "other columns": b"a,b\n1,2\n",
+    "no rows": b"epoch,train/loss,train/accuracy\n",
+    "text": b"epoch,train/loss,train/accuracy\n1,much,0.8\n",
+    "text in another column": b"epoch,train/loss,train/accuracy,validation/accuracy\n1,0.5,0.8,most\n",
+    "a gap": b"epoch,train/loss,train/accuracy\n1,0.5,\n",
+    "an epoch twice": b"epoch,train/loss,train/accuracy\n1,0.5,0.8\n1,0.4,0.9\n",
+    "infinite": b"epoch,train/loss,train/accuracy\n1,1e999,0.8\n",
+    "huge": b"epoch,train/loss,train/accuracy\n1,0.5,1e308\n2,-1e308,0.8\n",
+    "huge epoch": b"epoch,train/loss,train/accuracy\n" + b"9" * 400 + b",0.5,0.8\n",
+    "too many cells": b"epoch,train/loss,train/accuracy\n1,0.5,0.8,7,7\n",
+}
+
+
+@pytest.mark.parametrize("damage", _HISTORIES.values(), ids=_HISTORIES)
+def test_a_damaged_history_is_told_in_a_line_and_the_rest_is_there(damage: bytes) -> None:
+    found = compared(damaged_run("a", "train/history.csv", damage), past("b", OTHER))
+    assert found.problems == ("A: a, of kind train, has no train/history.csv that can be read",)
+    page = diff_page.lay_out(found, {}, None)
+    (picture,) = [item for item in page.sections[5].items if isinstance(item, Picture)]
+    assert "B ends at accuracy 0.9000" in picture.alt
+    assert "A ends" not in picture.alt
+    assert found.comparison == Comparison(num_images=5, num_gained=2, num_lost=1)
+
+
+@pytest.mark.parametrize("path", ["environment/versions.json", "data/digests.json"])
+@pytest.mark.parametrize("damage", [b"[1]", b'{"keras": [1]}', b"\xff", b"1e999", _DEEP], ids=range(5))
+def test_damaged_json_is_told_in_a_line(path: str, damage: bytes) -> None:
+    found = compared(damaged_run("a", path, damage), past("b"))
+    assert found.problems == (f"A: a, of kind train, has no {path} that can be read",)
+    assert len(diff_page.lay_out(found, {}, None).sections) == 7
+
+
+_TABLES = {
+    "nullable": PREDICTIONS.astype({"label": "Int64"}),
+    "text": PREDICTIONS.astype({"probability_odd": str}),
+    "lists": PREDICTIONS.assign(label=pd.Series([[0]] * 5, dtype=object)),
+    "decimals": PREDICTIONS.assign(probability_odd=pd.Series([decimal.Decimal(1)] * 5, dtype=object)),
+}
+
+
+@pytest.mark.parametrize("table", _TABLES.values(), ids=_TABLES)
+def test_predictions_of_odd_types_are_told_in_a_line(table: pd.DataFrame) -> None:
+    found = compared(past("a"), past("b", table))
+    assert found.problems == ("B: b, of kind train, has no evaluate/predictions.parquet that can be read",)
+
+
+def test_predictions_of_other_classes_cannot_be_compared() -> None:
+    other = OTHER.rename(columns={"probability_even": "probability_$\\bad$"})
+    found = compared(past("a"), past("b", other))
+    assert found.problems == ("the two tables of predictions are of different classes",)
+    assert (found.comparison, found.disagreements.empty) == (None, True)
+
+
+def test_names_of_classes_are_drawn_as_they_are() -> None:
+    names = {"probability_even": "probability_$\\bad$", "probability_odd": "probability_\u202e\x1b"}
+    found = compared(past("a", PREDICTIONS.rename(columns=names)), past("b", OTHER.rename(columns=names)))
+    images = np.zeros((5, 28, 28), np.uint8)
+    last = diff_page.lay_out(found, {}, images).sections[-1]
+    assert any(isinstance(item, Picture) for item in last.items)
+
+
+def damaged_run(name: str, path: str, damage: bytes) -> PastRun:
+    whole = past(name, OTHER if name == "b" else PREDICTIONS)
+    return dataclasses.replace(whole, read=lambda wanted: damage if wanted == path else whole.read(wanted))
+
+
 def test_the_same_is_not_said_of_what_is_not_known() -> None:
     unknown = dataclasses.replace(past("b"), tags={"kind": "train"}, read=lambda path: b"[1]")
     found = compared(past("a"), unknown)
@@ -231,10 +303,29 @@ def test_a_budget_is_not_spent_by_looking(cli: Cli, looking_home: Path) -> None:
     assert history() == before
 
 
+def test_the_command_shows_what_damaged_files_leave(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+    home = copy_of(looking_home, tmp_path / "copy")
+    runs = [run_named(home, name) for name in NAMES[:2]]
+    for number, (run, history) in enumerate(zip(runs, (b"epoch,train/loss\n1,\x1b[31mmuch\n", b""), strict=True)):
+        artifact(run, "train/history.csv").write_bytes(history)
+        path = artifact(run, "evaluate/predictions.parquet")
+        table = pd.concat([pd.read_parquet(path)] * 2, ignore_index=True)  # more images than the test split has
+        table.assign(index=np.arange(len(table), dtype=np.int32), predicted=np.int32(number)).to_parquet(path)
+    found = cli("diff", *(run.info.run_id for run in runs), f"tracking.uri={uri(home)}", MNIST_PIPELINE_HOME=str(home))
+    assert found.returncode == 1
+    assert [line.partition(":")[0] for line in found.stderr.splitlines()] == ["error"] * 3
+    assert f"A: {NAMES[0]}, of kind train, has no train/history.csv that can be read" in found.stderr
+    assert f"B: {NAMES[1]}, of kind train, has no train/history.csv that can be read" in found.stderr
+    assert "the test split has 360 images, and the predictions are of 720" in found.stderr
+    assert "they disagree on    720" in found.stdout
+    assert "written" in found.stdout
+
+
 def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
     # Digits are always at hand: so a run that says it was scored on other ones.
     home = tmp_path / "copy"
     shutil.copytree(looking_home, home)
+    assert cli("doctor", "--fix", MNIST_PIPELINE_HOME=str(home)).returncode == 0
     client = client_of(home)
     for name in NAMES[:2]:
         client.set_tag(run_named(home, name).info.run_id, "data.test_digest", "0" * 64)

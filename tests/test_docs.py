@@ -22,21 +22,21 @@ SOURCES = {
 
 # From the bottom up: a module imports only those to its left.
 ORDER = (
-    "errors", "files", "signals", "paths", "quiet", "ownership", "config", "composing", "fingerprint", "mnist", "data",
-    "model", "train", "checkpoint", "evaluate", "sweep.space", "sweep.confirm", "figures", "environment", "store",
-    "tracking", "mlflow_store", "mlflow_runs", "named_runs", "mlflow_tracking", "request", "stages", "pipeline",
-    "registry.comparison", "registry.gates", "registry.settings", "registry.versions", "registry.ledger",
-    "registry.candidates", "registry.evidence", "registry.changes", "registry.promotion", "registry.rollback",
-    "champion", "images", "arrays", "tables", "predict", "web", "serve", "mlflow_ui", "console",
-    "registry.console", "looking.naming", "looking.values", "looking.select", "looking.configurations",
-    "looking.compare", "looking.page",
-    "looking.logged", "looking.comparison_page", "looking.diff", "looking.pictures", "looking.diff_page",
-    "looking.reproducing", "looking.report", "looking.study_report", "looking.cards", "looking.console",
-    "sweep.failure", "sweep.storage", "sweep.study",
-    "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings", "sweep.search",
-    "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing", "commands.hydra_app",
-    "commands.train", "commands.sweep", "commands.registry", "commands.champion", "commands.looking",
-    "commands.pages", "cli",
+    "address", "shown", "errors", "files", "signals", "paths", "quiet", "scratch", "ownership", "config", "overrides",
+    "plain_yaml", "composing", "fingerprint", "mnist", "data", "model", "train", "checkpoint", "evaluate",
+    "sweep.space", "sweep.confirm", "figures", "patch", "environment", "reasons", "patience", "sqlite_store", "store",
+    "tracking", "mlflow_store", "artifacts", "integrity", "logged_model", "mlflow_runs", "named_runs",
+    "mlflow_tracking", "request", "stages", "pipeline", "registry.comparison", "registry.gates", "registry.settings",
+    "registry.versions", "registry.ledger", "registry.candidates", "registry.evidence", "registry.changes",
+    "registry.promotion", "registry.rollback", "champion", "images", "arrays", "tables", "predict", "web", "serve",
+    "mlflow_ui", "console", "registry.console", "looking.naming", "looking.values", "looking.select",
+    "looking.configurations", "looking.compare", "looking.page", "looking.logged", "looking.comparison_page",
+    "looking.diff", "looking.pictures", "looking.diff_page", "looking.reproducing", "looking.report",
+    "looking.study_report", "looking.cards", "looking.console", "sweep.failure", "sweep.storage", "sweep.study",
+    "sweep.dashboard", "sweep.work", "sweep.server", "sweep.worker", "sweep.crew", "sweep.setting", "sweep.trainings",
+    "sweep.search", "sweep.summary", "sweep.run", "sweep.console", "commands.arguments", "commands.importing",
+    "commands.hydra_app", "commands.train", "commands.sweep", "commands.registry", "commands.champion",
+    "commands.looking", "commands.pages", "commands.doctor", "cli",
 )  # fmt: skip
 PURE = ("model", "train", "evaluate", "figures")
 
@@ -73,9 +73,10 @@ def test_only_tracking_and_the_store_speak_to_mlflow() -> None:
         module for module, path in SOURCES.items() if any(name.split(".")[0] == "mlflow" for name in imports(path))
     }
     runs = {"mlflow_runs", "mlflow_store", "mlflow_tracking", "mlflow_ui", "named_runs", "store"}
+    files = {"artifacts", "integrity", "logged_model"}
     registry = {f"registry.{name}" for name in ("versions", "ledger", "candidates", "evidence", "changes")}
-    looking = {f"looking.{name}" for name in ("logged", "pictures", "select")}
-    assert speaking == runs | registry | looking | {"champion", "serve"}
+    looking = {f"looking.{name}" for name in ("logged", "select")}
+    assert speaking == runs | files | registry | looking | {"champion", "serve"}
 
 
 def test_every_make_target_in_the_readme_exists_and_every_target_is_listed() -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline import environment
+from mnist_pipeline import environment, patch
+from mnist_pipeline.patch import Patch
 
 
 def git(folder: Path, *words: str) -> str:
@@ -36,9 +37,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_a_clean_checkout_has_no_patch(checkout: Path) -> None:
-    assert environment.code_patch(checkout) == b""
+    assert patch.make(checkout) == Patch(b"", is_exact=True)
     (checkout / "notes.txt").write_text("changed\n")
-    assert environment.code_patch(checkout) == b""
+    assert patch.make(checkout) == Patch(b"", is_exact=True)
     assert "code.patch" not in environment.describe(checkout)
 
 
@@ -49,13 +50,13 @@ def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path)
     (checkout / "src" / "kept.py").write_text("one\nthree\n")
     (checkout / "src" / "gone.py").unlink()
     (checkout / "src" / "new one.py").write_text("new\n")
-    (checkout / "src" / "täst.bin").write_bytes(bytes(range(256)))
+    (checkout / "src" / "täst.py").write_text("b = 2\n")
     (checkout / "conf" / "staged.yaml").write_text("b: 2\n")
     git(checkout, "add", "conf/staged.yaml")
-    (patch,) = [content for name, content in environment.describe(checkout).items() if name == "code.patch"]
+    (content,) = [content for name, content in environment.describe(checkout).items() if name == "code.patch"]
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(checkout), str(other))
-    (tmp_path / "code.patch").write_bytes(patch)
+    (tmp_path / "code.patch").write_bytes(content)
     git(other, "apply", str(tmp_path / "code.patch"))
     for folder in ("src", "conf"):
         there = {path.name: path.read_bytes() for path in (checkout / folder).iterdir()}
@@ -63,19 +64,19 @@ def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path)
 
 
 def test_a_patch_that_is_too_long_is_left_out(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "MAX_PATCH_BYTES", 100)
+    monkeypatch.setattr(patch, "MAX_PATCH_BYTES", 100)
     (checkout / "src" / "kept.py").write_text("long\n" * 100)
-    assert environment.code_patch(checkout) is None
+    assert patch.make(checkout) is None
 
 
 def test_a_checkout_within_the_checkout_cannot_be_kept(checkout: Path) -> None:
     git(checkout, "init", "--quiet", "src/inner")
     (checkout / "src" / "inner" / "a.py").write_text("")
-    assert environment.code_patch(checkout) is None
+    assert patch.make(checkout) is None
 
 
 def test_outside_of_a_checkout_there_is_none(tmp_path: Path) -> None:
-    assert environment.code_patch(tmp_path) is None
+    assert patch.make(tmp_path) is None
     assert environment.git_state(tmp_path) is None
     assert environment.commit_stat(tmp_path, "a", "b") == ""
 
@@ -86,3 +87,8 @@ def test_what_differs_between_two_commits(checkout: Path) -> None:
     git(checkout, "commit", "--quiet", "-a", "-m", "second")
     second = git(checkout, "rev-parse", "HEAD").strip()
     assert "src/kept.py" in environment.commit_stat(checkout, first, second)
+
+
+def test_a_commit_that_is_an_option_is_none(checkout: Path, tmp_path: Path) -> None:
+    assert environment.commit_stat(checkout, f"--output={tmp_path / 'written'}", "HEAD") == ""
+    assert not (tmp_path / "written").exists()

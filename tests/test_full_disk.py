@@ -12,6 +12,7 @@ import optuna
 import pytest
 import small_disk
 from conftest import command
+from optuna.storages.journal import JournalFileBackend
 from test_sweep import sweep_here
 
 SWEEP = ["sweep", "preset=smoke", "sweep.study=s", "sweep.num_workers=1"]
@@ -52,7 +53,7 @@ def read_result(home: Path, scratch: Path) -> Result:
     journal = home / "mlruns" / "optuna" / "s.journal"
     if journal.exists():
         shutil.copy(journal, scratch / "copy.journal")
-        backend = optuna.storages.journal.JournalFileBackend(str(scratch / "copy.journal"))
+        backend = JournalFileBackend(str(scratch / "copy.journal"))
         study = optuna.load_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
         trials = [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in study.trials]
     return trials, runs, metrics

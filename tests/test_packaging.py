@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -59,11 +60,24 @@ def test_the_configuration_of_a_checkout_wins() -> None:
     assert paths.conf_dir() == ROOT / "conf"
 
 
-def test_the_lock_pins_everything_with_hashes_and_names_no_index() -> None:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
+@pytest.mark.parametrize(("lock", "least"), [("requirements.lock", 100), ("requirements-tools.lock", 2)])
+def test_the_locks_pin_everything_with_hashes_and_name_no_index(lock: str, least: int) -> None:
+    lines = (ROOT / lock).read_text().splitlines()
     assert not [line for line in lines if line.startswith(("#", "-")) or "://" in line]
     pinned = [line for line in lines if not line.startswith(" ")]
-    assert len(pinned) > 100
+    assert len(pinned) >= least
     assert all("==" in line and line.endswith("\\") for line in pinned)
+
+
+def test_the_lock_has_what_must_be_there() -> None:
+    pinned = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith(" ")]
     names = {line.split("==")[0] for line in pinned}
     assert names >= {"tensorflow", "mlflow", "hydra-core", "optuna", "pandas", "pytest", "ruff", "mypy"}
+
+
+def test_whatever_the_makefile_installs_is_checked_against_a_hash() -> None:
+    installing = re.findall(r"pip install (?:[^\n\\]|\\\n)*", (ROOT / "Makefile").read_text())
+    assert len(installing) == 3
+    assert all(
+        "--require-hashes" in line or "--no-deps --no-build-isolation --editable ." in line for line in installing
+    )

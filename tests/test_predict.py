@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from mnist_pipeline import champion, data, predict, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.champion import Champion
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
@@ -27,7 +28,7 @@ MODEL = "digits-classifier"
 
 def open_store(home: Path) -> MlflowStore:
     uri = store.sqlite_uri(home / "mlruns" / "mlflow.db")
-    return MlflowStore(TrackingConfig(uri=uri, experiment="digits"))
+    return MlflowStore(TrackingConfig(uri=Address(uri), experiment="digits"))
 
 
 @pytest.fixture(scope="module")

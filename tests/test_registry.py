@@ -16,8 +16,10 @@ import pandas as pd
 import pytest
 from conftest import Cli, command, server
 from mlflow import MlflowClient
+from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from mnist_pipeline import composing, pipeline, store
+from mnist_pipeline.address import Address
 from mnist_pipeline.commands import registry as commands
 from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, UserError
@@ -68,6 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
 
 @pytest.fixture
 def database(home: Path, trained: Trained) -> Path:
+    (home / "mlruns" / "artifacts").symlink_to(trained.database.parent / "artifacts")
     return Path(shutil.copy(trained.database, home / "mlruns" / "mlflow.db"))
 
 
@@ -86,11 +89,11 @@ def local(database: Path) -> str:
 
 
 def open_store(uri: str) -> MlflowStore:
-    return MlflowStore(TrackingConfig(uri=uri, experiment="digits"))
+    return MlflowStore(TrackingConfig(uri=Address(uri), experiment="digits"))
 
 
 def where(uri: str, *, wait: bool = False) -> RegistryConfig:
-    return RegistryConfig("digits", TrackingConfig(uri=uri, experiment="digits"), wait)
+    return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait)
 
 
 def call(uri: str, run: str | None, bounds: PromoteConfig = BOUNDS, *, is_dry_run: bool = False) -> Promotion:
@@ -234,7 +237,7 @@ def test_what_is_no_candidate_is_said(local: str, trained: Trained) -> None:
 
 def test_a_run_without_a_validation_split_must_be_named(local: str) -> None:
     run = train(["data=digits", "data.validation_size=0", "train.num_epochs=1", "tracking.experiment=all"])
-    only = RegistryConfig("digits", TrackingConfig(uri=local, experiment="all"), wait=False)
+    only = RegistryConfig("digits", TrackingConfig(uri=Address(local), experiment="all"), wait=False)
     with pytest.raises(UserError, match="none of the 1 runs has a validation split"):
         promote(open_store(local), only, BOUNDS, named=None, is_dry_run=False)
     assert outcome(promote(open_store(local), only, BOUNDS, named=run, is_dry_run=False)) is Outcome.promoted
@@ -433,6 +436,36 @@ def test_an_entry_that_was_edited_is_named(local: str, trained: Trained) -> None
         call(local, trained.better)
 
 
+SPENT = {
+    "champion": "a", "challenger": "b", "test_digest": "d", "number": 1, "level": 0.03, "alpha": 0.05, "p_value": 0.5,
+    "comparison": {"num_images": 9, "num_gained": 1, "num_lost": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "text", '"text"', "[1]", "{}", "[" * 100_000,
+        *(json.dumps(SPENT | one) for one in (
+            {"number": 0}, {"number": "many"}, {"number": 10**300}, {"level": -1}, {"level": None}, {"alpha": "much"},
+            {"comparison": [1]}, {"comparison": {"num_images": 1, "num_gained": 1, "num_lost": 1}},
+            {"comparison": {"num_images": 9, "num_gained": "x", "num_lost": 1}},
+        )),
+    ],
+    ids=range(14),
+)  # fmt: skip
+def test_a_comparison_that_was_edited_is_named(damage: str) -> None:
+    info = RunInfo("e", "1", "me", "FINISHED", 0, 1, "active")
+    entry = Run(info, RunData(tags=[RunTag("ledger.comparison", damage)]))
+    with pytest.raises(UserError, match="the ledger's entry e cannot be read"):
+        ledger._read(entry)
+
+
+def test_a_comparison_is_read_as_it_was_written() -> None:
+    spent = ledger._read_spent(json.dumps(SPENT))
+    assert json.loads(ledger._write_spent(spent)) == SPENT | {"p_value": spent.comparison.p_value}
+
+
 def test_a_second_command_on_this_machine_gives_way_or_waits(local: str, trained: Trained) -> None:
     registry = Registry(open_store(local), MODEL)
     with alone(registry, wait=False), pytest.raises(UserError, match=f"is at the registered model {MODEL}"):
@@ -464,7 +497,7 @@ SLOW_MOMENTS = [
     "call mnist_pipeline.registry.versions RegisteredModel.register 1 after",
     "call mnist_pipeline.registry.versions RegisteredModel.point 1 after",
     "call mlflow.tracking.client MlflowClient.create_model_version 1 after",
-    "call mlflow.tracking.client MlflowClient.log_table 1 after",
+    "call mlflow.tracking.client MlflowClient.log_text 1 after",
     "call mnist_pipeline.registry.ledger Ledger.decide 1 before",
     "call mnist_pipeline.registry.versions RegisteredModel.point 3 after",
     "call mnist_pipeline.mlflow_runs tag_only 1 after",

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from conftest import Cli, command
-from looking_home import CHAMPION, NAMES, client_of, run_named, uri
+from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
-from mnist_pipeline import composing, mlflow_runs
+from mnist_pipeline import composing, integrity, mlflow_runs
 from mnist_pipeline.looking import cards, page, reproducing
 from mnist_pipeline.looking.page import Code, Lines, Page, Section, Table, Text
 from mnist_pipeline.mlflow_store import MlflowStore
@@ -151,16 +151,21 @@ def test_what_is_missing_is_told_and_the_rest_is_there(looking_home: Path, tmp_p
     assert "FAILED: Boom" in (tmp_path / "failed.html").read_text()
 
 
+DEEP = b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 DAMAGES: dict[str, list[bytes]] = {
     "train/history.csv": [b"", b"epoch,train/loss\n", b"epoch,train/loss\none,two\n", b"\xff\x00"],
-    "data/class_counts.csv": [b"class,train,test\n0,a,b\n", b"x\n1\n"],
-    "data/digests.json": [b"[1]", b"3", b"{"],
-    "model/untrained.json": [b"{}", b'{"loss": "a", "expected_loss": 1}'],
+    "data/class_counts.csv": [b"class,train,test\n0,a,b\n", b"x\n1\n", b"\x00\xff\x1b[31m\n\xfe"],
+    "data/digests.json": [b"[1]", b"3", b"{", DEEP],
+    "model/untrained.json": [
+        b"{}",
+        b'{"loss": "a", "expected_loss": 1}',
+        b'{"loss": 1%s, "expected_loss": 1}' % (b"0" * 400),
+    ],
     "model/layers.csv": [b"layer\n"],
     "evaluate/confusion.csv": [b"label,0\n0,x\n", b"a,b\n1,2\n"],
     "evaluate/per_class.csv": [b"class\n0\n"],
     "evaluate/calibration.csv": [b"confidence\n"],
-    "evaluate/mistakes.json": [b"{}", b'{"columns": ["image"], "data": 3}', b'{"columns": [], "data": []}'],
+    "evaluate/mistakes.json": [b"{}", b'{"columns": ["image"], "data": 3}', b'{"columns": [], "data": []}', DEEP],
     "evaluate/mistakes.png": [b"not a picture", b""],
     "evaluate/predictions.parquet": [b"", b"PAR1"],
 }
@@ -177,10 +182,34 @@ def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, 
     assert len(page.render(card.page)) > 100_000
 
 
+@pytest.mark.parametrize("damage", [DEEP, b"[1]", b"\xff"], ids=range(3))
+def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, looking_home: Path, tmp_path: Path) -> None:
+    home = copy_of(looking_home, tmp_path / "copy")
+    store = MlflowStore(composing.compose([f"tracking.uri={uri(home)}"]).tracking)
+    run = store.client.create_run("1")
+    artifact(run, "environment").mkdir(parents=True)
+    artifact(run, "environment/files.json").write_bytes(b"{}")
+    assert integrity.find_damage(store, run.info.run_id) == ()
+    artifact(run, "environment/files.json").write_bytes(damage)
+    assert integrity.find_damage(store, run.info.run_id) == ("changed: environment/files.json",)
+
+
 @pytest.mark.parametrize(
     ("path", "damage"),
     [
-        *(("sweep/verdict.json", damage) for damage in (b"[]", b"{}", b"3", b"null", b'{"winner": null}')),
+        *(("sweep/verdict.json", damage) for damage in (b"[]", b"{}", b"3", b"null", b'{"winner": null}', DEEP)),
+        *(
+            (
+                "sweep/verdict.json",
+                b'{"winner": "trial 1", "confidence": 0.95, "differences": [%s]}' % difference,
+            )
+            for difference in (
+                *(b"1", b"null", b'"name mean low high"', b'["name", "mean", "low", "high"]'),
+                b'{"name": "trial 1", "mean": "a", "low": 0.1, "high": 0.1}',
+                b'{"name": [], "mean": 0.1, "low": 0.1, "high": 0.1}',
+                b'{"name": "trial 1", "mean": 1%s, "low": 0.1, "high": 0.1}' % (b"0" * 400),
+            )
+        ),
         *(("config/overrides.yaml", damage) for damage in (b"{", b"a: 1", b"")),
         ("sweep/trials.parquet", b"PAR1"),
     ],

@@ -32,11 +32,17 @@ class Server:
     example: str
 
     def ask(
-        self, body: bytes | str, *, kind: str | None = JSON, method: str = "POST", path: str = "/invocations"
+        self,
+        body: bytes | str,
+        *,
+        kind: str | None = JSON,
+        method: str = "POST",
+        path: str = "/invocations",
+        **headers: str,
     ) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
-            connection.request(method, path, body, {} if kind is None else {"Content-Type": kind})
+            connection.request(method, path, body, headers | ({} if kind is None else {"Content-Type": kind}))
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
         finally:
@@ -59,7 +65,14 @@ def server(champion_home: Path) -> Iterator[Server]:
             yield Server(port, child.stdout.readline(), child.stdout.readline())
         finally:
             half = socket.create_connection(("127.0.0.1", port))  # who has sent half a request is not waited for
-            head = "POST /invocations HTTP/1.1", "Host: x", f"Content-Type: {JSON}", "Content-Length: 9", "", "{"
+            head = (
+                "POST /invocations HTTP/1.1",
+                "Host: localhost",
+                f"Content-Type: {JSON}",
+                "Content-Length: 9",
+                "",
+                "{",
+            )
             half.sendall("\r\n".join(head).encode())
             child.send_signal(signal.SIGINT)
         assert child.stderr.read().splitlines()[-1] == "interrupted"
@@ -180,6 +193,17 @@ def test_no_spelling_of_the_path_goes_round_the_door(path: str, server: Server) 
         status, _ = server.ask(body, path=path)
         assert 400 <= status < 500
     assert server.ask(json.dumps({"inputs": [IMAGE]}))[0] == 200
+
+
+def test_no_other_site_gets_an_answer(server: Server) -> None:
+    body = json.dumps({"inputs": [IMAGE]})
+    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
+        for kind in (JSON, "text/plain"):
+            status, answer = server.ask(body, kind=kind, **headers)
+            assert status == 403
+            assert "predictions" not in answer
+        assert server.ask("", method="GET", path="/ping", **headers)[0] == 403
+    assert server.ask(body, Host="localhost", Origin="http://localhost")[0] == 200
 
 
 def test_a_type_is_known_however_it_is_written(server: Server) -> None:

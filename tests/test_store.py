@@ -9,9 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 
 from mnist_pipeline import composing, store
+from mnist_pipeline.address import Address
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.mlflow_tracking import MlflowTracker
 
 
 def resolve(*overrides: str) -> str:
@@ -49,7 +54,7 @@ def test_a_uri_of_no_kind_is_refused(uri: str, message: str) -> None:
 
 def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database at all")
-    with pytest.raises(ConfigError, match="is no SQLite database"):
+    with pytest.raises(ConfigError, match="is not a SQLite database"):
         store.check(f"sqlite:///{tmp_path}/text.db")
     (tmp_path / "folder.db").mkdir()
     with pytest.raises(ConfigError, match="Is a directory"):
@@ -90,21 +95,93 @@ def test_many_at_once_create_one_store(tmp_path: Path) -> None:
     children = [creator(f"sqlite:///{database}") for _ in range(3)]
     assert [child.wait(60) for child in children] == [0, 0, 0]
     assert has_experiments(database)
-    assert sorted(path.name for path in database.parent.iterdir()) == ["mlflow.db", "mlflow.db.lock"]
+    assert sorted(path.name for path in database.parent.iterdir()) == [".mnist-pipeline-mlflow.db.lock", "mlflow.db"]
 
 
 def test_killed_while_creating_there_is_none_and_the_next_one_creates_it(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     child = creator(f"sqlite:///{database}")
+    unfinished = tmp_path / ".mnist-pipeline-mlflow.db.unfinished"
     deadline = time.monotonic() + 60
-    while not (tmp_path / "mlflow.db.unfinished").exists() and time.monotonic() < deadline:
+    while not unfinished.exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(child.pid, signal.SIGKILL)
     child.wait(10)
     assert not database.exists()
     store.create(f"sqlite:///{database}")
     assert has_experiments(database)
-    assert not (tmp_path / "mlflow.db.unfinished").exists()
+    assert not unfinished.exists()
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    database = tmp_path / "history.sqlite"
+    with sqlite3.connect(database) as connection:
+        connection.executescript("CREATE TABLE studies (name); CREATE TABLE alembic_version (version_num)")
+    connection.close()
+    before = database.read_bytes()
+    with pytest.raises(ConfigError, match=r"another program, with tables such as alembic_version, studies"):
+        store.begin(store.sqlite_uri(database))
+    assert database.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [database.name]
+
+
+def test_no_file_of_the_users_is_emptied(tmp_path: Path) -> None:
+    theirs = [tmp_path / name for name in ("requirements.lock", "requirements.unfinished")]
+    for path in theirs:
+        path.write_text("mine")
+    store.create(store.sqlite_uri(tmp_path / "requirements"))
+    assert [path.read_text() for path in theirs] == ["mine", "mine"]
+
+
+NEWER = r"newer than .*upgrade the package mlflow"
+OLDER = r"older MLflow\): back it up and run mlflow db upgrade sqlite:"
+
+
+@pytest.mark.parametrize(
+    ("revision", "is_whole", "expected"),
+    [
+        ("ffffffffffff", True, NEWER),
+        ("ffffffffffff", False, NEWER),
+        ("0584bdc529eb", True, OLDER),  # MLflow upgrades by itself one that lacks tables
+    ],
+)
+def test_a_schema_of_another_version(
+    revision: str, is_whole: bool, expected: str, home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    database = home / "mlruns" / "mlflow.db"
+    with sqlite3.connect(database) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        if not is_whole:
+            connection.execute("DROP TABLE job_locks")
+    connection.close()
+    with pytest.raises(UserError, match=expected) as caught:
+        MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
+    assert ("db upgrade" in str(caught.value)) == (expected == OLDER)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_full_disk_is_named_as_the_cause(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    database = home / "mlruns" / "mlflow.db"
+    tracker = MlflowTracker(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="full"))
+
+    def fill(connection: sqlite3.Connection, record: object, proxy: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite then answers as on a full disk
+
+    sqlalchemy.event.listen(sqlalchemy.pool.Pool, "checkout", fill)
+    try:
+        with pytest.raises(UserError) as caught:
+            start_run(tracker)
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.pool.Pool, "checkout", fill)
+    assert "(database or disk is full)" in str(caught.value)
+    assert "upgrade" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+
+
+def start_run(tracker: MlflowTracker) -> None:
+    tags = {f"tag {number}": "x" * 5000 for number in range(50)}
+    with tracker.run(kind="train", name="", description="", params={}, tags=tags, resume_id="a" * 32):
+        pass
 
 
 def test_a_folder_that_cannot_be_written_into(tmp_path: Path) -> None:

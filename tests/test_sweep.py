@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +21,6 @@ from conftest import Cli, command
 from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowEntity
 from optuna.trial import TrialState
-from test_cli import read_page
 
 from mnist_pipeline import composing, paths
 from mnist_pipeline.errors import Terminated, UserError
@@ -483,23 +481,6 @@ def test_ctrl_c_once_closes_twice_stops_at_once(home: Path) -> None:
         assert "Traceback" not in rest
         wait_until_gone(started)
     assert {run.info.status for run in runs(home, "trial")} <= {"KILLED", "RUNNING"}
-
-
-def test_the_dashboard_starts_over_the_study(home: Path, cli: Cli) -> None:
-    found = cli("dashboard")
-    assert found.returncode == 2
-    assert "no study is in" in found.stderr
-    sweep_here(*ALONE, "sweep.num_trials=1")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    arguments = command("dashboard", "--port", str(port))
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == f"Optuna dashboard: http://127.0.0.1:{port}/ (Ctrl-C ends it)\n"
-            assert b'"study_name":"s"' in read_page(f"http://127.0.0.1:{port}/api/studies").replace(b" ", b"")
-        finally:
-            child.send_signal(signal.SIGINT)
 
 
 def test_one_study_has_one_owner(home: Path) -> None:

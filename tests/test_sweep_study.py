@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from mnist_pipeline import composing
+from mnist_pipeline.address import Address
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
@@ -62,7 +63,7 @@ def test_a_study_that_is_opened_anew_for_every_trial_proposes_the_same(
 ) -> None:
     config = make_config(num_trials=25, sampler=sampler, pruner=pruner)
     expected = run_all(config, "study")
-    elsewhere = dataclasses.replace(config, storage=str(home / "other"))
+    elsewhere = dataclasses.replace(config, storage=Address(str(home / "other")))
     for _ in range(config.num_trials):
         study = open_study(elsewhere, "study")
         study.plan(BASELINE)
@@ -75,7 +76,7 @@ def test_a_study_that_is_opened_anew_for_every_trial_proposes_the_same(
 def test_a_trial_that_was_killed_is_adopted(pruner: Pruner, home: Path) -> None:
     """Wherever it was: after its first value was drawn, in the middle of its epochs, before it was told."""
     expected = run_all(make_config(num_trials=20, pruner=pruner), "study")
-    config = make_config(num_trials=20, pruner=pruner, storage=str(home / "other"))
+    config = make_config(num_trials=20, pruner=pruner, storage=Address(str(home / "other")))
     for number in range(config.num_trials):
         study = open_study(config, "study")
         study.plan(BASELINE)

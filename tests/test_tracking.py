@@ -9,6 +9,7 @@ from conftest import server
 from mlflow import MlflowClient
 
 from mnist_pipeline import composing, data, model
+from mnist_pipeline.address import Address
 from mnist_pipeline.config import ModelConfig, TrackingConfig
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_tracking import MlflowTracker
@@ -26,7 +27,7 @@ def uri(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Iterator[
 
 
 def open_tracker(uri: str) -> MlflowTracker:
-    return MlflowTracker(TrackingConfig(uri=uri, experiment="a test/with: signs"))
+    return MlflowTracker(TrackingConfig(uri=Address(uri), experiment="a test/with: signs"))
 
 
 def open_run(tracker: MlflowTracker) -> AbstractContextManager[Run]:

@@ -1,21 +1,20 @@
 """The champion in use: the model that the alias names, loaded once, and quick to ask."""
 
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import mlflow.pyfunc
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 from mlflow.models import Model
 
+from mnist_pipeline import logged_model, mlflow_runs, named_runs
 from mnist_pipeline.errors import UserError
+from mnist_pipeline.logged_model import BadModelError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.versions import CHAMPION, RegisteredModel
-from mnist_pipeline.tracking import Predict
+from mnist_pipeline.tracking import PastRun, Predict
 
 if TYPE_CHECKING:
     import keras
@@ -43,27 +42,22 @@ class Champion:
 
 
 def load(store: MlflowStore, name: str) -> Champion:
-    """Load the champion of the registered model `name`.
+    """Load the champion of the registered model `name`, once its files have been checked against its run's list.
 
     Raises:
-        UserError: There is none, its files cannot be read, or it is no model of images.
+        UserError: There is none, its files are not as they were logged, or it is not a model of images.
     """
     model = RegisteredModel(store, name)
     version = model.named(CHAMPION)
     if version is None:
         data_name = name.removesuffix("-classifier")
         raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data={data_name})")
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        try:
-            folder = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch)
-            loaded = mlflow.pyfunc.load_model(folder)
-            example = (Path(folder) / "serving_input_example.json").read_text()
-        except Exception as error:  # a damaged file makes the loaders raise anything
-            raise UserError(
-                f"version {version} of {name} cannot be loaded ({' '.join(str(error).split())[:200]}): roll back to "
-                "another (mnist-pipeline rollback)"
-            ) from error
-    network: keras.Model = loaded.get_raw_model()
+    run = _find_run(store, model, version)
+    try:
+        loaded = logged_model.load(model.model_folder(version), evidence.find_seals(store, run) if run else None)
+    except BadModelError as error:
+        raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.WAYS_ON}") from error
+    network = loaded.network
     _, *image_shape = network.input_shape
     num_classes = network.output_shape[-1]
     signature = evidence.describe_schema(loaded.metadata)
@@ -77,8 +71,8 @@ def load(store: MlflowStore, name: str) -> Champion:
         predict=_compile(network, (height, width)),
         metadata=loaded.metadata,
         image_shape=(height, width),
-        class_names=_class_names(store, model, version, num_classes),
-        example=example,
+        class_names=_class_names(run, num_classes),
+        example=loaded.example,
     )
 
 
@@ -97,11 +91,15 @@ def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
     return predict
 
 
-def _class_names(store: MlflowStore, model: RegisteredModel, version: int, num_classes: int) -> tuple[str, ...]:
-    """Return the names that the version's run knew its classes by; where that is gone, their numbers."""
-    try:
-        predictions = evidence.read_predictions(candidates.find_run(store, model.run_of(version)))
-    except UserError:
-        predictions = None
+def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> PastRun | None:
+    """Return the version's run; None where it is gone, or there never was one."""
+    run_id = model.run_id(version)
+    entity = named_runs.get(store, run_id) if run_id else None
+    return None if entity is None else mlflow_runs.read(store, entity)
+
+
+def _class_names(run: PastRun | None, num_classes: int) -> tuple[str, ...]:
+    """Return the names that the run knew its classes by; where that is gone, their numbers."""
+    predictions = None if run is None else evidence.read_predictions(run)
     names = () if predictions is None else tuple(gates.class_names(predictions))
     return names if len(names) == num_classes else tuple(map(str, range(num_classes)))

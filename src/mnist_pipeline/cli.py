@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import io
 import os
 import re
 import sys
@@ -23,6 +24,7 @@ COMMANDS = {
     "serve": ("champion", "serve the champion over HTTP"),
     "dashboard": ("pages", "look at a sweep's study in Optuna's dashboard"),
     "ui": ("pages", "look at the runs in the MLflow UI"),
+    "doctor": ("doctor", "check the store, and repair one that was moved or copied"),
 }
 """By name: the module of `commands/` whose function has that name, and what it does."""
 
@@ -30,15 +32,13 @@ COMMANDS = {
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
     signals.install()
+    _never_fail_to_encode()
     # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
     # a fifth of the time. `commands/importing.py` turns the collector on again.
     gc.disable()
     try:
         _dispatch(sys.argv[1:])
         sys.stdout.flush()
-    except UserError as error:
-        tell(error)
-        return error.exit_code
     except BrokenPipeError:
         # Whoever read the output has seen enough, as head does. Python's own flush at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -48,7 +48,17 @@ def main() -> int:
     except Terminated as termination:
         print("terminated", file=sys.stderr)
         return termination.exit_code
+    except Exception as error:  # a bug; not for Python's own hook, which knows no secrets and prints raw text
+        tell(error)
+        return error.exit_code if isinstance(error, UserError) else 1
     return 0
+
+
+def _never_fail_to_encode() -> None:
+    """Write signs that the terminal's encoding lacks as escapes, instead of stopping in the middle of a page."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -104,7 +114,7 @@ def _complete(arguments: list[str]) -> None:
     is_sweep = words[1:2] == ["sweep"]
     from mnist_pipeline.commands import hydra_app
 
-    hydra_app.run(lambda composed: None, arguments, config_name="sweep" if is_sweep else "config")
+    hydra_app.show(hydra_app.parse(arguments), {}, config_name="sweep" if is_sweep else "config")
 
 
 if __name__ == "__main__":

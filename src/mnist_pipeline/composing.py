@@ -13,10 +13,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,7 +22,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_pipeline import overrides as given
 from mnist_pipeline import paths
+from mnist_pipeline.address import Address, mask
 from mnist_pipeline.config import (
     SECTIONS,
     SWITCHES,
@@ -72,21 +72,6 @@ def from_hydra(composed: DictConfig) -> Config:
     _refuse_unknown(values.keys(), known=[*SECTIONS, *SWITCHES, "sweep"], prefix="")
     sections = {name: section(name, values.get(name)) for name in SECTIONS}
     return Config(**sections, **{key: typed(values.get(key, False), bool, key=key) for key in SWITCHES})
-
-
-def read_logged(text: str) -> Config:
-    """Return the configuration that a run logged as YAML.
-
-    Raises:
-        ConfigError: It is none that this version understands.
-    """
-    try:
-        logged = OmegaConf.create(text)
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"the logged configuration is no YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(logged, DictConfig):
-        raise ConfigError("the logged configuration has no sections")
-    return from_hydra(logged)
 
 
 def section(name: str, values: Any) -> Any:
@@ -140,11 +125,11 @@ def typed(value: Any, hint: Any, *, key: str) -> Any:
             return int(value)
         if hint is float and isinstance(value, int | float | str) and not isinstance(value, bool):
             return float(value)
-        if hint is str and isinstance(value, str | int | float) and not isinstance(value, bool):
-            return str(value)
+        if hint in (str, Address) and isinstance(value, str | int | float) and not isinstance(value, bool):
+            return value if isinstance(value, hint) else hint(value)
     except ValueError:
         pass
-    names = {bool: "true or false", int: "an integer", float: "a number", str: "text"}
+    names = {bool: "true or false", int: "an integer", float: "a number", str: "text", Address: "an address"}
     expected = names.get(hint) or " or ".join([*(option.value for option in hint), "null"])
     raise ConfigError(f"{key}={'null' if value is None else value}: expected {expected}")
 
@@ -184,7 +169,8 @@ def check_sweep(overrides: Sequence[str], *, config_dir: str | None = None) -> t
     """Compose what a sweep is asked for, as `check` does for runs.
 
     Returns:
-        The baseline, the plain values of the `sweep` section, and the keys that the overrides fix.
+        The baseline, the plain values of the `sweep` section (an address is an `Address`), and the keys that the
+        overrides fix.
 
     Raises:
         ConfigError: Any of it is wrong, but for the `sweep` section, which `sweep/space.py` checks.
@@ -194,6 +180,8 @@ def check_sweep(overrides: Sequence[str], *, config_dir: str | None = None) -> t
     if not isinstance(values, dict):
         raise ConfigError(f"sweep={values}: expected a section of keys, e.g. sweep={_options('sweep')[0]}")
     fixed = [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+    if isinstance(values.get("storage"), str):
+        values["storage"] = Address(values["storage"])
     return from_hydra(composed), {str(key): value for key, value in values.items()}, fixed
 
 
@@ -212,20 +200,21 @@ def check_values(config_name: str, overrides: Sequence[str]) -> dict[str, Any]:
 def _compose(config_name: str, overrides: Sequence[str], *, multirun: bool, config_dir: str | None) -> list[DictConfig]:
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    shown = [given.mask(override) for override in overrides]  # from here on no error quotes a secret of theirs
     with _hydra(config_dir) as added:
         try:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
             _refuse_unknown_options(parsed, config_dir)
             _refuse_names(parsed)
-            runs = BasicSweeper.split_arguments(parsed, max_batch_size=None)[0] if multirun else [list(overrides)]
+            runs = given.split_runs(overrides, multirun=multirun)
             if not runs:
                 raise ConfigError("--multirun: the given values make no run at all; give at least one of each")
-            composed = [hydra_compose(config_name, overrides=[*added, *run]) for run in map(list, runs)]
+            composed = [hydra_compose(config_name, overrides=[*added, *run]) for run in runs]
             for one in composed:
                 OmegaConf.resolve(one)
             return composed
         except (HydraException, OmegaConfBaseException, ValueError) as error:
-            raise ConfigError(_explain(config_name, overrides, error, multirun=multirun)) from error
+            raise ConfigError(_explain(config_name, overrides, shown, error, multirun=multirun)) from error
 
 
 def compose(overrides: Sequence[str]) -> Config:
@@ -233,20 +222,9 @@ def compose(overrides: Sequence[str]) -> Config:
     return check(overrides)[0]
 
 
-def without_group(overrides: Sequence[str], group: str) -> tuple[list[str], list[str]]:
-    """Split overrides into those that leave `group` alone and those that choose it or set a key of it."""
-    kept: list[str] = []
-    dropped: list[str] = []
-    for override in overrides:
-        key = OverridesParser.create().parse_override(override).key_or_group
-        (dropped if key == group or key.startswith(f"{group}.") else kept).append(override)
-    return kept, dropped
-
-
 @contextlib.contextmanager
 def _hydra(config_dir: str | None) -> Iterator[list[str]]:
     """Let Hydra's compose API work on `conf/` and a further folder; yield the overrides that add that folder."""
-    register_resolvers()
     # The compose API wants Hydra's global state to itself, and a running Hydra app wants it back.
     outer = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
@@ -263,11 +241,6 @@ def _search_path(config_dir: str) -> list[str]:
     """Return the override that makes Hydra search `config_dir` too."""
     quoted = f"file://{Path(config_dir).absolute()}".replace("\\", "\\\\").replace("'", "\\'")
     return [f"hydra.searchpath=['{quoted}']"]
-
-
-def register_resolvers() -> None:
-    """Teach OmegaConf `${mlruns_dir:}`, which conf/config.yaml uses."""
-    OmegaConf.register_new_resolver("mlruns_dir", lambda: str(paths.mlruns_dir()), replace=True)
 
 
 def _options(group: str, config_dir: str | None = None) -> list[str]:
@@ -292,7 +265,7 @@ def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | Non
         for option in chosen:
             known = _options(group, config_dir)
             if str(option) not in known and (option is not None or group != "preset"):
-                raise ConfigError(f"{group}={option}: no such option; expected {' or '.join(known)}")
+                raise ConfigError(f"{group}={mask(str(option))}: no such option; expected {' or '.join(known)}")
 
 
 def _refuse_names(overrides: Sequence[Override]) -> None:
@@ -321,12 +294,14 @@ def _flatten(section: Any, *, prefix: str) -> Iterator[str]:
             yield from _flatten(value, prefix=f"{prefix}.{key}")
 
 
-def _explain(config_name: str, overrides: Sequence[str], error: Exception, *, multirun: bool) -> str:
-    """Return one line for what Hydra tells in several."""
+def _explain(
+    config_name: str, overrides: Sequence[str], shown: Sequence[str], error: Exception, *, multirun: bool
+) -> str:
+    """Return one line for what Hydra says in several."""
     known = list(_known_keys(config_name))
-    for text in overrides:
+    for given_text, text in zip(overrides, shown, strict=True):
         try:
-            override = OverridesParser.create().parse_override(text)
+            override = OverridesParser.create().parse_override(given_text)
         except (HydraException, ValueError):
             return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
         key = override.key_or_group

@@ -7,12 +7,12 @@ that a wrong configuration is told within a second.
 import dataclasses
 import enum
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
+from mnist_pipeline.address import Address
 from mnist_pipeline.errors import ConfigError
 
 
@@ -56,9 +56,9 @@ class MnistConfig:
     """Seed of the choice of the validation images."""
     fallback: Fallback | None
     """Data set to go on with where MNIST cannot be had; null: fail."""
-    npz_url: str
+    npz_url: Address
     """Mirror of `mnist.npz` in Keras's layout."""
-    idx_url: str
+    idx_url: Address
     """Mirror of the four gzipped IDX files: the folder's address."""
     timeout_sec: float
     """Seconds without an answer after which a download is given up."""
@@ -76,9 +76,7 @@ class MnistConfig:
         )
         require_integer(self.num_retries, key="data.num_retries", minimum=0, maximum=100)
         for key, url in (("data.npz_url", self.npz_url), ("data.idx_url", self.idx_url)):
-            _require(
-                url.startswith(("http://", "https://")), key=key, value=url, expected="an http:// or https:// address"
-            )
+            _require(url.is_server, key=key, value=url, expected="an http:// or https:// address")
 
 
 @dataclass
@@ -171,7 +169,7 @@ class EvaluateConfig:
 class TrackingConfig:
     """`tracking`: where MLflow keeps the runs."""
 
-    uri: str | None
+    uri: Address | None
     """MLflow tracking URI; null: `MLFLOW_TRACKING_URI` where that is set, else the SQLite store under `mlruns/`."""
     experiment: str
     """MLflow experiment that the run belongs to."""
@@ -202,14 +200,22 @@ class Config:
     def flat(self) -> dict[str, Any]:
         """Return every section's values under their dotted keys, as Hydra's overrides and MLflow's params name them.
 
-        A password in `tracking.uri` is left out: what comes from here is logged.
+        Addresses are masked: what comes from here is logged.
         """
-        flat = {
-            f"{section}.{key}": value.value if isinstance(value, enum.Enum) else value
+        return {
+            f"{section}.{key}": _plain(value)
             for section in SECTIONS
             for key, value in vars(getattr(self, section)).items()
         }
-        return {**flat, "tracking.uri": self.tracking.uri and without_password(self.tracking.uri)}
+
+    def addresses(self) -> dict[str, Address]:
+        """Return the addresses that are given, under their dotted keys."""
+        return {
+            f"{section}.{key}": value
+            for section in SECTIONS
+            for key, value in vars(getattr(self, section)).items()
+            if isinstance(value, Address)
+        }
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, section by section."""
@@ -219,10 +225,14 @@ class Config:
         return OmegaConf.to_yaml(nested)
 
 
-def without_password(uri: str) -> str:
-    """Return `uri` with three stars for the password that it may hold."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value) if isinstance(value, Address) else value
 
 
 SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if field.type is not bool)
 SWITCHES = tuple(field.name for field in dataclasses.fields(Config) if field.type is bool)
+
+ADDRESS_KEYS = ("data.npz_url", "data.idx_url", "tracking.uri", "sweep.storage")
+"""The keys whose values may hold a secret."""

@@ -4,17 +4,21 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from mnist_pipeline.address import hide
 from mnist_pipeline.figures import NUM_SHOWN_PREDICTIONS
+from mnist_pipeline.shown import printable
 
 if TYPE_CHECKING:
     from mnist_pipeline.champion import Champion
@@ -23,7 +27,24 @@ if TYPE_CHECKING:
     from mnist_pipeline.train import Epoch
 
 
-class _Output(Console):
+class _Console(Console):
+    """Shows whatever text it is given as one line of that text: as no markup, and with nothing in it that acts."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(markup=False, emoji=False, highlight=False, **settings)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Return text as Rich lays it out: a cell, a title, a line. Its width is then that of what is shown."""
+        shown = printable(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
+        return super().render_str(shown, **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Return what Rich is about to write; text that did not come as a string is made printable here."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text, keep="\n"))
+
+
+class _Output(_Console):
     def on_broken_pipe(self) -> None:
         """Go on in silence: whoever read has seen enough, and the exit code is still to tell what was decided."""
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -33,8 +54,8 @@ PIPED_WIDTH = 140
 
 # What is read by a pager or kept in a file need not be as narrow as the narrowest terminal.
 _width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-out = _Output(highlight=False, soft_wrap=True, width=_width)
-err = Console(highlight=False, stderr=True)
+out = _Output(soft_wrap=True, width=_width)
+err = _Console(stderr=True)
 
 
 class EpochProgress:
@@ -113,12 +134,12 @@ def print_result(result: "RunResult") -> None:
         "next": 'make ui shows the run; make train ARGS="model.hidden_width=256" tries another width',
     }
     for name, value in lines.items():
-        out.print(f"{name:<20}{value}", markup=False)
+        out.print(f"{name:<20}{value}")
 
 
 def print_skipped(name: str, reason: str) -> None:
     """Say at once what cannot be used."""
-    err.print(f"skipped {name}: {reason}", style="yellow", markup=False, soft_wrap=True)
+    err.print(f"skipped {name}: {reason}", style="yellow", soft_wrap=True)
 
 
 def print_predictions(result: "Predictions", champion: "Champion", *, output: Path | None) -> None:
@@ -129,7 +150,7 @@ def print_predictions(result: "Predictions", champion: "Champion", *, output: Pa
         for heading in ("predicted", "probability"):
             table.add_column(heading, justify="right", no_wrap=True)
         for row in result.first:
-            table.add_row(Text(row["image"]), row["predicted"], f"{row['probability']:.4f}")
+            table.add_row(row["image"], row["predicted"], f"{row['probability']:.4f}")
         out.print(table)
     num_hidden = result.num_images - len(result.first)
     if num_hidden:
@@ -137,14 +158,14 @@ def print_predictions(result: "Predictions", champion: "Champion", *, output: Pa
     lines = {"images": f"{result.num_images:,}", "model": f"version {champion.version} of {champion.name}"}
     written = {"written": str(output)} if output and result.num_images else {}
     for name, value in {**lines, **written}.items():
-        out.print(f"{name:<20}{value}", markup=False)
+        out.print(f"{name:<20}{value}")
 
 
 class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message."""
         style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
-        err.print(f"{prefix}{record.getMessage()}", style=style, markup=False, soft_wrap=True)
+        err.print(f"{prefix}{hide(record.getMessage())}", style=style, soft_wrap=True)
 
 
 def show_log() -> None:

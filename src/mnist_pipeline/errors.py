@@ -4,18 +4,31 @@ import os
 import sys
 import traceback
 
+from mnist_pipeline.address import hide
+from mnist_pipeline.shown import printable
+
 
 class UserError(Exception):
-    """Something the user can mend. The message is one line: the value, what was expected, the next step."""
+    """Something the user can fix. The message is one line: the value, what was expected, the next step.
+
+    It may quote what a library said: secrets in it are masked.
+    """
 
     exit_code = 1
     label = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(hide(message))
 
 
 class ConfigError(UserError):
     """The command line or the configuration is wrong. Raised before a run is opened or anything written."""
 
     exit_code = 2
+
+
+class GoneError(UserError):
+    """What a command needs was deleted from the store."""
 
 
 class RefusedError(UserError):
@@ -32,8 +45,8 @@ class Terminated(BaseException):
 
 
 def tell(error: Exception) -> None:
-    """Print on stderr what a user can mend as one line, and a bug as the traceback that it is."""
+    """Print an error on stderr: what a user can fix as one line, a bug with its traceback."""
     if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
-        traceback.print_exception(error)
+        print(printable(hide("".join(traceback.format_exception(error))), keep="\n\t"), end="", file=sys.stderr)
     if isinstance(error, UserError):
-        print(f"{error.label}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{error.label}: {printable(' '.join(str(error).split()))}", file=sys.stderr)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from mnist_pipeline.data import Split
+from mnist_pipeline.shown import printable
 
 if TYPE_CHECKING:
     from mnist_pipeline.evaluate import Evaluation
@@ -206,11 +207,12 @@ def _draw_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: str, 
 
 def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> Figure:
     """Draw the accuracy of runs against a param or a time, named `of`; both are float, one value a run."""
-    figure, axes = _axes(6.4, 4, f"{accuracy.name} against {of}")
+    name = _literal(of)
+    figure, axes = _axes(6.4, 4, f"{accuracy.name} against {name}")
     axes.plot(x, accuracy, "o", color=BLUE, alpha=0.6, markeredgewidth=0)
     if x.min() > 0 and x.max() / x.min() > WIDE_RANGE:
         axes.set_xscale("log")
-    axes.set_xlabel(of)
+    axes.set_xlabel(name)
     axes.set_ylabel(str(accuracy.name))
     axes.grid(alpha=0.3)
     return figure
@@ -236,4 +238,9 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 def draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> Figure:
     """Draw images uint8 (n, height, width) that two models see differently, each with what they say."""
-    return _draw_grid(images, captions, title="Images on which the two disagree", empty="no image")
+    return _draw_grid(images, list(map(_literal, captions)), title="Images on which the two disagree", empty="no image")
+
+
+def _literal(text: str) -> str:
+    """Return text that others wrote as matplotlib draws it letter by letter; between dollars it would see a formula."""
+    return printable(text, keep="\n").replace("$", "\\$")

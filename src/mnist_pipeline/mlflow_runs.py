@@ -1,28 +1,23 @@
 """Runs that are in the store, read back."""
 
-import json
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mlflow.entities import FileInfo, LoggedModel, ViewType
+from mlflow.entities import LoggedModel, ViewType
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
+from mnist_pipeline import address
+from mnist_pipeline.artifacts import ArtifactFolder, is_absent
+from mnist_pipeline.config import ADDRESS_KEYS
 from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.tracking import REPORT, PastRun
 
-FILES = "environment/files.json"
-REPORT = "report/report.html"
-_WRITTEN_LATER = (FILES, REPORT)
 _PAGE = 1000
-# MLflow writes it beside a model whenever it loads one, with the name that it was loaded by.
-_WRITTEN_BY_LOADING = "registered_model_meta"
 
 
 def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
-    """Return the run as plain values."""
+    """Return the run as plain values. Secrets that earlier versions logged are masked."""
     run_id = entity.info.run_id
     return PastRun(
         run_id=run_id,
@@ -31,11 +26,15 @@ def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
         status=entity.info.status,
         address=store.run_address(entity.info.experiment_id, run_id),
         started_ms=entity.info.start_time,
-        params=entity.data.params,
+        params=_masked(entity.data.params),
         metrics=entity.data.metrics,
-        tags=entity.data.tags,
-        read=partial(_read, store, run_id),
+        tags=_masked(entity.data.tags),
+        read=ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read,
     )
+
+
+def _masked(logged: Mapping[str, str]) -> dict[str, str]:
+    return {key: address.mask(value) if key in ADDRESS_KEYS else address.hide(value) for key, value in logged.items()}
 
 
 def search(
@@ -95,10 +94,19 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
     """Let the run have the tag, if it was not deleted, and no other run have it with this value."""
     tagged = {entity.info.run_id for entity in search(store, experiment_ids(store), {key: value})}
     for other in tagged - {run_id}:
-        store.client.delete_tag(other, key)
-    is_missing = run_id is not None and run_id not in tagged
-    if is_missing and store.client.get_run(run_id).info.lifecycle_stage == "active":
-        store.client.set_tag(run_id, key, value)
+        try:
+            store.client.delete_tag(other, key)
+        except MlflowException as error:
+            if not is_absent(error):  # another process was faster
+                raise
+    if run_id is None or run_id in tagged:
+        return
+    try:
+        if store.client.get_run(run_id).info.lifecycle_stage == "active":
+            store.client.set_tag(run_id, key, value)
+    except MlflowException as error:
+        if not is_absent(error):  # mlflow gc may have removed the run of a version
+            raise
 
 
 def log_report(store: MlflowStore, run_id: str, page: str) -> None:
@@ -114,34 +122,3 @@ def has_report(store: MlflowStore, run_id: str) -> bool:
 def report_page(experiment_id: str, run_id: str) -> str:
     """Return the page of the MLflow UI that shows the report on a run."""
     return f"experiments/{experiment_id}/runs/{run_id}/artifacts/{REPORT}"
-
-
-def is_whole(store: MlflowStore, run_id: str) -> bool:
-    """Return whether every file is there that the run and its model had when it finished."""
-    try:
-        logged = {path: size for path, size in json.loads(_read(store, run_id, FILES)).items() if path != REPORT}
-        return bool(logged.items() <= list_files(store, run_id).items())
-    except (MlflowException, OSError, ValueError, AttributeError):
-        return False
-
-
-def list_files(store: MlflowStore, run_id: str) -> dict[str, int]:
-    """Return the size in bytes of every file of the run by its path, but of the report, which may be made any time.
-
-    MLflow counts those of the run's model among them.
-    """
-    found = _walk(partial(store.client.list_artifacts, run_id))
-    return {path: size for path, size in found if path not in _WRITTEN_LATER and Path(path).name != _WRITTEN_BY_LOADING}
-
-
-def _walk(list_folder: Callable[..., list[FileInfo]], folder: str | None = None) -> Iterator[tuple[str, int]]:
-    for info in list_folder(folder):
-        if info.is_dir:
-            yield from _walk(list_folder, info.path)
-        else:
-            yield info.path, info.file_size
-
-
-def _read(store: MlflowStore, run_id: str, artifact: str) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:  # MLflow would leave a download of its own
-        return Path(store.client.download_artifacts(run_id, artifact, scratch)).read_bytes()

@@ -7,16 +7,22 @@ import json
 import logging
 import platform
 import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import mlflow
+from alembic.util.exc import CommandError
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline import store
-from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline import sqlite_store, store
+from mnist_pipeline.address import Address, hide
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.errors import UserError
+from mnist_pipeline.patience import PatientClient, patiently
+from mnist_pipeline.reasons import is_locked, reason
 
 # MLflow shows no metric of a run until its column is chosen. By such a tag the UI shares a view: here for all of ours.
 # Runs stay in the order of their creation, without which the children of a sweep would not stand below their parent.
@@ -26,9 +32,9 @@ _COLUMNS = (
     *("params.`model.hidden_width`", "params.`model.dropout_rate`", "params.`train.num_epochs`", "params.`train.seed`"),
 )
 # Without it the UI opens the experiment in its view for generative AI.
-_KIND_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+_KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
 _OVERVIEW_TAGS = {
-    f"mlflow.sharedViewState.{store.OVERVIEW}": json.dumps({"selectedColumns": _COLUMNS}),
+    sqlite_store.OVERVIEW_TAG: json.dumps({"selectedColumns": _COLUMNS}),
     "mlflow.note.content": (
         "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
         "`final`. Names say data, width, dropout, epochs and seed. The tag `alias` marks the runs of champion and "
@@ -40,8 +46,11 @@ _OVERVIEW_TAGS = {
 class MlflowStore:
     """The MLflow store of a configuration, created where it is missing.
 
+    Attributes:
+        client: MLflow's. What other programs make fail for a moment, it tries again.
+
     Raises:
-        UserError: The store cannot be opened.
+        UserError: The store cannot be opened, or was moved.
     """
 
     def __init__(self, config: TrackingConfig) -> None:
@@ -49,10 +58,12 @@ class MlflowStore:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises as well
+        store.require_in_place(self.uri)
         with self._opening():
             store.create(self.uri)
-            mlflow.set_tracking_uri(self.uri)
-            self.client = MlflowClient(self.uri)
+            self.connected = store.log_in(self.uri)
+            mlflow.set_tracking_uri(self.connected)
+            self.client = PatientClient(patiently(self.uri, MlflowClient, self.connected), what=self.uri)
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
@@ -62,14 +73,17 @@ class MlflowStore:
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # no matter of the store's
+            if is_locked(error):
+                raise UserError(self._describe_lock(error)) from error
             raise UserError(
-                f"the tracking store {without_password(self.uri)} fails ({_reason(error)}): mend it and run the same "
-                "command again; it goes on from where this one stopped"
+                f"the tracking store {self.uri} fails ({hide(reason(error))}): fix that and run the same command "
+                "again, which resumes where this one stopped"
             ) from error
 
     def address(self, page: str) -> str:
         """Return the address of a page of the MLflow UI; of a local store the one at which `make ui` shows it."""
-        server = without_password(self.uri).rstrip("/") if store.is_server(self.uri) else "http://127.0.0.1:5000"
+        is_server = store.is_server(self.uri)
+        server = Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
         return f"{server}/#/{page}{store.UI_VIEW}"
 
     def run_address(self, experiment_id: str, run_id: str) -> str:
@@ -78,12 +92,12 @@ class MlflowStore:
 
     def overviews(self, address: str) -> dict[str, str]:
         """Return the pages that list the runs of each of our experiments, at the UI's address, by the experiments."""
-        tag = f"mlflow.sharedViewState.{store.OVERVIEW}"
+        tag = sqlite_store.OVERVIEW_TAG
         with self._opening():
             found = self.client.search_experiments(filter_string=f"tags.`{tag}` LIKE '%'", order_by=["name"])
         return {
             experiment.name: f"{address}/#/experiments/{experiment.experiment_id}/runs{store.UI_VIEW}"
-            f"&viewStateShareKey={store.OVERVIEW}"
+            f"&viewStateShareKey={tag.rpartition('.')[2]}"
             for experiment in found
         }
 
@@ -118,7 +132,7 @@ class MlflowStore:
         if found is not None:
             return found
         artifacts = store.artifacts_dir(self.uri)
-        location = (artifacts / re.sub(r"[^\w-]+", "-", name)).as_uri() if artifacts else None
+        location = (artifacts / sqlite_store.artifact_folder(name)).as_uri() if artifacts else None
         with self._opening():
             try:
                 created = self.client.create_experiment(
@@ -137,15 +151,38 @@ class MlflowStore:
     def _opening(self) -> Iterator[None]:
         try:
             yield
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+            if is_locked(error):
+                raise UserError(self._describe_lock(error)) from error
+            why, next_step = self._explain(error)
             raise UserError(
-                f"the tracking store {without_password(self.uri)} cannot be opened ({_reason(error)}): mend it (mlflow "
-                "db upgrade URI, where MLflow is newer than the store), or give tracking.uri= another one"
+                f"the tracking store {self.uri} cannot be opened ({hide(why)}): {next_step}, or give tracking.uri= "
+                "another one"
             ) from error
 
+    def _describe_lock(self, error: Exception) -> str:
+        return sqlite_store.describe_lock(f"the tracking store {self.uri}", error)
 
-def _reason(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    def _explain(self, error: Exception) -> tuple[str, str]:
+        """Return why the store cannot be opened, and what to do about it."""
+        why = reason(error)
+        # Of a newer schema too MLflow says that it is out of date and should be upgraded.
+        found = re.search(r"(?:database schema \(found version|Can't locate revision identified by) '?(\w+)", why)
+        if found and not _is_known(found[1]):
+            return (
+                f"its schema {found[1]} is of an MLflow newer than {mlflow.__version__}",
+                "upgrade the package mlflow",
+            )
+        if found:
+            uri = shlex.quote(self.uri)
+            return f"its schema {found[1]} is of an older MLflow", f"back it up and run mlflow db upgrade {uri}"
+        return why, "fix that"
+
+
+def _is_known(revision: str) -> bool:
+    """Return whether this MLflow has a migration to the revision of the schema."""
+    folder = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    return any(folder.glob(f"{revision}_*.py"))
 
 
 def user() -> str:

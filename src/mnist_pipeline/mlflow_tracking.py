@@ -1,7 +1,7 @@
 """The only door to MLflow's runs."""
 
 import contextlib
-import json
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,14 +28,30 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline import files, mlflow_runs
-from mnist_pipeline.config import TrackingConfig, without_password
+from mnist_pipeline import files, integrity, mlflow_runs
+from mnist_pipeline.address import hide
+from mnist_pipeline.artifacts import ArtifactFolder
+from mnist_pipeline.config import TrackingConfig
 from mnist_pipeline.data import Split
 from mnist_pipeline.environment import MODEL_LIBRARIES, requirements
 from mnist_pipeline.errors import Terminated, UserError
-from mnist_pipeline.mlflow_runs import FILES
+from mnist_pipeline.integrity import Seal, Seals
 from mnist_pipeline.mlflow_store import MlflowStore, user
-from mnist_pipeline.tracking import EPOCH_METRICS, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
+from mnist_pipeline.patience import patiently
+from mnist_pipeline.reasons import is_locked, reason
+from mnist_pipeline.tracking import (
+    EPOCH_METRICS,
+    FILES,
+    FILES_TAG,
+    REPORT,
+    RESUME_TAG,
+    TRAINING_TAG,
+    PastRun,
+    PastTraining,
+    Point,
+    Predict,
+    Run,
+)
 
 MODEL_NAME = "model"
 _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
@@ -56,6 +72,8 @@ class MlflowRun:
         self._store = store
         self._client = store.client
         self._experiment_id = experiment_id
+        self._logged: dict[str, Seal] = {}
+        self._logged_of_model: dict[str, Seal] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         """Log the figures with one time stamp; MLflow knows a point by it."""
@@ -90,6 +108,7 @@ class MlflowRun:
         """
         with self._uploading():
             self._client.log_artifacts(self.run_id, str(folder), folder.name)
+        self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
 
     def log_model(
         self,
@@ -142,6 +161,7 @@ class MlflowRun:
             )
             with self._uploading():
                 self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+            self._logged_of_model = _seal_files(scratch / MODEL_NAME)
             # Of the network alone: the files around it hold addresses, which differ from store to store in length.
             size = {"model/size_bytes": float(next(scratch.rglob("*.keras")).stat().st_size)}
         points = [
@@ -153,17 +173,26 @@ class MlflowRun:
         if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
             self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
         self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        loaded = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+        loaded = patiently("the tracking store", mlflow.pyfunc.load_model, f"models:/{logged.model_id}")
         return lambda images: np.asarray(loaded.predict(images))
 
     def log_files(self) -> None:
-        """Log the list as `environment/files.json`."""
-        listed = json.dumps(mlflow_runs.list_files(self._store, self.run_id), indent=2)
+        """Log the list, and its SHA-256 as a tag."""
+        run = self._client.get_run(self.run_id)
+        folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
+        # What an earlier command left, before it was killed, is there too.
+        left = {path for path in folder.sizes() if path not in (*self._logged, FILES, REPORT)}
+        seals = Seals(
+            run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
+            model=self._logged_of_model,
+        )
+        content = integrity.write_seals(seals)
         with files.scratch() as scratch:
             path = scratch / FILES
             path.parent.mkdir()
-            path.write_text(listed)
+            path.write_bytes(content)
             self.log_artifacts(path.parent)
+        self.set_tags({FILES_TAG: hashlib.sha256(content).hexdigest()})
 
     @contextlib.contextmanager
     def _uploading(self) -> Iterator[None]:
@@ -172,8 +201,13 @@ class MlflowRun:
         except OSError as error:
             raise UserError(
                 f"{error.strerror or error}: files of the run cannot be written to the tracking store "
-                f"{without_password(self._store.uri)}; fix that and run the same command again, which resumes"
+                f"{self._store.uri}; fix that and run the same command again, which resumes"
             ) from error
+
+
+def _seal_files(folder: Path) -> dict[str, Seal]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): integrity.seal(path.read_bytes()) for path in found}
 
 
 class MlflowTracker:
@@ -237,9 +271,10 @@ class MlflowTracker:
         with self._store.telling():
             for entity in self._search(tags, is_finished=True):
                 run_id = entity.info.run_id
-                if mlflow_runs.is_whole(self._store, run_id):
+                damage = integrity.find_damage(self._store, run_id)
+                if not damage:
                     return mlflow_runs.read(self._store, entity)
-                _log.warning("run %s is finished, but files of it are gone: it does not count", run_id)
+                _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
         return None
 
     def find_training(self, mark: str) -> PastTraining | None:
@@ -276,18 +311,23 @@ class MlflowTracker:
         try:
             yield
         except (KeyboardInterrupt, Terminated) as interruption:
-            self._close(run, "KILLED", reason="SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C")
+            why = "SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C"
+            self._close(run.run_id, "KILLED", self._client, why=why)
             raise
         except BaseException as error:
-            self._close(run, "FAILED", reason=f"{type(error).__name__}: {error}")
+            is_store = isinstance(error, MlflowException | SQLAlchemyError)
+            why = f"{type(error).__name__}: {reason(error) if is_store else error}"
+            # What has been waited for in vain is not waited for once more.
+            client = self._client.impatient if is_locked(error) else self._client
+            self._close(run.run_id, "FAILED", client, why=why)
             raise
         else:
             self._client.set_terminated(run.run_id, "FINISHED")
 
-    def _close(self, run: MlflowRun, status: str, *, reason: str) -> None:
+    def _close(self, run_id: str, status: str, client: Any, *, why: str) -> None:
         # The store itself may be what failed: what went wrong first is what the user must hear of.
         try:
-            self._client.set_terminated(run.run_id, status)
-            run.set_tags({"reason": reason[:5000]})
+            client.set_terminated(run_id, status)
+            client.log_batch(run_id, tags=[RunTag("reason", hide(why)[:5000])])
         except (MlflowException, SQLAlchemyError) as error:
-            _log.warning("run %s could not be marked %s: %s", run.run_id, status, error)
+            _log.warning("run %s could not be marked %s: %s", run_id, status, reason(error))

@@ -9,14 +9,15 @@ import warnings
 from starlette.types import ASGIApp
 
 from mnist_pipeline import paths, store
+from mnist_pipeline.address import Address
 
 
-def make_app(uri: str) -> ASGIApp:
+def make_app(uri: Address) -> ASGIApp:
     """Return MLflow's tracking server, with its UI, over the store; once a process."""
     from mlflow.server import constants
 
     artifacts = store.artifacts_dir(uri)
-    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = uri
+    os.environ[constants.BACKEND_STORE_URI_ENV_VAR] = uri.reveal()
     os.environ[constants.ARTIFACT_ROOT_ENV_VAR] = artifacts.as_uri() if artifacts else "mlflow-artifacts:/"
     os.environ[constants.SERVE_ARTIFACTS_ENV_VAR] = "true"
     os.environ[constants.ARTIFACTS_DESTINATION_ENV_VAR] = str(artifacts or paths.mlruns_dir() / "artifacts")

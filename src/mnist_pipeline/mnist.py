@@ -9,7 +9,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pooch
 
 from mnist_pipeline import paths
+from mnist_pipeline.address import Address, hide
 from mnist_pipeline.config import MnistConfig
 from mnist_pipeline.errors import UserError
 
@@ -120,12 +121,9 @@ def _sources(config: MnistConfig, home: Path) -> Iterator[tuple[str, Callable[[]
     yield str(data_dir), lambda: _load_folder(data_dir, is_cache=True)
     keras_dir = paths.expand(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
     yield str(keras_dir), lambda: _load_folder(keras_dir, is_cache=True)
-    yield config.npz_url, lambda: _download([config.npz_url], config, into=data_dir)
-    base = config.idx_url.rstrip("/")
-    yield (
-        config.idx_url,
-        lambda: _download([f"{base}/{name}.gz" for name in _IDX_NAMES.values()], config, into=data_dir),
-    )
+    yield str(config.npz_url), lambda: _download({_NPZ_NAME: config.npz_url}, config, into=data_dir)
+    idx_files = {f"{name}.gz": config.idx_url.join(f"{name}.gz") for name in _IDX_NAMES.values()}
+    yield str(config.idx_url), lambda: _download(idx_files, config, into=data_dir)
 
 
 def _one_line(error: BaseException) -> str:
@@ -135,7 +133,7 @@ def _one_line(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__cause__ or cause.__context__
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = hide(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
@@ -239,28 +237,38 @@ def _verified(arrays: Arrays, files: dict[str, Path]) -> Arrays:
     return arrays
 
 
-def _download(urls: list[str], config: MnistConfig, *, into: Path) -> Arrays:
-    """Download the files, verify the arrays in them, and only then move them into the folder."""
+def _download(files: Mapping[str, Address], config: MnistConfig, *, into: Path) -> Arrays:
+    """Download the files, verify the arrays in them, and only then move them into the folder.
+
+    Args:
+        files: Where each is, by the name that it gets.
+        config: How patiently they are asked for.
+        into: The folder.
+    """
     into.mkdir(parents=True, exist_ok=True)
     pooch.get_logger().setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as folder:
-        for url in urls:
-            _log.info("downloading %s", url)
-            base, _, name = url.rpartition("/")
+        for name, address in files.items():
+            _log.info("downloading %s", address)
+            url, credentials = address.connection()
             mirror = pooch.create(
-                path=folder, base_url=f"{base}/", registry={name: None}, retry_if_failed=config.num_retries
+                path=folder,
+                base_url="",
+                registry={name: None},
+                urls={name: url},
+                retry_if_failed=config.num_retries,
             )
             mirror.fetch(
                 name,
                 downloader=pooch.HTTPDownloader(
-                    progressbar=sys.stderr.isatty(), timeout=(_CONNECT_TIMEOUT_SEC, config.timeout_sec)
+                    progressbar=sys.stderr.isatty(),
+                    timeout=(_CONNECT_TIMEOUT_SEC, config.timeout_sec),
+                    auth=credentials,
                 ),
             )
         downloaded = Path(folder)
-        if len(urls) == 1:
-            (downloaded / urls[0].rpartition("/")[2]).rename(downloaded / _NPZ_NAME)
-        files = _npz_files(downloaded) or _idx_files(downloaded)
-        arrays = _verified(_read_npz(files) if "npz" in files else _read_idx(files), files)
+        found = _npz_files(downloaded) or _idx_files(downloaded)
+        arrays = _verified(_read_npz(found) if "npz" in found else _read_idx(found), found)
         for path in downloaded.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

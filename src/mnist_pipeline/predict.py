@@ -14,6 +14,7 @@ import pandas as pd
 from mnist_pipeline.arrays import SUFFIXES, read_arrays
 from mnist_pipeline.champion import Champion
 from mnist_pipeline.images import PICTURES, BadImageError, Invert, fit, is_bright, read_picture
+from mnist_pipeline.shown import printable
 from mnist_pipeline.tables import TableFile
 
 NUM_SHOWN = 20
@@ -91,8 +92,7 @@ def _images(
 
 def _name(path: Path) -> str:
     """Return the path as text that can be printed and written, whatever bytes the name is of."""
-    text = os.fsencode(path).decode(errors="backslashreplace")
-    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+    return printable(str(path))
 
 
 def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[Path]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mnist_pipeline import composing, data, environment, paths
+from mnist_pipeline import composing, data, environment, patch, paths
+from mnist_pipeline import overrides as given
 from mnist_pipeline.config import Config, MnistConfig
 from mnist_pipeline.data import Dataset, Found
 from mnist_pipeline.fingerprint import fingerprint, training_fingerprint
@@ -28,7 +29,7 @@ class Request:
 
     Attributes:
         config: What the run does; after a fallback not what was asked for.
-        overrides: The command line's overrides, as they were given.
+        overrides: The command line's overrides, with stars for the secrets in them.
         found: The data set as it was found and verified.
         dataset: The same, split.
         tags: What is to be remembered of how the data was found.
@@ -65,12 +66,13 @@ def prepare(
         if config.data.fallback is None:
             raise
         fallback = config.data.fallback.value
-        kept, dropped = composing.without_group(overrides, "data")
+        kept, dropped = given.without_group(overrides, "data")
         _log.warning("%s", error)
         _log.warning("FALLBACK: this run uses data=%s instead of data=%s", fallback, config.data.name)
         if dropped:
-            _log.warning("FALLBACK: dropped, since they were meant for %s: %s", config.data.name, " ".join(dropped))
-            tags["data.dropped_overrides"] = " ".join(dropped)
+            shown = " ".join(map(given.mask, dropped))
+            _log.warning("FALLBACK: dropped, since they were meant for %s: %s", config.data.name, shown)
+            tags["data.dropped_overrides"] = shown
         tags["data.fallback"] = fallback
         config = compose([*kept, f"data={fallback}"])
         found = data.find(config.data)
@@ -96,7 +98,13 @@ def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, 
         TRAINING_TAG: training_fingerprint(config, data_digest=found.digest),
     }
     dataset = data.split(found, config.data)
-    return Request(config=config, overrides=tuple(overrides), found=found, dataset=dataset, tags={**tags, **prints})
+    return Request(
+        config=config,
+        overrides=tuple(map(given.mask, overrides)),
+        found=found,
+        dataset=dataset,
+        tags={**tags, **prints},
+    )
 
 
 def describe_name(config: Config) -> str:
@@ -138,14 +146,21 @@ def code_tags() -> dict[str, str]:
     state = environment.git_state(root) if root else None
     if state is None:
         return {}
-    patch = environment.code_patch(root) if root else None
-    if patch is None:
+    kept = patch.make(root) if root else None
+    if kept is None:
         _log.warning(
             "the code differs from its commit in ways that cannot be kept with the run: commit it for the record"
         )
-    kept = {True: "kept", False: "none", None: "lost"}[None if patch is None else bool(patch)]
     return {
         "mlflow.source.git.commit": state.commit,
         "git.dirty": str(state.is_dirty).lower(),
-        PATCH_TAG: kept,
+        PATCH_TAG: _describe_patch(kept),
     }
+
+
+def _describe_patch(kept: patch.Patch | None) -> str:
+    if kept is None:
+        return "lost"
+    if not kept.is_exact:
+        return "masked"
+    return "kept" if kept.content else "none"

@@ -22,13 +22,23 @@ TRAINING_TAG = "training.fingerprint"
 """The tag by which runs that train the same way, however long, find each other."""
 
 PATCH_TAG = "git.patch"
-"""The tag that says of changes which are in no commit: none (no code was changed), kept (as an artifact) or lost."""
+"""The tag that says of changes which are in no commit: none (no code was changed), kept (as an artifact), masked (the
+artifact lacks secrets, or files that are not code) or lost."""
 
 ALIAS_TAG = "alias"
 """The tag of the runs whose models are champion or challenger: `model@alias`."""
 
 RESUME_TAG = "resume.id"
 """The tag by which a command finds the run again that an earlier one began."""
+
+FILES = "environment/files.json"
+"""The list of all files of a run and of its model, with their SHA-256: the last artifact that a run logs."""
+
+FILES_TAG = "files.sha256"
+"""The tag with the SHA-256 of that list."""
+
+REPORT = "report/report.html"
+"""The page about a run; it is made at any time after the run has finished."""
 
 
 def describe_tables(*paths: str) -> dict[str, str]:
@@ -81,7 +91,7 @@ class Run(Protocol):
         """
 
     def log_files(self) -> None:
-        """Log the list of all files of the run and of its model, with their sizes."""
+        """Log the list of all files of the run and of its model, with their SHA-256."""
 
 
 @dataclass(frozen=True)

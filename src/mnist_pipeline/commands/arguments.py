@@ -52,11 +52,6 @@ def listen_by_default(port: int) -> socket.socket:
         return listen(0)
 
 
-def require_free(port: int) -> None:
-    """Raise ConfigError where `port` of 127.0.0.1 cannot be listened on."""
-    listen(port).close()
-
-
 def require_store(config: TrackingConfig) -> None:
     """Refuse a store that is not there, for a command that has nothing to do in a new one.
 

@@ -12,6 +12,7 @@ from mnist_pipeline.commands.arguments import STORE_HELP, listen, make_parser, r
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, UserError
 from mnist_pipeline.registry import settings
+from mnist_pipeline.shown import printable
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -80,7 +81,7 @@ def serve(arguments: Sequence[str]) -> None:
             f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
         ]
         app = serving.make_app(loaded)
-        web.run(app, listener, on_ready=lambda: print("\n".join(lines), flush=True))
+        web.run(app, listener, on_ready=lambda: print("\n".join(map(printable, lines)), flush=True))
 
 
 def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -4,12 +4,17 @@ import contextlib
 import gc
 from collections.abc import Iterator
 
-from mnist_pipeline import quiet
+from mnist_pipeline import quiet, scratch
 
 
 @contextlib.contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Import TensorFlow in silence, and turn the garbage collector on again after it."""
+    """Import TensorFlow in silence, and turn the garbage collector on again after it.
+
+    Raises:
+        UserError: No folder for temporary files can be written into.
+    """
+    scratch.begin()
     with quiet.library_noise():
         yield
     if not gc.isenabled():  # once a process: what later runs leave behind is to be collected

@@ -105,9 +105,9 @@ def diff(arguments: Sequence[str]) -> None:
     found = comparing.diff(a, b)
     problems = list(found.problems)
     images = None
-    if not found.disagreements.empty:
+    if found.comparison is not None and not found.disagreements.empty:
         try:
-            images = pictures.find_test_images(runs)
+            images = pictures.find_test_images(runs, num_images=found.comparison.num_images)
         except UserError as error:
             problems.append(f"the images themselves cannot be shown: {error}")
     laid_out = diff_page.lay_out(found, aliases, images)

@@ -4,14 +4,15 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from mnist_pipeline import composing, paths, store
-from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser, require_free
+from mnist_pipeline.address import Address
+from mnist_pipeline.commands.arguments import listen, listen_by_default, make_parser
 from mnist_pipeline.commands.importing import heavy_imports
-from mnist_pipeline.config import without_password
 from mnist_pipeline.errors import ConfigError
-from mnist_pipeline.sweep import storage as sweep_storage
+from mnist_pipeline.shown import printable
+from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.storage import check, is_url, journal_path
 
 DEFAULT_PORT = 5000
 
@@ -27,7 +28,8 @@ def ui(arguments: Sequence[str]) -> None:
     config = composing.compose(parsed.overrides).tracking
     uri = store.resolve_uri(config)
     if store.is_server(uri):
-        raise ConfigError(f"{without_password(uri)} is a server with a UI of its own: open that address in a browser")
+        page = Address(uri.connection()[0])
+        raise ConfigError(f"{page} is a server with a UI of its own: open that address in a browser")
     listener = listen_by_default(DEFAULT_PORT) if parsed.port is None else listen(parsed.port)
     store.check(uri)
     if parsed.port is None and listener.getsockname()[1] != DEFAULT_PORT:
@@ -38,7 +40,7 @@ def ui(arguments: Sequence[str]) -> None:
 
     opened = mlflow_store.MlflowStore(config)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    overviews = opened.overviews(address)
+    overviews = {printable(name): page for name, page in opened.overviews(address).items()}
     width = max(map(len, overviews), default=0) + 2
     pages = [f"{name:<{width}}{page}" for name, page in overviews.items()]
     lines = [f"MLflow UI: {address}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", *pages]
@@ -47,27 +49,41 @@ def ui(arguments: Sequence[str]) -> None:
 
 
 def dashboard(arguments: Sequence[str]) -> None:
-    """Run the `dashboard` command: Optuna's own dashboard over the studies of a storage, on 127.0.0.1."""
+    """Run the `dashboard` command: Optuna's own dashboard over a storage, on 127.0.0.1, until a signal comes."""
     parser = make_parser("dashboard", "Starts Optuna's dashboard on 127.0.0.1, over the study that was last worked on.")
-    parser.add_argument("--port", type=int, default=8080, help="default: 8080")
+    parser.add_argument("--port", type=int, default=8080, help="default: 8080; 0: any that is free")
     help_text = "sweep.study= and sweep.storage= as for sweep name another one"
     parser.add_argument("overrides", nargs="*", metavar="sweep.KEY=VALUE", help=help_text)
-    parsed = parser.parse_args(arguments)
+    parsed = parser.parse_intermixed_args(arguments)
 
-    _, values, _ = composing.check_sweep(parsed.overrides)
-    storage, study = values.get("storage"), values.get("study")
+    base, values, fixed = composing.check_sweep(parsed.overrides)
+    config = space.read(values, base, fixed=fixed)
+    storage = config.storage or _find_journal(config.study)
+    if not is_url(storage):
+        storage = str(paths.expand(Address(storage).reveal()))
+        if not os.path.lexists(storage):
+            raise ConfigError(f"sweep.storage={storage}: there is no such file; give a journal, or a database's URL")
+    check(storage)
+    listener = listen(parsed.port)
+
+    with heavy_imports():
+        from mnist_pipeline import web
+        from mnist_pipeline.sweep import dashboard as pages
+
+    app = pages.make_app(storage, config.study)
+    line = f"Optuna dashboard: http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)"
+    with contextlib.suppress(KeyboardInterrupt):
+        web.run(app, listener, on_ready=lambda: print(line, flush=True))
+
+
+def _find_journal(study: str | None) -> str:
     folder = paths.mlruns_dir() / "optuna"
-    if storage is None:
-        journals = sorted(folder.glob(f"{study or '*'}.journal"), key=lambda path: path.stat().st_mtime)
-        if not journals:
-            raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
-        storage = str(journals[-1])
-    elif not sweep_storage.is_url(storage):
-        storage = str(paths.expand(storage))
-        if not Path(storage).exists():
-            raise ConfigError(f"sweep.storage={storage}: no such file")
-    sweep_storage.check(storage)  # the dashboard would create Optuna's tables in whatever database it is given
-    require_free(parsed.port)
-    print(f"Optuna dashboard: http://127.0.0.1:{parsed.port}/ (Ctrl-C ends it)", flush=True)
-    program = str(Path(sys.executable).parent / "optuna-dashboard")
-    os.execv(program, [program, storage, "--host", "127.0.0.1", "--port", str(parsed.port)])
+    journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
+    if not journals:
+        raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
+    if study is None:
+        return str(journals[-1])
+    if journal_path(study) not in journals:
+        names = sorted(path.stem for path in journals)
+        raise ConfigError(f"sweep.study={study}: {folder} has no such study; expected {' or '.join(names)}")
+    return str(journal_path(study))

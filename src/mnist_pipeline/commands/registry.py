@@ -59,7 +59,8 @@ def rollback(arguments: Sequence[str]) -> None:
         RefusedError: The version does not predict as it did.
     """
     parser = make_parser("rollback", "Makes an earlier champion the champion again, once it still predicts as it did.")
-    parser.add_argument("--to", type=int, metavar="VERSION", help="default: the one that the champion took over from")
+    help_text = "default: the one that the champion took over from; none: give up a champion that is damaged"
+    parser.add_argument("--to", type=_version_or_none, metavar="VERSION", help=help_text)
     parser.add_argument("--reason", required=True, help="for the ledger")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
     parsed = parser.parse_intermixed_args(arguments)
@@ -81,6 +82,10 @@ def rollback(arguments: Sequence[str]) -> None:
     view.print_rollback(decision, where.model_name)
     if any(gate.is_passed is False for gate in decision.gates):
         raise RefusedError(f"version {decision.version} is refused: see the gates above; --to names another")
+
+
+def _version_or_none(text: str) -> int | str:
+    return text if text == "none" else int(text)
 
 
 def history(arguments: Sequence[str]) -> None:

@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mnist_pipeline import composing, store
+from mnist_pipeline import composing, scratch, store
 from mnist_pipeline.commands import hydra_app
 from mnist_pipeline.commands.importing import heavy_imports
 from mnist_pipeline.errors import ConfigError, Terminated, UserError
@@ -24,24 +25,27 @@ def sweep(arguments: Sequence[str]) -> None:
     if parsed.multirun:
         raise ConfigError("--multirun: not for this command; the values to try stand in sweep.space")
     if hydra_app.only_shows(parsed):
-        hydra_app.run(lambda composed: None, arguments, config_name=composing.SWEEP_CONFIG_NAME)
+        hydra_app.show(parsed, {}, config_name=composing.SWEEP_CONFIG_NAME)
         return
     base, values, fixed = composing.check_sweep(parsed.overrides, config_dir=parsed.config_dir)
     config = space.read(values, base, fixed=fixed)
-    if not (parsed.cfg or parsed.info):
-        if config.storage is not None:
-            storage.check(config.storage)
-        store.begin(store.resolve_uri(base.tracking))
-    hydra_app.run(
-        lambda composed: _sweep_once(base, config, config_dir=parsed.config_dir),
-        arguments,
-        config_name=composing.SWEEP_CONFIG_NAME,
-    )
+    if parsed.cfg or parsed.info:
+        shown = {} if config.storage is None else {"sweep.storage": config.storage}
+        hydra_app.show(parsed, {**base.addresses(), **shown}, config_name=composing.SWEEP_CONFIG_NAME)
+        return
+    if config.storage is not None:
+        storage.check(config.storage)
+    store.begin(store.resolve_uri(base.tracking))
+    job = partial(_sweep_once, base, config, parsed.overrides, config_dir=parsed.config_dir)
+    failure = hydra_app.run(job, parsed, parsed.overrides, config_name=composing.SWEEP_CONFIG_NAME)
+    if failure is not None:
+        raise failure
 
 
-def _sweep_once(base: "Config", config: space.SweepConfig, *, config_dir: str | None) -> None:
+def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[str], *, config_dir: str | None) -> None:
     from mnist_pipeline.sweep import server
 
+    scratch.begin()
     server.context()  # it imports TensorFlow while this process imports everything else
     with heavy_imports():
         from mnist_pipeline import mlflow_tracking, request
@@ -50,12 +54,12 @@ def _sweep_once(base: "Config", config: space.SweepConfig, *, config_dir: str | 
     from mnist_pipeline.sweep import console as view
 
     console.show_log()
-    given, searched = hydra_app.given_overrides(config_dir)
+    own, searched = hydra_app.split(overrides, config_dir)
 
-    def compose(overrides: list[str]) -> "Config":
-        return composing.check_sweep([*searched, *overrides], config_dir=config_dir)[0]
+    def compose(changed: list[str]) -> "Config":
+        return composing.check_sweep([*searched, *changed], config_dir=config_dir)[0]
 
-    asked = request.prepare(base, given, compose=compose)
+    asked = request.prepare(base, own, compose=compose)
     tracker = mlflow_tracking.MlflowTracker(asked.config.tracking)
     stop = crew.Stop()
     is_second = False

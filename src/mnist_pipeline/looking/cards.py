@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from mnist_pipeline import mlflow_runs
-from mnist_pipeline.config import without_password
 from mnist_pipeline.looking import naming, page, report, study_report
 from mnist_pipeline.looking.logged import Logged
 from mnist_pipeline.looking.page import Page
@@ -30,7 +29,7 @@ def make(store: MlflowStore, run: PastRun) -> Card:
     logged = Logged(run)
     kind = study_report if run.tags.get("kind") == "sweep" else report
     aliases = naming.list_aliases(store).get(run.run_id, ())
-    laid_out = kind.lay_out(logged, aliases=aliases, uri=without_password(store.uri))
+    laid_out = kind.lay_out(logged, aliases=aliases, uri=str(store.uri))
     status = None if run.status == "FINISHED" else f"{run.name} is {run.status}: the report has what is there"
     problems = tuple(problem for problem in (status, logged.describe_missing()) if problem)
     return Card(run=run, page=laid_out, problems=problems)

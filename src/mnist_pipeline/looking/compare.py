@@ -119,7 +119,7 @@ def compare(
 
 def _describe_code(run: PastRun) -> str:
     commit = run.tags.get("mlflow.source.git.commit", "unknown")[:7]
-    is_changed = run.tags.get(PATCH_TAG, run.tags.get("git.dirty")) in ("kept", "lost", "true")
+    is_changed = run.tags.get(PATCH_TAG, run.tags.get("git.dirty")) in ("kept", "masked", "lost", "true")
     return f"{commit}+" if is_changed else commit
 
 

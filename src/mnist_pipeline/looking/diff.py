@@ -51,7 +51,7 @@ class Side:
 
     @property
     def code(self) -> str:
-        """What became of changes that were in no commit: none, kept, lost; or unknown."""
+        """What became of changes that were in no commit: none, kept, masked, lost; or unknown."""
         return self.run.tags.get(PATCH_TAG, "none" if self.run.tags.get("git.dirty") == "false" else "unknown")
 
     @property
@@ -91,17 +91,17 @@ def read_side(letter: str, run: PastRun) -> Side:
     logged = Logged(run)
     patch = logged.look(PATCH) if run.tags.get("git.dirty") == "true" else None
     predictions = logged.read_predictions()
-    versions = logged.read_json("environment/versions.json")
-    history = logged.read_table("train/history.csv", columns=["epoch", "train/loss", "train/accuracy"])
-    digests = logged.read_json("data/digests.json")
+    versions = logged.read_texts("environment/versions.json")
+    history = logged.read_history()
+    digests = logged.read_texts("data/digests.json")
     status = None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: what it has is shown"
     missing = logged.describe_missing()
     return Side(
         letter=letter,
         run=run,
         patch="" if patch is None else patch.decode(errors="replace"),
-        versions=None if versions is None else {key: str(value) for key, value in versions.items()},
-        digests=None if digests is None else {key: str(value) for key, value in digests.items()},
+        versions=versions,
+        digests=digests,
         history=history,
         predictions=predictions,
         problems=tuple(problem for problem in (status, missing and f"{letter}: {missing}") if problem),
@@ -121,10 +121,11 @@ def diff(a: Side, b: Side) -> Diff:
     compared, disagreements = None, pd.DataFrame()
     if None not in digests and digests[0] == digests[1] and a.predictions is not None and b.predictions is not None:
         try:
-            compared = comparison.compare(a.predictions, b.predictions)
-            disagreements = disagree(a.predictions, b.predictions)
+            pair = comparison.compare(a.predictions, b.predictions), disagree(a.predictions, b.predictions)
         except ValueError as error:
             problems.append(str(error))
+        else:
+            compared, disagreements = pair
     return Diff(
         a=a,
         b=b,
@@ -141,8 +142,14 @@ def diff(a: Side, b: Side) -> Diff:
 
 
 def disagree(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Return the images of which two tables of predictions say different things, as `Diff.disagreements` has them."""
+    """Return the images of which two tables of predictions say different things, as `Diff.disagreements` has them.
+
+    Raises:
+        ValueError: They are of other classes.
+    """
     names = np.array(class_names(a))
+    if class_names(b) != list(names):
+        raise ValueError("the two tables of predictions are of different classes")
     columns = [f"probability_{name}" for name in names]
     differs = (a["predicted"] != b["predicted"]).to_numpy()
     first, second = a[differs], b[differs]

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mnist_pipeline import environment, figures, paths
+from mnist_pipeline import environment, figures, patch, paths
 from mnist_pipeline.looking.configurations import CONFIDENCE
 from mnist_pipeline.looking.diff import Diff, Side
 from mnist_pipeline.looking.logged import PATCH
@@ -106,14 +106,14 @@ def _show_code(diff: Diff) -> tuple[Item, ...]:
     else:
         root = paths.checkout()
         stat = environment.commit_stat(root, a.commit, b.commit) if root else ""
-        command = f"git diff {a.commit[:12]} {b.commit[:12]} -- {' '.join(environment.CODE_PATHS)}"
+        command = f"git diff {a.commit[:12]} {b.commit[:12]} -- {' '.join(patch.CODE_PATHS)}"
         items.append(Code(f"$ {command}\n{stat}".rstrip()))
-    if a.patch and a.patch == b.patch:
+    if a.patch and a.patch == b.patch and "masked" not in (a.code, b.code):
         items.append(Text(f"Both ran with the same changes that were in no commit ({PATCH})."))
         return tuple(items)
     for side in (a, b):
         if side.patch:
-            lines = side.patch.splitlines()
+            lines = patch.mask(side.patch).splitlines()
             what = f"{PATCH}, {count(len(lines), 'line')}"
             items.append(Text(f"{side.title} ran with changes that were in no commit ({what}):"))
             items.append(Code("\n".join(lines[:_MOST_PATCH_LINES])))

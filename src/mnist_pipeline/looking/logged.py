@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
@@ -15,6 +16,7 @@ from mnist_pipeline.tracking import PastRun
 
 PATCH = f"environment/{PATCH_FILE}"
 PREDICTIONS = "evaluate/predictions.parquet"
+HISTORY = "train/history.csv"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _MOST_NAMED = 2
 
@@ -51,9 +53,17 @@ class Logged:
             return None
         try:
             found = json.loads(content)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
+            self.miss(path)
+            return None
+        return found
+
+    def read_texts(self, path: str) -> dict[str, str] | None:
+        """Return the object in a JSON file whose values are all texts; None where it cannot be read."""
+        found = self.read_json(path)
+        if found is None or not all(isinstance(value, str) for value in found.values()):
             self.miss(path)
             return None
         return found
@@ -65,10 +75,18 @@ class Logged:
             return None
         try:
             found = (pd.read_parquet if path.endswith(".parquet") else pd.read_csv)(io.BytesIO(content))
-        except (ValueError, OSError):
+        except Exception:  # what the readers raise for a damaged file may be anything
             found = pd.DataFrame()
         if found.empty or not set(columns) <= set(found):
             self.miss(path)
+            return None
+        return found
+
+    def read_history(self) -> pd.DataFrame | None:
+        """Return one row an epoch: epoch, counted from 1, and its metrics, all finite; None where it cannot be read."""
+        found = self.read_table(HISTORY, columns=["epoch", "train/loss", "train/accuracy"])
+        if found is None or not _is_history(found):
+            self.miss(HISTORY)
             return None
         return found
 
@@ -91,7 +109,8 @@ class Logged:
         """Return a section of what was logged; where that is of no shape that it could be, one that says so."""
         try:
             return Section(title, build(self))
-        except (ValueError, TypeError, LookupError, AttributeError):  # a damaged file can hold anything
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError):
+            # A damaged file can hold anything.
             self.miss(f"files for the section {title}")
             return Section(title, (Text("The files for this section are damaged.", is_warning=True),))
 
@@ -107,3 +126,11 @@ class Logged:
         """Note that an artifact cannot be used."""
         if path not in self.missing:
             self.missing.append(path)
+
+
+def _is_history(table: pd.DataFrame) -> bool:
+    if not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+        return False
+    # Larger numbers than a loss can be, or none at all, cannot be drawn.
+    are_finite = (table.abs() <= np.finfo(np.float32).max).all(axis=None)
+    return bool(are_finite and (table["epoch"] == np.arange(1, len(table) + 1)).all())

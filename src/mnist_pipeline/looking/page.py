@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_pipeline import figures, files
+from mnist_pipeline.shown import printable
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,12 @@ def write(page: Page, path: Path) -> None:
 def render(page: Page) -> str:
     """Return the page as HTML that asks nothing of any other file."""
     template = importlib.resources.files("mnist_pipeline.looking").joinpath("page.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize
+    )
     environment.tests["of"] = lambda item, kind: type(item).__name__ == kind
     return environment.from_string(template).render(page=page)
+
+
+def _finalize(value: object) -> object:
+    return printable(value, keep="\n\t") if isinstance(value, str) else value

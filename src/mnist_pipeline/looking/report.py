@@ -13,6 +13,7 @@ from mnist_pipeline.looking.configurations import CONFIDENCE
 from mnist_pipeline.looking.logged import Logged
 from mnist_pipeline.looking.page import Code, Item, Lines, Page, Section, Text, tabulate
 from mnist_pipeline.looking.values import show, show_count, show_share, when
+from mnist_pipeline.shown import plain
 from mnist_pipeline.tracking import PastRun
 
 
@@ -49,7 +50,7 @@ def _sum_up(logged: Logged) -> str:
 def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
     """Return what was run, when, by whom, and how it ended."""
     tags = run.tags
-    description = tags.get("mlflow.note.content", "").translate({ord("*"): None, ord("`"): None})
+    description = plain(tags.get("mlflow.note.content", ""))
     lines = {
         "run": f"{run.name} ({run.run_id})",
         "kind": tags.get("kind", "unknown"),
@@ -77,11 +78,11 @@ def _show_data(logged: Logged) -> tuple[Item, ...]:
     if "data.fallback" in tags:
         text = f"{tags.get('data.requested')} could not be had: this run fell back on {tags['data.fallback']}."
         items.append(Text(text, is_warning=True))
-    counts = logged.read_table("data/class_counts.csv", columns=["class", "train", "test"])
+    counts = _read_counts(logged)
     if counts is not None:
         counts = counts.astype({"class": str})
         sizes = {split: f"{counts[split].sum():,} images" for split in counts.columns[1:]}
-        digests = logged.read_json("data/digests.json") or {}
+        digests = logged.read_texts("data/digests.json") or {}
         lines = {split: f"{size}, SHA-256 {digests.get(split, 'not known')}" for split, size in sizes.items()}
         items.append(Lines({"data set": logged.run.params.get("data.name", ""), **lines}))
         items.append(logged.picture("data/class_counts.png", alt=_alt_of_counts(counts)))
@@ -90,6 +91,10 @@ def _show_data(logged: Logged) -> tuple[Item, ...]:
     if tags.get("data.sources"):
         items.append(Text(f"Where it came from: {tags['data.sources']}."))
     return tuple(items)
+
+
+def _read_counts(logged: Logged) -> pd.DataFrame | None:
+    return logged.read_table("data/class_counts.csv", columns=["class", "train", "test"])
 
 
 def _alt_of_counts(counts: pd.DataFrame) -> str:
@@ -119,7 +124,7 @@ def _show_model(logged: Logged) -> tuple[Item, ...]:
 def _show_training(logged: Logged) -> tuple[Item, ...]:
     params = {key: value for key, value in logged.run.params.items() if key.split(".")[0] in ("model", "train")}
     table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
-    history = logged.read_table("train/history.csv", columns=["epoch", "train/loss"])
+    history = logged.read_history()
     alt = "Learning curves: loss and accuracy by epoch, in training and in validation."
     if history is not None:
         last = history.iloc[-1]
@@ -222,8 +227,8 @@ def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
 
 def _limit(logged: Logged) -> tuple[Item, ...]:
     """Say what the model is for and what not: no figure of this report holds beyond its test split."""
-    counts = logged.look("data/class_counts.csv")
-    classes = [line.split(b",")[0].decode(errors="replace") for line in (counts or b"").splitlines()[1:]]
+    counts = _read_counts(logged)
+    classes = [] if counts is None else list(map(str, counts["class"]))
     data_name = logged.run.params.get("data.name", "its data")
     what = f"one of {len(classes)} classes ({', '.join(classes)})" if classes else "one of its classes"
     texts = (

@@ -3,8 +3,8 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
-import yaml
-
+from mnist_pipeline import overrides as given
+from mnist_pipeline import plain_yaml
 from mnist_pipeline.environment import PATCH_FILE
 from mnist_pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
 from mnist_pipeline.looking.logged import PATCH, Logged
@@ -20,14 +20,15 @@ def read_overrides(logged: Logged) -> list[str] | None:
     if content is None:
         return None
     try:
-        found = yaml.safe_load(content)
-    except yaml.YAMLError:
+        found = plain_yaml.read(content)
+    except ValueError:
         found = None
     if not isinstance(found, list):
         logged.miss(_OVERRIDES)
         return None
     unneeded = ("tracking", "force", "wait")
-    return [str(word) for word in found if str(word).split("=")[0].split(".")[0] not in unneeded]
+    words = [str(word) for word in found]
+    return [given.mask(word) for word in words if word.lstrip("+~").split("=")[0].split(".")[0] not in unneeded]
 
 
 def deciding_overrides(params: Mapping[str, str]) -> list[str]:
@@ -47,7 +48,11 @@ def check_out(logged: Logged, uri: str) -> list[Item]:
     lines = [f"git checkout {commit}"]
     if tags.get("git.dirty") != "true" or tags.get(PATCH_TAG) == "none":
         return [Code(lines[0])]
-    if tags.get(PATCH_TAG) != "kept" or logged.read(PATCH) is None:
+    is_masked = tags.get(PATCH_TAG) == "masked"
+    if is_masked and logged.look(PATCH) is None:
+        text = "Files that are not code, or hold secrets, were in no commit: they are not kept with the run."
+        return [Code(lines[0]), Text(text, is_warning=True)]
+    if not is_masked and (tags.get(PATCH_TAG) != "kept" or logged.read(PATCH) is None):
         text = "The code had changes that are in no commit and were not kept: this commit may not be what ran."
         return [Code(lines[0]), Text(text, is_warning=True)]
     lines += [
@@ -55,7 +60,9 @@ def check_out(logged: Logged, uri: str) -> list[Item]:
         f"    --run-id {logged.run.run_id} --artifact-path {PATCH} --dst-path .",
         f"git apply --whitespace=nowarn {PATCH_FILE}",
     ]
-    return [Text("The code had changes that are in no commit; the run has them as a patch."), Code("\n".join(lines))]
+    text = "The code had changes that are in no commit; the run has them as a patch"
+    lacking = ", but for secrets, which are masked, and files that are not code" if is_masked else ""
+    return [Text(f"{text}{lacking}.", is_warning=is_masked), Code("\n".join(lines))]
 
 
 def command(name: str, overrides: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ _PLOTS = {
     "contours": "The value of the trials over each pair of swept keys.",
 }
 _VERDICT = "sweep/verdict.json"
+_DIFFERENCE = {"name": str, "mean": float, "low": float, "high": float}
 _NO_RESULT = ("state", "run_id", "source", "reason")
 
 
@@ -46,11 +47,14 @@ def _read_verdict(logged: Logged) -> dict[str, Any] | None:
     if found is None:
         return None
     kinds = {"winner": str, "differences": list, "confidence": float}
-    is_whole = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
-    if not is_whole or not all({"name", "mean", "low", "high"} <= set(one) for one in found["differences"]):
+    if not _has(found, kinds) or not all(_has(one, _DIFFERENCE) for one in found["differences"]):
         logged.miss(_VERDICT)
         return None
     return found
+
+
+def _has(found: object, kinds: Mapping[str, type]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
 
 
 def _sum_up(verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> str:

@@ -1,19 +1,28 @@
 """Which run is to be promoted."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from mlflow.entities import Run as MlflowEntity
 from mlflow.entities import ViewType
 
-from mnist_pipeline import mlflow_runs, named_runs
-from mnist_pipeline.errors import UserError
+from mnist_pipeline import integrity, mlflow_runs, named_runs
+from mnist_pipeline.errors import GoneError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS
 from mnist_pipeline.tracking import PastRun
 
 KINDS = ("train", "final")
+WAYS_ON = (
+    "train the same run again and promote it (its report has the command), roll back (mnist-pipeline rollback --reason "
+    "WHY), or give it up (mnist-pipeline rollback --to none --reason WHY)"
+)
+"""What to do about a champion whose files are damaged or gone."""
+
 _SPLIT_KEYS = ("data.validation_size", "data.split_seed")
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,7 @@ def find_best(
     """Return the run with the best validation accuracy among those that can be compared with each other.
 
     Those are the finished runs on the champion's data, of one validation split: the champion's, else the newest run's.
+    A run whose files are damaged is passed over.
 
     Args:
         store: Where they are.
@@ -93,22 +103,27 @@ def find_best(
         accuracy = entity.data.metrics["validation/accuracy"]
         why = f"best validation accuracy, {accuracy:.4f}, of {len(comparable)} with {names}"
         candidate = _candidate(store, entity, why=why)
-        if candidate is not None:
+        damage = integrity.find_damage(store, entity.info.run_id) if candidate else ()
+        if damage:
+            _log.warning("%s (%s) is passed over: %s", entity.info.run_name, entity.info.run_id, "; ".join(damage))
+        elif candidate is not None:
             return candidate
-    raise UserError(f"none of the {len(comparable)} runs with {names} has a logged model: train one with force=true")
+    raise UserError(
+        f"none of the {len(comparable)} runs with {names} has a model and all of its files: train one with force=true"
+    )
 
 
 def find_run(store: MlflowStore, run_id: str) -> PastRun:
     """Return the run that a version came of, even if it was deleted since.
 
     Raises:
-        UserError: It is gone for good.
+        GoneError: It was deleted for good.
     """
     entity = named_runs.get(store, run_id)
     if entity is None:
-        raise UserError(
-            f"the version's run {run_id} is gone, and with it the predictions to compare with: let the alias champion "
-            "name another version, by mnist-pipeline rollback --to VERSION or in the MLflow UI"
+        raise GoneError(
+            f"the version's run {run_id} is gone, and with it the predictions to compare with: roll back to another "
+            "version (mnist-pipeline rollback --to VERSION --reason WHY), or give the champion up (--to none)"
         )
     return mlflow_runs.read(store, entity)
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import mlflow_runs, named_runs, paths
+from mnist_pipeline import files, mlflow_runs, named_runs, paths
+from mnist_pipeline.address import hide
 from mnist_pipeline.errors import Terminated, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.ownership import own
@@ -32,6 +33,7 @@ from mnist_pipeline.registry.ledger import (
     require_turn,
 )
 from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
+from mnist_pipeline.shown import markdown
 from mnist_pipeline.tracking import ALIAS_TAG, PastRun
 
 _POLL_SEC = 1.0
@@ -133,9 +135,8 @@ def _identify(lock: Path) -> str:
     """Return what no other lock is called. An open entry of this name is of a command that died: it held the lock."""
     file = lock.with_suffix(".id")
     if not file.exists():
-        unfinished = file.with_suffix(".unfinished")
-        unfinished.write_text(uuid.uuid4().hex)
-        unfinished.replace(file)
+        with files.whole(file) as unfinished:
+            unfinished.write_text(uuid.uuid4().hex)
     return file.read_text()
 
 
@@ -157,7 +158,7 @@ def opened(registry: Registry, *, champion: int | None) -> Iterator[str]:
     except BaseException as error:
         reasons = {KeyboardInterrupt: "Ctrl-C", Terminated: "SIGTERM"}
         with contextlib.suppress(Exception):  # the store itself may be what failed; the first error is the one to hear
-            _settle_entry(registry, entry_id, reason=reasons.get(type(error), f"{type(error).__name__}: {error}"))
+            _settle_entry(registry, entry_id, reason=reasons.get(type(error), hide(f"{type(error).__name__}: {error}")))
         raise
 
 
@@ -240,20 +241,23 @@ def _tag_runs(registry: Registry) -> None:
 def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
     assert entry.outcome is not None
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.opened_ms / 1000))
-    said = f"{entry.outcome.value} on {day} by {entry.user}: {entry.reason[:_MAX_REASON_LENGTH]}"
+    said = f"{entry.outcome.value} on {day} by {markdown(entry.user)}: {markdown(entry.reason)[:_MAX_REASON_LENGTH]}"
     tags = {"decision": entry.outcome.value, "ledger.entry": entry.id, "decided": day}
     if entry.version is not None:
         compared = {"p_value": f"{entry.spent.comparison.p_value:.3g}"} if entry.spent else {}
         registry.model.describe_version(
-            entry.version, f"{said.capitalize()}{_link_card(registry, entry.run_id)}", tags={**tags, **compared}
+            entry.version, f"{said[0].upper()}{said[1:]}{_link_card(registry, entry.run_id)}", tags={**tags, **compared}
         )
-    which = "none" if champion is None else f"version {champion}"
     text = (
-        f"Champion: **{which}**. The last decision: version {entry.version} {said} All decisions: the runs of the "
-        f"experiment {registry.ledger.experiment}, or `mnist-pipeline history`."
+        f"Champion: **{_name(champion)}**. The last decision: {_name(entry.version)} {said} All decisions: the runs of "
+        f"the experiment {markdown(registry.ledger.experiment)}, or `mnist-pipeline history`."
     )
     alpha = {"promote.alpha": str(entry.alpha)} if entry.alpha else {}
     registry.model.describe(text, tags={"decided": day, **alpha})
+
+
+def _name(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
 
 
 def _link_card(registry: Registry, run_id: str) -> str:

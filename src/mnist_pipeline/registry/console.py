@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from rich.text import Text
 
 from mnist_pipeline.console import out
 from mnist_pipeline.registry.changes import History
@@ -50,7 +49,7 @@ def print_gates(gates: Sequence[Gate]) -> None:
     table.add_column("verdict", no_wrap=True)
     for gate in gates:
         style = {True: None, False: "red", None: "dim"}[gate.is_passed]
-        table.add_row(gate.name, Text(gate.figure), Text(gate.bound), gate.verdict, style=style)
+        table.add_row(gate.name, gate.figure, gate.bound, gate.verdict, style=style)
     out.print(table)
 
 
@@ -74,10 +73,12 @@ def print_budget(history: History) -> None:
 
 def print_rollback(decision: Decision, name: str) -> None:
     """Print the check of the version, and what came of it."""
-    print_gates(decision.gates)
+    if decision.gates:
+        print_gates(decision.gates)
     before, after = _version(decision.champion), _version(decision.version)
     is_done = decision.outcome is Outcome.rolled_back
-    result = f"rolled back: {after} is the champion (before: {before})" if is_done else f"refused: it stays {before}"
+    now = "there is no champion" if decision.version is None else f"{after} is the champion"
+    result = f"rolled back: {now} (before: {before})" if is_done else f"refused: it stays {before}"
     _print_lines({"registered model": name, "result": result, "reason": decision.reason})
 
 
@@ -89,11 +90,11 @@ def print_history(history: History) -> None:
     for entry in history.entries:
         table.add_row(
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.opened_ms / 1000)),
-            Text(f"{entry.user} on {entry.host}"),
+            f"{entry.user} on {entry.host}",
             entry.outcome.value if entry.outcome and not entry.is_open else "open",
             _number(entry.champion),
             _number(entry.version),
-            Text(entry.reason),
+            entry.reason,
         )
     out.print(table)
     _print_lines({"registered model": history.name, "champion": _version(history.champion)})
@@ -102,7 +103,7 @@ def print_history(history: History) -> None:
 
 def _print_lines(lines: dict[str, str]) -> None:
     for name, value in lines.items():
-        out.print(f"{name:<20}{value}", markup=False)
+        out.print(f"{name:<20}{value}")
 
 
 def _points(num_images: int, of: int) -> str:

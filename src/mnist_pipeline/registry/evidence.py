@@ -1,11 +1,9 @@
 """What a run left as evidence: what it logged, and its model, loaded anew."""
 
 import io
-import logging
-import tempfile
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,9 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import composing, data, mlflow_runs, quiet
-from mnist_pipeline.config import Config
-from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline import composing, data, integrity, logged_model
+from mnist_pipeline.artifacts import ArtifactFolder
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.integrity import Seal
+from mnist_pipeline.logged_model import BadModelError, LoadedModel
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS, class_names, describe_signature
 from mnist_pipeline.tracking import PastRun
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from mlflow.models import Model
 
 _NEEDED_TAGS = ("fingerprint", *DIGEST_TAGS, "result.digest")
-
-_log = logging.getLogger(__name__)
+_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -57,51 +56,55 @@ class Evidence:
     reloaded: Reloaded
 
 
-def examine(store: MlflowStore, run: PastRun, model_uri: str) -> tuple[tuple[str, ...], Evidence | None]:
-    """Read what the run logged, load its model, and let it predict the test split again.
+def examine(store: MlflowStore, run: PastRun, folder: ArtifactFolder) -> tuple[tuple[str, ...], Evidence | None]:
+    """Check the run's files, load its model from `folder`, and let it predict the test split again.
 
     Returns:
-        What is missing; and the evidence, None where anything is.
+        What is wrong with them; and the evidence, None where anything is.
 
     Raises:
-        UserError: The test split cannot be had here.
+        UserError: The files cannot be read now, or the test split cannot be had here.
     """
-    missing, config, predictions = _look(store, run)
-    if missing:
-        # A store that fails for a moment must not become a refusal: it has to answer, and to miss the same again.
-        store.client.search_experiments(max_results=1)
-        missing, config, predictions = _look(store, run)
-    if missing or config is None or predictions is None:
-        return missing, None
-    test = find_test_split(config, run.tags["data.test_digest"])
-    reloaded = reload(model_uri, test.images)
-    if reloaded is None:
-        return ("a model that can be loaded",), None
-    return (), Evidence(predictions=predictions, test=test, reloaded=reloaded)
-
-
-def _look(store: MlflowStore, run: PastRun) -> tuple[tuple[str, ...], Config | None, pd.DataFrame | None]:
     missing = [f"the tag {tag}" for tag in _NEEDED_TAGS if tag not in run.tags]
-    if not mlflow_runs.is_whole(store, run.run_id):
-        missing.append("files")
-    try:
-        config = composing.read_logged(run.read("config/config.yaml").decode())
-    except (MlflowException, OSError, UnicodeDecodeError, ConfigError):
-        config = None
-        missing.append("a configuration that can be read")
+    problems = [f"missing: {', '.join(missing)}"] if missing else []
+    problems += integrity.find_damage(store, run.run_id)
     predictions = read_predictions(run)
-    if predictions is None:
-        missing.append("predictions that can be read")
-    return tuple(missing), config, predictions
+    if predictions is None and not problems:
+        problems.append("its predictions cannot be read")
+    if problems or predictions is None:
+        return tuple(problems), None
+    try:
+        loaded = logged_model.load(folder, find_seals(store, run))
+        test = find_test_split(run)
+        return (), Evidence(predictions, test, _reload(loaded, test.images))
+    except BadModelError as error:
+        return (str(error),), None
+
+
+def find_seals(store: MlflowStore, run: PastRun) -> Mapping[str, Seal] | None:
+    """Return the files of the run's model as it logged them; None where nobody can tell.
+
+    Raises:
+        UserError: The list cannot be read now.
+    """
+    try:
+        seals, _ = integrity.read_list(run.read, run.tags)
+    except MlflowException:
+        return None
+    return None if seals is None else seals.model
 
 
 def read_predictions(run: PastRun) -> pd.DataFrame | None:
     """Return the run's predictions, one row a test image; None where they cannot be read, or are none."""
     try:
-        table = pd.read_parquet(io.BytesIO(run.read("evaluate/predictions.parquet")))
-    except (MlflowException, OSError, ValueError):
+        content = run.read("evaluate/predictions.parquet")
+    except (MlflowException, OSError):
         return None
-    return table if _are_predictions(table) else None
+    try:
+        table = pd.read_parquet(io.BytesIO(content)).reset_index(drop=True)
+        return table if _are_predictions(table) else None
+    except Exception:  # what is raised for a damaged table may be anything
+        return None
 
 
 def _are_predictions(table: pd.DataFrame) -> bool:
@@ -110,6 +113,8 @@ def _are_predictions(table: pd.DataFrame) -> bool:
     whole = ["index", "label", "predicted"]
     shares = [column for column in table if str(column).startswith("probability_")]
     if table.empty or not names or not set(whole) <= set(table):
+        return False
+    if not all(isinstance(dtype, np.dtype) for dtype in table[[*whole, *shares]].dtypes):  # pandas has others too
         return False
     if not all(map(pd.api.types.is_integer_dtype, table[whole].dtypes)):
         return False
@@ -120,37 +125,33 @@ def _are_predictions(table: pd.DataFrame) -> bool:
     return bool(are_classes and is_in_order and table.notna().all(axis=None))
 
 
-def reload(model_uri: str, images: npt.NDArray[np.uint8]) -> Reloaded | None:
-    """Load the model and let it predict; None where its files make no model."""
-    with quiet.library_noise():  # only now: TensorFlow takes seconds
-        import keras
-        import mlflow.pyfunc
-
-    keras.config.disable_interactive_logging()  # Keras would draw bars on stdout
-    # A copy, since MLflow writes a note of its own beside what it loads.
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        try:
-            folder = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=scratch))
-            num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            loaded = mlflow.pyfunc.load_model(str(folder))
-            signature = describe_schema(loaded.metadata)
-            probabilities = np.asarray(loaded.predict(images))
-        except Exception as error:  # a damaged file makes the loaders raise anything; it is a gate's refusal
-            _log.warning("the model cannot be loaded: %s", " ".join(str(error).split())[:300])
-            return None
-    return Reloaded(signature=signature, num_bytes=num_bytes, probabilities=probabilities)
+def _reload(loaded: LoadedModel, images: npt.NDArray[np.uint8]) -> Reloaded:
+    signature = describe_schema(loaded.metadata)
+    try:
+        probabilities = loaded.network.predict(images, batch_size=_BATCH, verbose=0)
+    except ValueError as error:
+        raise BadModelError(f"it takes no images {images.shape[1:]}") from error
+    return Reloaded(signature, loaded.num_bytes, np.asarray(probabilities))
 
 
-def find_test_split(config: Config, test_digest: str) -> data.Split:
+def find_test_split(run: PastRun) -> data.Split:
     """Return the test split that a run was scored on.
+
+    It is looked for where this machine is told to look. The run's own record of where its data came from is not
+    followed: whoever can write into the store could send a request anywhere by it.
 
     Raises:
         UserError: The data cannot be had here, or is other data.
     """
-    test = data.find(config.data).test
-    if test.digest != test_digest:
+    name, digest = run.params.get("data.name", ""), run.tags.get("data.test_digest", "")
+    if not re.fullmatch(r"\w+", name):
         raise UserError(
-            f"the test split that is found here ({test.digest[:12]}) is not the run's ({test_digest[:12]}): set "
+            f"run {run.run_id} does not say which data it used (data.name={name!r}): its params were edited"
+        )
+    test = data.find(composing.compose([f"data={name}"]).data).test
+    if test.digest != digest:
+        raise UserError(
+            f"the test split found here ({test.digest[:12]}) is not the run's ({digest[:12]}): set "
             "MNIST_PIPELINE_DATA_DIR to the folder of the run's data"
         )
     return test

@@ -63,10 +63,10 @@ def same_data(tags: Mapping[str, str], champion: Mapping[str, str]) -> Gate:
     return Gate("same data", figure, "the champion's data and test split", not differing)
 
 
-def whole(missing: Sequence[str]) -> Gate:
-    """Refuse a run of which something is gone."""
-    figure = f"missing: {', '.join(missing)}" if missing else "complete"
-    return Gate("whole", figure, "nothing is missing", not missing)
+def whole(problems: Sequence[str]) -> Gate:
+    """Refuse a run whose files are not those that it logged, or whose model cannot be loaded safely."""
+    figure = "; ".join(problems) or "every file as logged"
+    return Gate("whole", figure, "no file missing, changed or extra", not problems)
 
 
 def same_predictions(logged: pd.DataFrame, again: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Gate:
@@ -134,6 +134,11 @@ def recalls(champion: pd.DataFrame, challenger: pd.DataFrame, *, max_drop: float
     figure = f"class {names[worst]} by {100 * drops[worst]:.2f} points" if drops[worst] > 0 else "none falls"
     # A drop of exactly the bound is allowed, whatever binary fractions make of it.
     return Gate("recall", figure, f"falls by at most {100 * max_drop:g} points", bool(drops[worst] <= max_drop + 1e-12))
+
+
+def same_result(name: str) -> Gate:
+    """Let the identical result of a damaged champion pass: there is nothing to compare."""
+    return Gate(name, "the champion's own result, bit for bit", "identical, since the champion is damaged", True)
 
 
 def superiority(spent: Spent) -> Gate:

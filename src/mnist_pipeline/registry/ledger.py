@@ -18,11 +18,15 @@ from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore, host, user
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.shown import markdown
+from mnist_pipeline.tracking import describe_tables
 
 ABANDONED_AFTER_SEC = 600.0
 """After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
 
+_GATES = "promotion/gates.json"
 _MAX_TAG_LENGTH = 5000
+_MAX_NUMBER = 1_000_000  # of comparisons on a test split
 
 
 class Outcome(enum.Enum):
@@ -148,10 +152,14 @@ class Ledger:
             {"gate": gate.name, "figure": gate.figure, "bound": gate.bound, "verdict": gate.verdict}
             for gate in decision.gates
         ]
+        shown = {}
         if gates:
-            columns = {key: [gate[key] for gate in gates] for key in gates[0]}
-            self._client.log_table(entry_id, columns, "promotion/gates.json")
+            # Not by MLflow's log_table: called again, it would append.
+            table = {"columns": list(gates[0]), "data": [list(gate.values()) for gate in gates]}
+            self._client.log_text(entry_id, json.dumps(table), _GATES)
+            shown = describe_tables(_GATES)
         tags = {
+            **shown,
             "ledger.outcome": decision.outcome.value,
             "ledger.from": _text(decision.champion),
             "ledger.from_run_id": decision.champion_run_id,
@@ -239,7 +247,7 @@ def describe_open(entry: Entry) -> str:
 def _read(entity: MlflowEntity) -> Entry:
     try:
         return _parse(entity)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f"the ledger's entry {entity.info.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
             "edited, or written by a newer version of mnist-pipeline"
@@ -263,7 +271,7 @@ def _parse(entity: MlflowEntity) -> Entry:
         version=_number(tags.get("ledger.to")),
         run_id=tags.get("ledger.run_id", ""),
         reason=tags.get("ledger.reason", ""),
-        alpha=float(alpha) if alpha else None,
+        alpha=_share(alpha) if alpha else None,
         spent=_read_spent(tags["ledger.comparison"]) if "ledger.comparison" in tags else None,
     )
 
@@ -274,8 +282,30 @@ def _write_spent(spent: Spent) -> str:
 
 def _read_spent(text: str) -> Spent:
     values = json.loads(text)
-    values.pop("p_value")
-    return Spent(**{**values, "comparison": Comparison(**values["comparison"])})
+    counts = values["comparison"]
+    spent = Spent(
+        champion=str(values["champion"]),
+        challenger=str(values["challenger"]),
+        test_digest=str(values["test_digest"]),
+        number=int(values["number"]),
+        level=_share(values["level"]),
+        alpha=_share(values["alpha"]),
+        comparison=Comparison(*(int(counts[name]) for name in ("num_images", "num_gained", "num_lost"))),
+    )
+    compared = spent.comparison
+    if not 1 <= spent.number <= _MAX_NUMBER:
+        raise ValueError(f"comparison {spent.number}")
+    num_differing = compared.num_gained + compared.num_lost
+    if min(compared.num_gained, compared.num_lost) < 0 or max(num_differing, 1) > compared.num_images:
+        raise ValueError(f"{compared.num_gained} gained and {compared.num_lost} lost of {compared.num_images}")
+    return spent
+
+
+def _share(value: float | str) -> float:
+    share = float(value)
+    if not 0 < share < 1:
+        raise ValueError(f"{share} is not between 0 and 1")
+    return share
 
 
 def _text(version: int | None) -> str:
@@ -308,8 +338,8 @@ def _figures(decision: Decision) -> tuple[list[Metric], list[Param]]:
 
 
 def _describe(decision: Decision, gates: Sequence[Mapping[str, str]]) -> str:
-    lines = [f"**{_title(decision)}** (champion before: {_text(decision.champion)}). {decision.reason}"]
+    lines = [f"**{_title(decision)}** (champion before: {_text(decision.champion)}). {markdown(decision.reason)}"]
     if gates:
         lines += ["", "| gate | figure | bound | verdict |", "| --- | --- | --- | --- |"]
-        lines += [f"| {' | '.join(gate.values())} |" for gate in gates]
+        lines += [f"| {' | '.join(map(markdown, gate.values()))} |" for gate in gates]
     return "\n".join(lines)

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mnist_pipeline.errors import ConfigError, UserError
+from mnist_pipeline import integrity
+from mnist_pipeline.artifacts import ArtifactFolder
+from mnist_pipeline.errors import ConfigError, GoneError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.candidates import Candidate
@@ -82,6 +84,8 @@ def promote(
         champion = registry.model.named(CHAMPION)
         past = None if champion is None else candidates.find_run(store, registry.model.run_of(champion))
         if past is not None and past.run_id == candidate.run.run_id:
+            if damage := find_damage(registry, champion):
+                raise UserError(f"{past.name} is the champion, and damaged ({damage}): {candidates.WAYS_ON}")
             return _undecided(registry, candidate, ())
         return _decide(registry, candidate, bounds, champion=champion, past=past)
 
@@ -112,7 +116,8 @@ def _decide(
         if past is not None:
             worthy = predictions if _are_passed(verdicts) else None
             budget = registry.budget(run.tags.get("data.test_digest", ""), alpha=bounds.alpha)
-            contest = challenge(past, run, worthy, bounds, budget)
+            damage = find_damage(registry, champion)
+            contest = challenge(past, run, worthy, bounds, budget, damage=damage)
         verdicts = (*verdicts, *contest.gates)
         decision = Decision(
             outcome=Outcome.promoted if _are_passed(verdicts) else Outcome.refused,
@@ -142,8 +147,9 @@ def judge(
     found = [gates.data_as_asked(run.tags)]
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
-    missing, logged = evidence.examine(store, run, f"models:/{candidate.model_id}")
-    found.append(gates.whole(missing))
+    location = store.client.get_logged_model(candidate.model_id).artifact_location
+    problems, logged = evidence.examine(store, run, ArtifactFolder(location, tracking_uri=store.connected))
+    found.append(gates.whole(problems))
     if logged is None:
         return gates.complete(found, _ABSOLUTE), None
     found += [
@@ -166,11 +172,13 @@ class Contest:
     Attributes:
         spent: The comparison that decided; None where none was reached.
         is_new: Whether it was made now, and not for the same pair before.
+        replaces: What is damaged of the champion, where the challenger is the identical result.
     """
 
     gates: tuple[Gate, ...] = ()
     spent: Spent | None = None
     is_new: bool = False
+    replaces: str = ""
 
 
 def challenge(
@@ -179,10 +187,13 @@ def challenge(
     predictions: pd.DataFrame | None,
     bounds: PromoteConfig,
     budget: Budget,
+    *,
+    damage: str,
 ) -> Contest:
     """Return the verdicts of a challenger against the champion.
 
-    Only a pair that reaches the comparison spends of the budget, and only once.
+    Only a pair that reaches the comparison spends of the budget, and only once. A damaged champion is replaced by the
+    identical result without a comparison: nothing changes but the files.
 
     Args:
         past: The champion's run.
@@ -190,6 +201,7 @@ def challenge(
         predictions: The challenger's; None where an absolute gate refused it.
         bounds: Of the gates.
         budget: Of the test split.
+        damage: How the champion's files differ from those that were logged; empty: not at all.
 
     Raises:
         UserError: The champion's predictions are gone.
@@ -200,10 +212,12 @@ def challenge(
     if not _are_passed(found):
         return Contest(gates.complete(found, _RELATIVE))
     before = evidence.read_predictions(past)
+    if damage and is_twin(past, run, before, predictions):
+        return Contest((*found, gates.same_result("recall"), gates.same_result("superiority")), replaces=damage)
     if before is None or not before["label"].equals(predictions["label"]):
         raise UserError(
-            f"the predictions of the champion's run {past.run_id} cannot be read, and no challenger be compared with "
-            "them: roll back to another version (mnist-pipeline rollback --to VERSION)"
+            f"the predictions of the champion's run {past.run_id} cannot be read, so nothing can be compared with "
+            f"them: {candidates.WAYS_ON}"
         )
     found.append(gates.recalls(before, predictions, max_drop=bounds.max_recall_drop))
     if not _are_passed(found):
@@ -218,6 +232,31 @@ def challenge(
     return Contest((*found, gates.superiority(spent)), spent, is_new=known is None)
 
 
+def find_damage(registry: Registry, champion: int | None) -> str:
+    """Return how the files of the champion's run and model differ from those that the run logged; empty: not at all."""
+    if champion is None:
+        return ""
+    try:
+        run = candidates.find_run(registry.store, registry.model.run_of(champion))
+        damage = integrity.find_damage(registry.store, run.run_id)
+        seals = evidence.find_seals(registry.store, run)
+        if not damage and seals is not None:  # the version may name other files than those of its run
+            damage = integrity.find_model_damage(seals, registry.model.model_folder(champion))
+        return "; ".join(damage)
+    except GoneError as error:
+        return str(error)
+
+
+def is_twin(past: PastRun, run: PastRun, before: pd.DataFrame | None, predictions: pd.DataFrame) -> bool:
+    """Return whether a run has the very result of another: by its digest, and by all predictions that can be read."""
+    digest = past.tags.get("result.digest")
+    return (
+        digest is not None
+        and digest == run.tags.get("result.digest")
+        and (before is None or before.equals(predictions))
+    )
+
+
 def _are_passed(verdicts: Sequence[Gate]) -> bool:
     return all(gate.is_passed for gate in verdicts)
 
@@ -227,6 +266,8 @@ def _explain(verdicts: Sequence[Gate], contest: Contest, champion: int | None) -
     again = f" (the verdict of comparison {contest.spent.number})" if contest.spent and not contest.is_new else ""
     if refusing:
         return f"{refusing.name}: {refusing.figure}; wanted: {refusing.bound}{again}."
+    if contest.replaces:
+        return f"The same result as version {champion}, whose files are damaged ({contest.replaces})."
     if contest.spent is None:
         return "No champion to compare with: it passed the absolute gates."
     compared = contest.spent.comparison

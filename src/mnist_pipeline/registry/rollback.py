@@ -2,34 +2,40 @@
 
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.registry import candidates, evidence, gates
+from mnist_pipeline.registry import candidates, evidence, gates, promotion
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
 from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_champion
 from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.registry.versions import CHAMPION
 
+NO_VERSION = "none"
 
-def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | None, reason: str) -> Decision:
-    """Make an earlier champion the champion again.
+
+def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | str | None, reason: str) -> Decision:
+    """Make an earlier champion the champion again, or give up one that is damaged.
 
     Args:
         store: Where the registry is.
         where: The registered model.
         to: A version that was the champion before; None: the one that the champion took over from, or the last one
-            where there is no champion any more.
+            where there is no champion any more; `NO_VERSION`: there shall be no champion.
         reason: For the ledger.
 
     Raises:
-        UserError: There is no such earlier champion, or its test data cannot be had here.
+        UserError: There is no such earlier champion, its test data cannot be had here, or the champion that is to be
+            given up is whole.
     """
     registry = Registry(store, where.model_name)
     with alone(registry, wait=where.wait):
         champion = registry.model.named(CHAMPION)
+        if to == NO_VERSION:
+            return _give_up(registry, champion, reason)
+        assert not isinstance(to, str)
         target = _find_target(registry, registry.ledger.entries(), champion, to)
         with opened(registry, champion=champion) as entry_id:
             run = candidates.find_run(store, registry.model.run_of(target))
-            missing, logged = evidence.examine(store, run, f"models:/{registry.name}/{target}")
-            verdicts = [gates.whole(missing)]
+            problems, logged = evidence.examine(store, run, registry.model.model_folder(target))
+            verdicts = [gates.whole(problems)]
             if logged is not None:
                 again, labels = logged.reloaded.probabilities, logged.test.labels
                 verdicts.append(gates.same_predictions(logged.predictions, again, labels))
@@ -44,6 +50,28 @@ def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | None, reaso
                 gates=tuple(verdicts),
             )
             carry_out(registry, decision, entry_id)
+    return decision
+
+
+def _give_up(registry: Registry, champion: int | None, reason: str) -> Decision:
+    if champion is None:
+        raise UserError(f"--to {NO_VERSION}: {registry.name} has no champion")
+    damage = promotion.find_damage(registry, champion)
+    if not damage:
+        raise UserError(
+            f"--to {NO_VERSION}: version {champion} of {registry.name} is whole, and only a better model may take its "
+            "place: promote one, or roll back to an earlier champion with --to VERSION"
+        )
+    with opened(registry, champion=champion) as entry_id:
+        decision = Decision(
+            outcome=Outcome.rolled_back,
+            champion=champion,
+            champion_run_id=registry.model.run_id(champion) or "",
+            version=None,
+            run_id="",
+            reason=f"{reason} (given up: {damage})",
+        )
+        carry_out(registry, decision, entry_id)
     return decision
 
 
@@ -62,7 +90,8 @@ def _find_target(registry: Registry, entries: list[Entry], champion: int | None,
     if not earlier:
         raise UserError(
             f"{registry.name} has no earlier champion: promote another run (mnist-pipeline promote RUN data="
-            f"{registry.name.removesuffix('-classifier')})"
+            f"{registry.name.removesuffix('-classifier')}); a champion that is damaged is replaced by its own run, "
+            f"trained again and promoted, or given up with --to {NO_VERSION}"
         )
     known = " or ".join(map(str, earlier))
     if to is not None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_pipeline import composing
+from mnist_pipeline import overrides as given
 from mnist_pipeline.config import TrackingConfig, require_integer
 from mnist_pipeline.errors import ConfigError
 
@@ -91,7 +92,9 @@ def _refuse_data_keys(overrides: Sequence[str]) -> None:
     # The data are those of the run. Here `data=` does no more than name the registered model.
     for override in overrides:
         if override.lstrip("+~").startswith("data."):
-            raise ConfigError(f"{override}: not for this command, which takes the run's own data; data= alone is")
+            raise ConfigError(
+                f"{given.mask(override)}: not for this command, which takes the run's own data; data= alone is"
+            )
 
 
 def _require_share(value: float, *, key: str, is_strict: bool = False) -> None:

@@ -7,7 +7,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from mnist_pipeline.errors import UserError
+from mnist_pipeline.artifacts import ArtifactFolder, is_absent
+from mnist_pipeline.errors import GoneError, UserError
 from mnist_pipeline.mlflow_store import MlflowStore
 from mnist_pipeline.store import UI_VIEW
 
@@ -15,6 +16,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 CARD_TAG = "model_card"
 CARD_TITLE = "Model card"
+_LOGGED = "models:/"
 
 
 class RegisteredModel:
@@ -24,6 +26,7 @@ class RegisteredModel:
         self.name = name
         self.address = store.address(f"models/{name}")
         self._client = store.client
+        self._tracking_uri = store.connected
 
     def register(self, run_id: str, model_id: str) -> int:
         """Return the version of the run's model; make one where it has none."""
@@ -53,13 +56,14 @@ class RegisteredModel:
         """Return the id of the run whose model the version is.
 
         Raises:
-            UserError: There is no such version, or it came of no run.
+            UserError: There is no such version.
+            GoneError: It came of no run.
         """
         run_id = self.run_id(version)
         if run_id is None:
-            raise UserError(
-                f"version {version} of {self.name} came of no run, so nothing can be compared with it: let the alias "
-                "champion name another version, in the MLflow UI or by mnist-pipeline rollback"
+            raise GoneError(
+                f"version {version} of {self.name} came of no run, so nothing can be compared with it: roll back "
+                "to another (mnist-pipeline rollback --to VERSION --reason WHY), or give it up (--to none)"
             )
         return run_id
 
@@ -70,6 +74,25 @@ class RegisteredModel:
             UserError: There is no such version.
         """
         return self._get(version).run_id or None
+
+    def model_folder(self, version: int) -> ArtifactFolder:
+        """Return the files of the version's model.
+
+        Raises:
+            UserError: There is no such version.
+            GoneError: Its model was deleted.
+        """
+        source = self._get(version).source or ""
+        try:
+            if source.startswith(_LOGGED):
+                address = self._client.get_logged_model(source.removeprefix(_LOGGED)).artifact_location
+            else:  # registered by another program
+                address = self._client.get_model_version_download_uri(self.name, str(version))
+        except MlflowException as error:
+            if not is_absent(error):
+                raise
+            raise GoneError(f"the model of version {version} of {self.name} was deleted") from error
+        return ArtifactFolder(address, tracking_uri=self._tracking_uri)
 
     def aliases(self) -> dict[int, list[str]]:
         """Return the aliases of every version that has any, in the order of the alphabet."""
@@ -160,4 +183,4 @@ def link_to_card(page: str) -> str:
 
 
 def _source(model_id: str) -> str:
-    return f"models:/{model_id}"
+    return f"{_LOGGED}{model_id}"

@@ -24,10 +24,10 @@ class SweepProgress:
         self._config = config
         self._lock = threading.Lock()
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             console=err,
             disable=not err.is_terminal,
             transient=True,
@@ -87,7 +87,6 @@ class SweepProgress:
             err.print(
                 f"{name:<22} {outcome:<28} {shown}{best}{self._num_done}/{self._num_total}{ending}",
                 soft_wrap=True,
-                markup=False,
             )
             if self._total is not None:
                 self._bars.update(self._total, completed=self._num_done, note=f"{_describe_sec(left)} left")
@@ -138,7 +137,7 @@ def print_result(result: SweepResult) -> None:
     lines["address"] = result.parent.address
     lines["next"] = "make ui shows the trials; make dashboard shows the study"
     for name, value in lines.items():
-        out.print(f"{name:<24}{value}", markup=False)
+        out.print(f"{name:<24}{value}")
 
 
 def _describe_value(value: object) -> str:

@@ -7,7 +7,6 @@ import json
 import logging
 from typing import Any
 
-from mnist_pipeline.config import without_password
 from mnist_pipeline.fingerprint import deciding
 from mnist_pipeline.request import Request
 from mnist_pipeline.sweep.space import Interval, SweepConfig, read_params
@@ -81,7 +80,7 @@ def describe_config(config: SweepConfig) -> dict[str, Any]:
         if field.name not in ("space", "confirm", "storage")
     }
     if config.storage is not None:
-        shown["storage"] = without_password(config.storage)
+        shown["storage"] = str(config.storage)
     if config.confirm is not None:
         shown |= {f"confirm.{key}": value for key, value in vars(config.confirm).items()}
     settings = {f"sweep.{key}": value.value if isinstance(value, enum.Enum) else value for key, value in shown.items()}

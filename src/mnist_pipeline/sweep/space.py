@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_pipeline.address import Address
 from mnist_pipeline.composing import fill
 from mnist_pipeline.config import Config, ModelConfig, TrainConfig, require_integer
 from mnist_pipeline.errors import ConfigError
@@ -137,7 +138,7 @@ class SweepConfig:
     """Seconds after which no further trial begins; null: no limit."""
     max_failures: int
     """Failed trials that are replaced before the sweep gives up."""
-    storage: str | None
+    storage: Address | None
     """Path of a journal file or URL of a database; null: a journal under `mlruns/optuna/`."""
     metric: str
     """What is optimised: its value at a trial's last epoch."""

@@ -10,6 +10,7 @@ import sqlite3
 from pathlib import Path
 
 from mnist_pipeline import paths
+from mnist_pipeline.address import Address
 from mnist_pipeline.errors import ConfigError, UserError
 
 _MAX_LINE_LENGTH = 1_000_000
@@ -38,7 +39,7 @@ def check(storage: str) -> None:
     if is_url(storage):
         _check_sqlite(storage)
     else:
-        check_journal(paths.expand(storage))
+        check_journal(paths.expand(Address(storage).reveal()))
 
 
 def check_journal(path: Path, *, is_ours: bool = False) -> None:

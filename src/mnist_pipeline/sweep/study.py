@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline import paths
-from mnist_pipeline.config import without_password
+from mnist_pipeline.address import Address, hide
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep import storage as storage_files
 from mnist_pipeline.sweep.failure import KIND_ATTRIBUTE, REASON, Failure, Kind, read_kind
@@ -73,7 +73,7 @@ class Study:
         with warnings.catch_warnings(), self._opening():
             warnings.simplefilter("ignore")  # of what is experimental in Optuna: the versions are pinned
             self.optuna = optuna.create_study(
-                storage=_open_storage(config.storage, name),
+                storage=open_storage(config.storage, name),
                 study_name=name,
                 sampler=_Repeatable(config),
                 pruner=_make_pruner(config.pruner, max_epochs=max_epochs),
@@ -187,7 +187,7 @@ class Study:
             ) from error
 
     def _shown(self) -> str:
-        return without_password(self._config.storage or str(storage_files.journal_path(self.name)))
+        return self._config.storage or str(storage_files.journal_path(self.name))
 
 
 def _may_try_again(trial: FrozenTrial) -> bool:
@@ -199,7 +199,7 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     if isinstance(error, StorageInternalError) and error.__cause__ is not None:
         return _reason(error.__cause__)
-    return " ".join(str(getattr(error, "orig", None) or error).split())[:300]
+    return hide(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
 
 
 def count_finished(trials: Sequence[FrozenTrial]) -> int:
@@ -301,12 +301,18 @@ class _Journal(JournalFileBackend):
                 raise
 
 
-def _open_storage(storage: str | None, study: str) -> BaseStorage:
+def open_storage(storage: str | None, study: str) -> BaseStorage:
+    """Open the storage of `sweep.storage`; None stands for the journal of `study`.
+
+    Raises:
+        UserError: Its file holds something else, or is damaged.
+        Exception: Whatever Optuna and its backends raise where it cannot be opened.
+    """
     if storage is not None:
         storage_files.check(storage)
         if storage_files.is_url(storage):
-            return _open_database(storage)
-    named = paths.expand(storage) if storage else storage_files.journal_path(study)
+            return _open_database(Address(storage).reveal())
+    named = paths.expand(Address(storage).reveal()) if storage else storage_files.journal_path(study)
     path = Path(os.path.realpath(named))  # whatever link leads to a journal, it has one lock
     storage_files.check_journal(path, is_ours=storage is None)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from mnist_pipeline.config import Config
 from mnist_pipeline.errors import UserError
 from mnist_pipeline.fingerprint import training_fingerprint
 from mnist_pipeline.request import describe_name, describe_training
+from mnist_pipeline.shown import markdown
 from mnist_pipeline.sweep.crew import Member, Stop
 from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
 from mnist_pipeline.sweep.setting import Setting
@@ -95,7 +96,8 @@ class Trainings:
             self._tracker.run(
                 kind=kind,
                 name=f"{label} {describe_name(config)}" if kind == "trial" else label,
-                description=f"{label.capitalize()} of the sweep {self._study.name}: {describe_training(config)}.",
+                description=f"{label.capitalize()} of the sweep {markdown(self._study.name)}: "
+                f"{describe_training(config)}.",
                 params=config.flat(),
                 tags={
                     **tags,

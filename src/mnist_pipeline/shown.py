@@ -1,0 +1,44 @@
+"""Text that others wrote, such as names of runs and files, shown as what it is: nothing in it acts."""
+
+import html
+import re
+
+_ACTS_IN_MARKDOWN = re.compile(r"[\\`*~|\[\]$]|(?<![^\W_])[_@]|_(?![^\W_])")
+_AS_ENTITIES = "$@"  # a backslash does not stop every reader of Markdown from taking these for a formula or a person
+_MARKDOWN_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])|[*`]")
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return `text` with every sign that acts or cannot be seen written as an escape, such as ``\x1b`` or ``\u202e``.
+
+    Those are control and format signs (bidirectional and zero-width ones among them), blanks and line ends other than
+    the space, surrogates, and code points that are private or not assigned. Text that is printable stays as it is, so
+    the function may be called twice.
+
+    Args:
+        text: Any text.
+        keep: Signs that stay, such as a newline.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in keep else _escape(sign) for sign in text)
+
+
+def _escape(sign: str) -> str:
+    if "\udc80" <= sign <= "\udcff":  # how Python keeps a byte of a file's name that is not UTF-8
+        return f"\\x{ord(sign) & 0xFF:02x}"
+    return repr(sign)[1:-1]
+
+
+def markdown(text: str) -> str:
+    """Return `text`, made printable, as Markdown that shows it as typed, inside a paragraph or a cell of a table."""
+    return _ACTS_IN_MARKDOWN.sub(_escape_markdown, html.escape(printable(text), quote=False))
+
+
+def _escape_markdown(found: re.Match[str]) -> str:
+    return f"&#{ord(found[0])};" if found[0] in _AS_ENTITIES else f"\\{found[0]}"
+
+
+def plain(text: str) -> str:
+    """Return what a line of Markdown with emphasis, code and escapes says, as plain text."""
+    return html.unescape(_MARKDOWN_ESCAPE.sub(lambda found: found[1] or "", text))

@@ -1,0 +1,381 @@
+"""Models and runs that were tampered with: nothing of theirs is executed, and a damaged champion has a way on."""
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import keras
+import mlflow
+import pytest
+import yaml
+from conftest import command
+from mlflow import MlflowClient
+
+from mnist_pipeline import champion, composing, integrity, named_runs, pipeline, plain_yaml, sqlite_store, store
+from mnist_pipeline.address import Address
+from mnist_pipeline.commands import looking
+from mnist_pipeline.config import TrackingConfig
+from mnist_pipeline.errors import UserError
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.registry.changes import Registry, read_history
+from mnist_pipeline.registry.ledger import Outcome
+from mnist_pipeline.registry.promotion import Promotion, promote
+from mnist_pipeline.registry.rollback import NO_VERSION, rollback
+from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
+from mnist_pipeline.request import prepare
+
+MODEL = "digits-classifier"
+BOUNDS = PromoteConfig(alpha=0.05, min_test_accuracy=0.1, max_model_bytes=10_000_000, max_recall_drop=0.5)
+FIRST = ["data=digits", "model.hidden_width=8", "train.num_epochs=2"]
+SECOND = ["data=digits", "model.hidden_width=64", "train.num_epochs=8"]
+
+
+@dataclass(frozen=True)
+class Home:
+    """A store in which version 1 was the champion, and version 2 is."""
+
+    folder: Path
+    first: str
+    second: str
+
+    @property
+    def store(self) -> MlflowStore:
+        return MlflowStore(self.where.tracking)
+
+    @property
+    def where(self) -> RegistryConfig:
+        uri = store.sqlite_uri(self.folder / "mlruns" / "mlflow.db")
+        return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait=False)
+
+    def model(self, run_id: str) -> Path:
+        """The folder of a run's model."""
+        (output,) = self.store.client.get_run(run_id).outputs.model_outputs
+        return _local(self.store.client.get_logged_model(output.model_id).artifact_location)
+
+    def run(self, run_id: str) -> Path:
+        """The folder of a run's own files."""
+        return _local(self.store.client.get_run(run_id).info.artifact_uri)
+
+    def promote(self, run_id: str | None, *, is_dry_run: bool = False) -> Promotion:
+        return promote(self.store, self.where, BOUNDS, named=run_id, is_dry_run=is_dry_run)
+
+    def champion(self) -> int | None:
+        return Registry(self.store, MODEL).model.named("champion")
+
+
+def _local(address: str) -> Path:
+    return Path(mlflow.artifacts.download_artifacts(address))
+
+
+def train(overrides: list[str]) -> str:
+    asked = prepare(composing.compose(overrides), overrides)
+    return pipeline.run(asked, MlflowTracker(asked.config.tracking)).run_id
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Home:
+    folder = tmp_path_factory.mktemp("template")
+    (folder / "mlruns").mkdir()
+    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MNIST_PIPELINE_HOME", str(folder))
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        made = Home(folder, train(FIRST), train(SECOND))
+        for run_id in (made.first, made.second):
+            assert made.promote(run_id).version == made.champion()
+    return made
+
+
+@pytest.fixture
+def made(template: Home, home: Path) -> Home:
+    """A copy of the store, whose artifacts each test may spoil."""
+    shutil.rmtree(home)
+    shutil.copytree(template.folder, home)
+    sqlite_store.repair(home / "mlruns" / "mlflow.db")
+    return Home(home, template.first, template.second)
+
+
+def add_pickle(folder: Path, canary: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+            return Path.touch, (canary,)
+
+    (folder / "data" / "custom_objects.cloudpickle").write_bytes(cloudpickle.dumps(Payload()))
+
+
+def name_a_loader(folder: Path, canary: Path) -> None:
+    description = folder / "MLmodel"
+    before = description.read_text()
+    values = yaml.safe_load(before)
+    values["flavors"]["python_function"] |= {"loader_module": "evil", "code": "code"}
+    values.pop("saved_input_example_info")
+    text = yaml.safe_dump(values)
+    description.write_text(text + "#" * (len(before) - len(text)))  # of the same size
+    assert description.stat().st_size == len(before)
+    (folder / "code").mkdir()
+    (folder / "code" / "evil.py").write_text(f"import pathlib; pathlib.Path({str(canary)!r}).touch()\n")
+
+
+def name_a_loader_alone(folder: Path, canary: Path) -> None:
+    name_a_loader(folder, canary)
+    shutil.rmtree(folder / "code")
+
+
+def add_a_lambda(folder: Path, canary: Path) -> None:
+    inputs = keras.Input((28, 28), dtype="uint8")
+    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))
+    touch = keras.layers.Lambda(lambda x, path=str(canary): (open(path, "w"), x)[1], output_shape=(784,))  # noqa: PTH123, SIM115
+    outputs = keras.layers.Softmax()(keras.layers.Dense(10)(touch(flat)))
+    keras.Model(inputs, outputs).save(folder / "data" / "model.keras")
+    canary.unlink(missing_ok=True)
+
+
+def flip_a_bit(folder: Path, canary: Path) -> None:
+    path = folder / "data" / "model.keras"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def change_the_requirements(folder: Path, canary: Path) -> None:
+    path = folder / "requirements.txt"
+    path.write_text(path.read_text().replace("keras", "evilk"))
+
+
+def remove_the_example(folder: Path, canary: Path) -> None:
+    (folder / "input_example.json").unlink()
+
+
+def bomb_the_description(folder: Path, canary: Path) -> None:
+    (folder / "MLmodel").write_text(BOMB)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(9 * [f'*{before}'])}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+TAMPERINGS = [
+    add_pickle, name_a_loader, name_a_loader_alone, add_a_lambda, flip_a_bit, change_the_requirements,
+    remove_the_example, bomb_the_description,
+]  # fmt: skip
+
+
+def forget_the_digests(made: Home, run_id: str) -> None:
+    """Leave the list of files as version 0.1 wrote it: sizes, and no tag."""
+    path = made.run(run_id) / "environment" / "files.json"
+    seals = json.loads(path.read_text())
+    sizes = {name: one["size"] for name, one in seals["run"].items()}
+    sizes |= {f"model/{name}": one["size"] for name, one in seals["model"].items()}
+    path.write_text(json.dumps(sizes))
+    made.store.client.delete_tag(run_id, "files.sha256")
+
+
+@pytest.mark.parametrize("is_old", [False, True], ids=["sealed", "of 0.1"])
+def test_what_was_tampered_with_is_refused_and_runs_nothing(made: Home, tmp_path: Path, is_old: bool) -> None:
+    canary = tmp_path / "was here"
+    folders = [made.model(made.first), made.model(made.second)]
+    if is_old:
+        for run_id in (made.first, made.second):
+            forget_the_digests(made, run_id)
+        assert champion.load(made.store, MODEL).version == 2
+        assert not integrity.find_damage(made.store, made.second)
+    for tamper in TAMPERINGS:
+        for folder in folders:
+            shutil.copytree(folder, tmp_path / "kept" / folder.parent.name)
+            tamper(folder, canary)
+        is_seen = not is_old or tamper is not change_the_requirements  # to the same size
+        with contextlib.nullcontext() if not is_seen else pytest.raises(UserError, match="damaged"):
+            champion.load(made.store, MODEL)  # predict and serve
+        if is_seen:
+            dry = made.promote(made.first, is_dry_run=True)
+            assert [gate.is_passed for gate in dry.gates if gate.name == "whole"] == [False], tamper
+            assert outcome(made.promote(made.first)) is Outcome.refused
+            back = rollback(made.store, made.where, to=1, reason="try")
+            assert (back.outcome, made.champion()) == (Outcome.refused, 2)
+        assert not canary.exists(), tamper
+        for folder in folders:
+            shutil.rmtree(folder)
+            shutil.move(tmp_path / "kept" / folder.parent.name, folder)
+    assert champion.load(made.store, MODEL).version == 2
+
+
+def outcome(result: Promotion) -> Outcome | None:
+    return result.decision.outcome if result.decision else None
+
+
+@pytest.mark.parametrize("path", ["evaluate/predictions.parquet", "config/config.yaml", "environment/files.json"])
+def test_a_file_of_the_run_that_was_changed_is_named(made: Home, path: str) -> None:
+    file = made.run(made.first) / path
+    content = file.read_bytes()
+    file.write_bytes(content[:-2] + b"\0" + content[-1:])
+    assert integrity.find_damage(made.store, made.first) == (f"changed: {path}",)
+    assert train(FIRST) != made.first  # it does not count as done any more
+
+
+def test_a_file_that_the_run_did_not_write_is_named(made: Home) -> None:
+    (made.run(made.first) / "evaluate" / "more.txt").write_text("x")
+    assert integrity.find_damage(made.store, made.first) == ("extra: evaluate/more.txt",)
+
+
+def test_loading_a_model_by_mlflow_itself_is_no_damage(made: Home) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", made.store.uri)
+        mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
+    assert (made.model(made.second) / integrity.WRITTEN_BY_LOADING).exists()
+    assert integrity.find_damage(made.store, made.second) == ()
+    assert champion.load(made.store, MODEL).version == 2
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[tuple[str, list[str]]]:
+    """A web server that notes what it is asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_a_logged_configuration_is_not_resolved_and_its_addresses_are_not_fetched(
+    made: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "S3cret")
+    forget_the_digests(made, made.first)
+    with listening() as (address, asked):
+        config = made.run(made.first) / "config" / "config.yaml"
+        secret = "${oc.env:AWS_SECRET_ACCESS_KEY}"
+        text = f"data:\n  name: mnist\n  npz_url: {address}/{secret}\n  idx_url: {address}/{secret}\n"
+        config.write_text(text.ljust(config.stat().st_size)[: config.stat().st_size])
+        (made.run(made.first) / "config" / "overrides.yaml").write_text(f"- model.hidden_width={secret}\n")
+        made.promote(made.first)
+        uri = f"tracking.uri={made.store.uri}"
+        with contextlib.suppress(UserError):
+            looking.diff([made.first, made.second, uri])
+        with contextlib.suppress(UserError):
+            looking.report([made.first, uri])
+        assert asked == []
+    printed = capsys.readouterr()
+    assert "S3cret" not in printed.out + printed.err
+    written = [path for path in made.folder.rglob("*") if path.is_file() and b"S3cret" in path.read_bytes()]
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    "text", [BOMB, "[" * 1000, "x: " + "y" * plain_yaml.MAX_BYTES, "a: [", "\xff", "!!python/name:os.system"]
+)
+def test_yaml_of_others_is_bounded(text: str) -> None:
+    with pytest.raises(ValueError, match=r"it|codec"):
+        plain_yaml.read(text.encode("latin-1"))
+
+
+def test_yaml_of_others_stays_as_it_is() -> None:
+    assert plain_yaml.read(b"a: ${oc.env:HOME}\nb: [1, 2.5, null, yes]\n") == {
+        "a": "${oc.env:HOME}",
+        "b": [1, 2.5, None, True],
+    }
+
+
+def test_a_yaml_bomb_hangs_neither_diff_nor_report(made: Home) -> None:
+    (made.run(made.first) / "config" / "overrides.yaml").write_text(BOMB)
+    for call in (looking.diff, looking.report):
+        words = [made.first, made.second][: 2 if call is looking.diff else 1]
+        with contextlib.suppress(UserError):
+            call([*words, f"tracking.uri={made.store.uri}"])
+
+
+def test_the_same_result_replaces_its_damaged_twin_without_a_comparison(made: Home) -> None:
+    flip_a_bit(made.model(made.second), made.folder)
+    with pytest.raises(UserError, match="train the same run again and promote it"):
+        champion.load(made.store, MODEL)
+    with pytest.raises(UserError, match="train the same run again"):
+        made.promote(made.second)
+    spent = len(read_history(Registry(made.store, MODEL)).entries)
+    twin = train(SECOND)
+    assert twin != made.second
+    result = made.promote(None)  # the best by validation accuracy; the damaged one is passed over
+    assert (result.candidate.run.run_id, outcome(result), made.champion()) == (twin, Outcome.promoted, 3)
+    assert result.decision is not None
+    assert result.decision.spent is None
+    assert champion.load(made.store, MODEL).version == 3
+    history = read_history(Registry(made.store, MODEL))
+    assert [entry.spent for entry in history.entries[spent:]] == [None] * (len(history.entries) - spent)
+
+
+def test_a_twin_of_a_whole_champion_is_tested_as_before(made: Home) -> None:
+    twin = train([*SECOND, "force=true"])
+    result = made.promote(twin)
+    assert (outcome(result), made.champion()) == (Outcome.refused, 2)
+    assert result.decision is not None
+    assert result.decision.spent is not None
+
+
+def test_a_damaged_champion_can_be_given_up_and_a_whole_one_cannot(made: Home) -> None:
+    with pytest.raises(UserError, match="is whole"):
+        rollback(made.store, made.where, to=NO_VERSION, reason="try")
+    shutil.rmtree(made.run(made.second))
+    decision = rollback(made.store, made.where, to=NO_VERSION, reason="its files are gone")
+    assert (decision.outcome, decision.version, made.champion()) == (Outcome.rolled_back, None, None)
+    assert outcome(made.promote(made.first)) is Outcome.promoted
+    assert [entry.version for entry in read_history(Registry(made.store, MODEL)).entries] == [1, 2, None, 1]
+
+
+def test_champions_whose_runs_were_removed_for_good_are_no_dead_end(made: Home) -> None:
+    client: MlflowClient = made.store.client
+    for run_id in (made.first, made.second):
+        client.delete_run(run_id)
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": made.store.uri}
+    subprocess.run(
+        [str(Path(command()[0]).with_name("mlflow")), "gc", "--backend-store-uri", made.store.uri],
+        env=environment, check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert named_runs.get(made.store, made.second) is None
+    new = train([*FIRST, "train.seed=5"])
+    with pytest.raises(UserError, match="--to none"):
+        made.promote(new)
+    with pytest.raises(UserError, match="--to none"):
+        rollback(made.store, made.where, to=1, reason="try")
+    rollback(made.store, made.where, to=NO_VERSION, reason="all runs are gone")
+    assert outcome(made.promote(new)) is Outcome.promoted
+
+
+def test_a_full_folder_for_temporary_files_is_no_verdict(made: Home, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    if os.getuid() != 0 or not shutil.which("unshare"):
+        pytest.skip("to mount a small file system takes root")
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        script = 'mount -t tmpfs -o size=40k tmpfs "$TMPDIR" && exec "$@"'
+        arguments = ["unshare", "--mount", "sh", "-c", script, "sh", *command(*words)]
+        environment = {**os.environ, "TMPDIR": str(small)}
+        return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+    for words in (
+        ["promote", made.first, "data=digits", "promote.min_test_accuracy=0.1"],
+        ["rollback", "data=digits", "--reason", "try"],
+        ["predict", "data=digits", str(tmp_path / "x.npz")],
+    ):
+        done = run(*words)
+        assert done.returncode == 1, done
+        assert "No space left on device" in done.stderr
+        assert "roll back" not in done.stderr  # the champion is whole
+        assert "Traceback" not in done.stderr
+    outcomes = [entry.outcome for entry in Registry(made.store, MODEL).ledger.entries()]
+    assert outcomes == [Outcome.promoted, Outcome.promoted, Outcome.interrupted, Outcome.interrupted]

@@ -1,0 +1,67 @@
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Cli, command
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # a short path, as sockets need it
+        yield Path(folder)
+
+
+def start(temporary: Path, *words: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    return subprocess.Popen(command(*words), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def wait_for(temporary: Path, pattern: str) -> None:
+    for _ in range(1200):
+        if list(temporary.glob(pattern)):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"no {pattern}")
+
+
+@pytest.mark.parametrize("words", [("train", "preset=smoke", "train.num_epochs=200"), ("sweep", "preset=smoke")])
+def test_what_a_killed_command_left_is_cleared_by_the_next(
+    words: tuple[str, ...], home: Path, cli: Cli, temporary: Path
+) -> None:
+    killed = start(temporary, *words)
+    wait_for(temporary, "*/mnist-pipeline-*" if words[0] == "train" else "*/pymp-*")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    assert list(temporary.iterdir())
+
+    cli("compare", "data=digits", TMPDIR=str(temporary))
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_living_commands_files_stay(home: Path, cli: Cli, temporary: Path) -> None:
+    living = start(temporary, "train", "preset=smoke", "train.num_epochs=200")
+    try:
+        wait_for(temporary, "*/mnist-pipeline-*")
+        (folder,) = [path for path in temporary.iterdir() if path.is_dir()]
+        cli("compare", "data=digits", TMPDIR=str(temporary))
+        assert folder.is_dir()
+        living.send_signal(signal.SIGTERM)
+        assert living.wait(30) == 143
+        assert list(temporary.iterdir()) == []
+    finally:
+        living.kill()
+
+
+def test_what_others_put_there_stays(home: Path, cli: Cli, tmp_path: Path, temporary: Path) -> None:
+    kept = tmp_path / "mine.txt"
+    kept.write_text("mine")
+    (temporary / "mnist-x.lock").symlink_to(kept)
+    (temporary / "mnist-notes").mkdir()
+    cli("compare", "data=digits", TMPDIR=str(temporary))
+    assert kept.read_text() == "mine"
+    assert sorted(path.name for path in temporary.iterdir()) == ["mnist-notes", "mnist-x.lock"]

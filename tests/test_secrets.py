@@ -1,0 +1,467 @@
+"""Secrets are planted wherever one may stand, and then everything that was written or printed is searched for them."""
+
+import base64
+import contextlib
+import copy
+import http.client
+import http.server
+import json
+import os
+import pickle
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from conftest import ROOT, command, server
+
+from mnist_pipeline import address, composing, mlflow_runs, overrides, patch
+from mnist_pipeline.address import Address
+from mnist_pipeline.looking import reproducing
+from mnist_pipeline.looking.logged import Logged
+from mnist_pipeline.looking.page import Code, Text
+from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.tracking import PastRun
+
+# Every planted secret has it as each of its parts: where a half of one is shown, it is found too.
+MARK = "S3cret"
+SLASHED, AT, TOKEN = f"{MARK}/{MARK}", f"{MARK}@{MARK}", f"{MARK}-token-1"
+USER = "me"
+BASIC = base64.b64encode(f"{USER}:{SLASHED}".encode()).decode()
+CLOSED = "127.0.0.1:9"
+SMOKE = ["preset=smoke", "train.num_epochs=1", "model.hidden_width=8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("postgresql://me:pa/ss@127.0.0.1/x", "postgresql://***@127.0.0.1/x"),
+        ("postgresql://me:p@ss@127.0.0.1/x", "postgresql://***@127.0.0.1/x"),
+        ("postgresql://h/x?user=me&password=pass", "postgresql://h/x?user=***&password=***"),
+        ("postgresql:/me:pass@h", "postgresql:/***@h"),
+        ("me:pass@host", "***@host"),
+        ("http://me:pa/ss@127.0.0.1:9", "http://***@127.0.0.1:9"),
+        ("http://me:p?w@h:1", "http://***@h:1"),
+        ("http://me:p#w@h:1", "http://***@h:1"),
+        ("http://me:p@s?s@host/x", "http://***@host/x"),
+        ("http://me:12/34@127.0.0.1:9", "http://***@127.0.0.1:9"),
+        ("http://me:p@h/x?password=a@b", "http://***@h/x?password=***"),
+        ("http://a-token@host:1/x", "http://***@host:1/x"),
+        ("https://host/x?sig=ab&se=3#f", "https://host/x?sig=***&se=***"),
+        ("https://me:pass@cdn.host/pkg@1.0/x", "https://***@cdn.host/pkg@1.0/x"),
+        ("sqlite:////tmp/x.db?password=pass", "sqlite:////tmp/x.db?password=***"),
+        *(
+            (plain, plain)
+            for plain in (
+                "https://host:5000/path/pkg@1.0/file.npz", "https://cdn.host.org/npm/pkg@1.0/file.npz",
+                "http://localhost:5000", "http://[::1]:5000/x", "sqlite:////tmp/a@b#c/my%20home.db",
+                "/data/a@b/x.journal", "studies/a.journal", "https://ossci-datasets.s3.amazonaws.com/mnist",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_an_address_shows_no_secret(text: str, masked: str) -> None:
+    one = Address(text)
+    assert [str(one), f"{one}", f"{one!r}", f"{one!s:>3}", json.loads(json.dumps([one]))[0]] == [
+        masked, masked, repr(masked), masked, masked,
+    ]  # fmt: skip
+    assert str(pickle.loads(pickle.dumps(one))) == masked
+    assert address.mask(masked) == masked
+    assert one.has_secret == (text != masked)
+    assert one == text
+    assert copy.deepcopy(one) == one
+    assert hash(one) == hash(text)
+
+
+def test_what_connects_gets_the_secret_whole() -> None:
+    assert Address("http://me:p%40/s@h:1/x").connection() == ("http://h:1/x", ("me", "p@/s"))
+    assert Address("postgresql://me:p@s/s@h/x").reveal() == "postgresql://me:p%40s%2Fs@h/x"
+    assert Address("http://h/idx/?token=t").join("a.gz").reveal() == "http://h/idx/a.gz?token=t"
+    masked = pickle.loads(pickle.dumps(Address("http://me:pass@h")))
+    assert masked.is_masked
+    with pytest.raises(ValueError, match="stars"):
+        masked.reveal()
+
+
+def test_texts_are_searched_for_known_secrets_and_for_those_in_urls() -> None:
+    Address("http://me:Kn0wn%2Fsecret@h/x")
+    shown = address.hide("no Kn0wn/secret, Kn0wn%2Fsecret or http://a/b,ftp://you:other@c/d?token=e: unkn0wn")
+    assert shown == "no ***, *** or http://a/b,ftp://***@c/d?token=***: unkn0wn"
+    plain = "see http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning (one@other)"
+    assert address.hide(plain) == plain
+
+
+@pytest.mark.parametrize(
+    ("override", "masked"),
+    [
+        ('tracking.uri="http://me:pa/ss@h"', 'tracking.uri="http://***@h"'),
+        (r"++tracking.uri='http://me:p\'ss@h'", "++tracking.uri='http://***@h'"),
+        ("tracking.uri=http://me:pass@h,http://me:word@i", "tracking.uri='http://***@h','http://***@i'"),
+        ("tracking.uri=choice(http://me:pass@h,/x)", "tracking.uri='http://***@h',/x"),
+        ('tracking.uri=${oc.env:X,"http://me:pass@h"}', "tracking.uri='${oc.env:X,\"http://***@h\"}'"),
+        (r"data.npz_url=http://h/x?token\=pass", "data.npz_url='http://h/x?token=***'"),
+        ("tracking.uri=http://me:pa&ss@h", "tracking.uri=***"),  # it cannot be parsed
+        *((plain, plain) for plain in ("tracking.uri=${oc.env:X}", "train.seed=0,1", "data=mnist", "~sweep.space.x")),
+    ],
+)
+def test_an_override_shows_no_secret_however_it_is_quoted(override: str, masked: str) -> None:
+    assert overrides.mask(override) == masked
+    assert overrides.mask(masked) == masked
+
+
+class _Guard(http.server.BaseHTTPRequestHandler):
+    """Lets those through to `backend` who have the password."""
+
+    backend: ClassVar[str]
+
+    def _pass_on(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") != f"Basic {BASIC}":
+            self.send_error(401)
+            return
+        connection = http.client.HTTPConnection(self.backend, timeout=30)
+        headers = {key: value for key, value in self.headers.items() if key != "Host"}
+        connection.request(self.command, self.path, body, headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        self.send_response(answer.status)
+        for key, value in answer.getheaders():
+            if key.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(key, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass_on  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextlib.contextmanager
+def guard(backend: str) -> Iterator[tuple[str, http.server.ThreadingHTTPServer]]:
+    """Yield the host and port of a server that wants a password, before one that does not."""
+    handler = type("Guard", (_Guard,), {"backend": backend.removeprefix("http://")})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{listening.server_port}", listening
+        listening.shutdown()
+
+
+@dataclass
+class Place:
+    """A checkout with secrets in it, and a folder into which everything is written."""
+
+    checkout: Path
+    written: Path
+    printed: list[str] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW_", "MNIST_"))}
+        return {
+            **kept,
+            "PYTHONPATH": str(self.checkout / "src"),
+            "MNIST_PIPELINE_HOME": str(self.written / "home"),
+            "KERAS_HOME": str(self.written / "keras"),
+            "TMPDIR": str(self.written / "tmp"),
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+            "MNIST_PIPELINE_TRACEBACK": "1",  # the more is said, the more may slip through
+        }
+
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            command(*arguments), cwd=self.written / "current", env={**self.environment, **environment},
+            capture_output=True, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        self.printed += [done.stdout, done.stderr]
+        return done
+
+    def require_no_secret(self) -> None:
+        found = [f"printed: {text}" for text in map(show_secret, map(str.encode, self.printed)) if text]
+        for path in self.written.rglob("*"):
+            secret = show_secret(str(path.relative_to(self.written)).encode())
+            if path.is_file():
+                secret = secret or show_secret(path.read_bytes())
+            if secret:
+                found.append(f"{path.relative_to(self.written)}: {secret}")
+        assert found == []
+
+
+def show_secret(content: bytes) -> str:
+    """Return what stands around a secret, in any spelling; empty where there is none."""
+    found = re.search(rb".{0,60}(?:%b|%b).{0,60}" % (MARK.encode(), re.escape(BASIC.encode())), content)
+    return repr(found[0]) if found else ""
+
+
+def git(folder: Path, *words: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def place(tmp_path: Path, empty_store: Path) -> Place:
+    """A checkout of this code with secrets in files that are modified, in no commit, and of a further folder."""
+    checkout, written = tmp_path / "checkout", tmp_path / "written"
+    for folder in ("src", "conf"):
+        shutil.copytree(ROOT / folder, checkout / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.lock", ".gitignore"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / "conf" / "notes.yaml").write_text(f"a: 1\npassword: {MARK}\n")
+    git(checkout, "init", "--quiet")
+    git(checkout, "add", "-A")
+    git(checkout, "commit", "--quiet", "-m", "first")
+    (checkout / "conf" / "notes.yaml").write_text(f"a: 2\npassword: {MARK}\n")  # it stands beside what was changed
+    with (checkout / "src" / "mnist_pipeline" / "web.py").open("a") as file:
+        file.write(f'\nAPI_KEY = "{MARK}"\nADDED = "http://{USER}:{SLASHED}@h"\n')
+    for name in (".env", "credentials.yaml", "x.pem", "notes.txt"):
+        (checkout / "conf" / name).write_text(f"x={MARK}\n")
+    (checkout / "conf" / "preset" / "mine.yaml").write_text(
+        f"# @package _global_\n# password: {MARK}\ntracking:\n"
+        f"  uri: 'sqlite:///{written}/home/mlruns/mlflow.db?password={MARK}'\n"
+    )
+    for name in ("home/mlruns", "current", "tmp"):
+        (written / name).mkdir(parents=True)
+    shutil.copy(empty_store, written / "home" / "mlruns" / "mlflow.db")
+    return Place(checkout, written)
+
+
+def stored(place: Place, what: str) -> dict[str, str]:
+    with contextlib.closing(sqlite3.connect(place.written / "home" / "mlruns" / "mlflow.db")) as database:
+        return dict(database.execute(f"select key, value from {what}").fetchall())
+
+
+def test_nothing_written_or_printed_by_runs_has_a_secret(place: Place) -> None:
+    uri = f"sqlite:///{place.written}/home/mlruns/mlflow.db?password={MARK}"
+    mirrors = [
+        f"data.npz_url='http://{USER}:{AT}@{CLOSED}/x.npz'",
+        f'data.idx_url="http://{TOKEN}@{CLOSED}?sig={MARK}"',
+    ]
+    given = ["data=mnist", "preset=mine", *SMOKE[1:], *mirrors, "data.num_retries=0"]
+    trained = place.run("train", "-m", *given, "train.seed=0")
+    assert trained.returncode == 0, trained.stderr
+    compared = place.run("report", "digits-w8-d0.2-e1-s0", "tracking.uri=${oc.env:X}", X=uri)
+    assert compared.returncode == 0, compared.stderr
+    params, tags = stored(place, "params"), stored(place, "tags")
+    assert params["tracking.uri"] == uri.replace(MARK, "***")
+    assert f"http://***@{CLOSED}/x.npz: " in tags["data.sources"]
+    assert "http://***@" in tags["data.dropped_overrides"]
+    assert tags["git.patch"] == "masked"
+    (kept,) = place.written.rglob("code.patch")
+    assert re.findall(r"^\+\+\+ b/(.*)$", kept.read_text(), re.MULTILINE) == [
+        "src/mnist_pipeline/web.py", "conf/preset/mine.yaml",
+    ]  # fmt: skip
+    git(place.checkout, "stash", "--quiet", "--include-untracked")
+    git(place.checkout, "apply", "--check", str(kept))
+    assert not list(place.written.rglob("multirun*"))
+    place.require_no_secret()
+
+
+@pytest.mark.parametrize("name", ["train", "sweep"])
+def test_what_is_shown_of_a_configuration_has_no_secret(place: Place, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "presets" / "preset"
+    folder.mkdir(parents=True)
+    (folder / "theirs.yaml").write_text(
+        f'# @package _global_\ntracking:\n  uri: "http://{USER}:{SLASHED}@h/x"\n'
+        f"data:\n  npz_url: http://{USER}:{SLASHED}@{CLOSED}/x\n  idx_url: http://{TOKEN}@{CLOSED}/x?a={TOKEN}\n"
+    )
+    preset = ["--config-dir", str(tmp_path / "presets"), "preset=theirs"]
+    for asked in (["--cfg", "all"], ["--info", "config"]):
+        shown = place.run(name, *asked, *preset)
+        assert "uri: http://***@h/x" in shown.stdout
+        assert f"npz_url: http://***@{CLOSED}/x" in shown.stdout
+    place.run(name, "--cfg", "all", f"tracking.uri='postgresql://{USER}:{AT}@h/x?password={MARK}'")
+    place.run(name, "--cfg", "job", "--resolve", "tracking.uri=${oc.env:X}", X=f"http://{USER}:{SLASHED}@h")
+    place.require_no_secret()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["train", f"tracking.uri=http://{USER}:{MARK}&@h"],
+        ["train", f"tracking=http://{USER}:{SLASHED}@h"],
+        ["train", f"trackng.uri=http://{USER}:{MARK}@h"],
+        ["train", f"tracking.uri=postgresql:/{USER}:{MARK}@h"],
+        ["train", f"tracking.uri=http://{USER}:{MARK}@h,http://{TOKEN}@h"],
+        ["train", f"data.npz_url=ftp://{USER}:{MARK}@h"],
+        ["train", "preset=smoke", f"tracking.uri='http://{USER}:{SLASHED}@{CLOSED}'"],
+        ["compare", f"tracking.uri=http://{TOKEN}@{CLOSED}"],
+        ["promote", f"data.npz_url=http://{USER}:{MARK}@h"],
+        ["history", f"http://{USER}:{MARK}@h"],
+        ["ui", f"tracking.uri=http://{USER}:{MARK}@h"],
+        [f"http://{USER}:{MARK}@h"],
+    ],
+)
+def test_no_error_quotes_a_secret(place: Place, words: list[str]) -> None:
+    failed = place.run(*words, MNIST_PIPELINE_TRACEBACK="0")
+    assert failed.returncode in (1, 2)
+    assert len(failed.stderr.splitlines()) == 1
+    place.require_no_secret()
+
+
+def test_a_database_that_cannot_be_opened_shows_no_secret(place: Place) -> None:
+    failed = place.run("history", f"tracking.uri='postgresql://{USER}:{SLASHED}@{CLOSED}/x?password={MARK}'")
+    assert failed.returncode == 1
+    place.require_no_secret()
+
+
+def test_what_earlier_versions_stored_is_masked_when_it_is_read(home: Path, tmp_path: Path) -> None:
+    opened = MlflowStore(composing.compose([]).tracking)
+    experiment = opened.require_experiment("digits")
+    run_id = opened.client.create_run(
+        experiment, tags={"data.sources": f"http://{USER}:{SLASHED}@h/x: found"}
+    ).info.run_id
+    opened.client.log_param(run_id, "tracking.uri", f"postgresql://h/x?user=me&password={MARK}")
+    opened.client.log_param(run_id, "sweep.storage", f"me:{SLASHED}@h")
+    words = [f"+data.npz_url='http://{USER}:{AT}@h/x'", f"++tracking.uri=http://{USER}:{MARK}@h", "train.seed=1"]
+    opened.client.log_text(run_id, json.dumps(words), "config/overrides.yaml")
+    past = mlflow_runs.read(opened, opened.client.get_run(run_id))
+    assert past.params == {"tracking.uri": "postgresql://h/x?user=***&password=***", "sweep.storage": "***@h"}
+    assert past.tags["data.sources"] == "http://***@h/x: found"
+    assert reproducing.read_overrides(Logged(past)) == ["+data.npz_url='http://***@h/x'", "train.seed=1"]
+
+
+@pytest.mark.parametrize(("tag", "is_kept"), [("masked", True), ("masked", False)])
+def test_a_report_says_that_a_patch_is_not_all(tag: str, is_kept: bool) -> None:
+    def read(path: str) -> bytes:
+        if not is_kept:
+            raise FileNotFoundError(path)
+        return b"diff"
+
+    tags = {"mlflow.source.git.commit": "c0ffee", "git.dirty": "true", "git.patch": tag}
+    past = PastRun("id", "1", "name", "FINISHED", "", 0, {}, {}, tags, read)
+    items = reproducing.check_out(Logged(past), "sqlite:///x.db")
+    assert [item.is_warning for item in items if isinstance(item, Text)] == [True]
+    assert any(isinstance(item, Code) and "git apply" in item.text for item in items) == is_kept
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[tuple[str, Path]]:
+    """Host and port of an MLflow server behind a password, and where it writes."""
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_store, folder / "mlflow.db")
+    with server(folder / "mlflow.db", folder / "artifacts") as backend, guard(backend) as (host, _):
+        yield host, folder
+
+
+def test_a_server_with_a_password_in_its_address_answers(place: Place, guarded: tuple[str, Path]) -> None:
+    host, _ = guarded
+    own = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": SLASHED}
+    for uri, variables in ((f"http://{USER}:{SLASHED}@{host}", {}), (f"http://{host}", own)):
+        answered = place.run("history", "data=digits", MLFLOW_TRACKING_URI=uri, **variables)
+        assert "digits-classifier has no history yet" in answered.stderr
+    place.require_no_secret()
+
+
+@pytest.mark.slow
+def test_a_run_on_such_a_server_keeps_no_secret(place: Place, guarded: tuple[str, Path]) -> None:
+    host, folder = guarded
+    trained = place.run("train", *SMOKE, f"tracking.uri='http://{USER}:{SLASHED}@{host}'")
+    assert trained.returncode == 0, trained.stderr
+    (link,) = re.findall(r"^address +(\S+)$", trained.stdout, re.MULTILINE)
+    assert link.startswith(f"http://{host}/#/experiments/")
+    shutil.copytree(folder, place.written / "server")
+    place.require_no_secret()
+
+
+def test_a_wrong_password_is_one_line(place: Place, guarded: tuple[str, Path]) -> None:
+    host, _ = guarded
+    refused = place.run("train", *SMOKE, f"tracking.uri=http://{USER}:{MARK}@{host}", MNIST_PIPELINE_TRACEBACK="0")
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert f"http://***@{host}" in refused.stderr
+    assert "401" in refused.stderr
+    place.require_no_secret()
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_shows_no_secret(place: Place, guarded: tuple[str, Path]) -> None:
+    with guard(guarded[0]) as (host, listening):
+        # The inner guard wants the password as well, and this one passes it on.
+        uri = f"tracking.uri='http://{USER}:{SLASHED}@{host}'"
+        with subprocess.Popen(
+            command("train", *SMOKE[:1], "train.num_epochs=10000", uri), cwd=place.written / "current",
+            env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ) as child:  # fmt: skip
+            assert child.stdout is not None
+            for line in child.stdout:
+                place.printed.append(line)
+                if "epoch 3/" in line:
+                    listening.shutdown()
+                    listening.server_close()
+                    break
+            place.printed.append(child.stdout.read())
+        assert child.returncode == 1
+    assert f"http://***@{host}" in place.printed[-1]
+    place.require_no_secret()
+
+
+@pytest.mark.slow
+def test_nothing_of_a_sweep_and_a_promotion_has_a_secret(place: Place) -> None:
+    home = f"{place.written}/home"
+    uri = f"tracking.uri='sqlite:///{home}/mlruns/mlflow.db?password={MARK}'"
+    storage = f"sweep.storage='sqlite:///{home}/study.db?timeout=20&password={MARK}'"
+    swept = place.run("sweep", *SMOKE[:1], "sweep.num_trials=2", "sweep.confirm.num_seeds=2", uri, storage)
+    assert swept.returncode == 0, swept.stderr
+    assert stored(place, "params")["sweep.storage"] == f"sqlite:///{home}/study.db?timeout=***&password=***"
+    name = re.findall(r"^study +(\S+)$", swept.stdout, re.MULTILINE)[0]
+    final = re.findall(r"^winner's run +(.*) \(", swept.stdout, re.MULTILINE)[0]
+    for words in (["report", f"sweep {name}", uri], ["promote", "data=digits", final, uri]):
+        done = place.run(*words)
+        assert done.returncode in (0, 3), done.stderr
+    failed = place.run("sweep", *SMOKE[:1], uri, f"sweep.storage='postgresql://{USER}:{AT}@{CLOSED}/x'")
+    assert failed.returncode == 1
+    place.require_no_secret()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "kept"),
+    [
+        ("a.yaml", "password: S3cret", "password: ***"),
+        ("a.yaml", "db: {user: me, password: S3cret, port: 1}", "db: {user: me, password: ***, port: 1}"),
+        ("a.yaml", "api_key: 'S3cret' # why", "api_key: '***' # why"),
+        ("a.yaml", "token: |\n  S3cret\nb: 1", "token: |\n  ***\nb: 1"),
+        ("a.yaml", "uri: postgresql://h/x?password=S3cret", "uri: postgresql://h/x?password=***"),
+        ("a.toml", 'aws_secret_access_key = "S3cret"', 'aws_secret_access_key = "***"'),
+        ("a.py", 'PASSWORD: str = "S3cret"', 'PASSWORD: str = "***"'),
+        ("a.py", 'connect(password="S3cret", user="me")', 'connect(password="***", user="me")'),
+        ("a.py", "# password: S3cret", "# password: ***"),
+        *(
+            (name, plain, plain)
+            for name, plain in (
+                ("a.yaml", "password: ${oc.env:X}"), ("a.yaml", "max_tokens: 3"), ("a.yaml", "password: null"),
+                ("a.py", "page_token=token,"), ("a.py", "if not token:\n    return"), ("a.py", "token = page.token"),
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_patch_lacks_secrets_and_nothing_else(tmp_path: Path, name: str, line: str, kept: str) -> None:
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "first")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / name).write_text(f"{line}\n")
+    made = patch.make(tmp_path)
+    assert made is not None
+    assert re.findall(r"^\+(?!\+)(.*)$", made.content.decode(), re.MULTILINE) == kept.split("\n")
+    assert made.is_exact == (line == kept)
+
+
+def test_our_own_code_has_nothing_that_a_patch_would_mask() -> None:
+    # In a process of its own: this one knows the secrets of other tests, which are ordinary words.
+    code = (
+        "import sys; from pathlib import Path; from mnist_pipeline import patch\n"
+        "for path in [*Path('src').rglob('*.py'), *Path('conf').rglob('*.yaml')]:\n"
+        "    lines = ''.join(f'\\n {line}' for line in path.read_text().splitlines())\n"
+        "    whole = f'diff --git a/{path} b/{path}{lines}'\n"
+        "    if patch.mask(whole) != whole: print(path)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == ""
