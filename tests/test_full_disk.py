@@ -103,7 +103,8 @@ def require_resumed(
     if found.returncode != 0:
         require_one_line(found)
         _, runs, _ = read_result(home, scratch)
-        assert not runs or "FAILED" in {status for _, status in runs}
+        is_told = "could not be marked FAILED" in found.stderr  # the store itself had no space for it
+        assert is_told or "RUNNING" not in {status for _, status in runs}
         found = disk.run(*command(*arguments), cwd=scratch, **environment)
     assert found.returncode == 0, found.stderr
     trials, runs, metrics = read_result(home, scratch)
@@ -137,9 +138,19 @@ def test_a_sweep_that_is_short_of_space_for_a_checkpoint_resumes(
     assert resumed == read_result(other, tmp_path)
 
 
+# The sizes at which one write after the other finds no space, from the first to the last.
+AT_HOME = [(WHOLE, num_kb) for num_kb in (0, 24, 60, 400, 1000, 2000, 4000)] + [
+    (TRAIN, num_kb) for num_kb in (0, 40, 120, 250, 600, 900, 1200)
+]
+IN_TMPDIR = [(WHOLE, num_kb) for num_kb in (0, 4, 60)] + [(TRAIN, num_kb) for num_kb in (0, 30, 160)]
+
+
+def name_case(value: list[str] | int) -> str:
+    return f"{value} KB" if isinstance(value, int) else value[0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("num_kb", [0, 8, 24, 40, 60, 90, 130, 170, 220, 280, 340, 400, 500, 600, 800, 1000, 1300])
-@pytest.mark.parametrize("arguments", [WHOLE, TRAIN], ids=["sweep", "train"])
+@pytest.mark.parametrize(("arguments", "num_kb"), AT_HOME, ids=name_case)
 def test_whatever_write_finds_no_space_the_same_command_resumes(
     arguments: list[str],
     num_kb: int,
@@ -151,13 +162,16 @@ def test_whatever_write_finds_no_space_the_same_command_resumes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_kb", [0, 4, 20, 40, 60, 100, 200, 300, 400, 600])
-@pytest.mark.parametrize("arguments", [WHOLE, TRAIN], ids=["sweep", "train"])
+@pytest.mark.parametrize(("arguments", "num_kb"), IN_TMPDIR, ids=name_case)
 def test_whatever_temporary_file_finds_no_space_the_same_command_resumes(
-    arguments: list[str], num_kb: int, home: Path, tmp_path: Path, undisturbed: Callable[[list[str]], Result]
+    arguments: list[str],
+    num_kb: int,
+    home: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    undisturbed: Callable[[list[str]], Result],
 ) -> None:
-    folder = tmp_path / "small"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("t")  # short, for the path of a socket in it
     with small_disk.mounted(folder) as disk:
         require_resumed(
             arguments,
