@@ -16,6 +16,7 @@ from mnist_pipeline.errors import UserError
 from mnist_pipeline.sweep.failure import Kind
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures
 from mnist_pipeline.sweep.work import explain
+from mnist_pipeline.sweep.worker import WorkerDiedError
 from mnist_pipeline.tracking import Point
 from mnist_pipeline.train import LossNotFiniteError, TrainState
 
@@ -78,6 +79,17 @@ def test_what_an_error_says_of_the_training_that_raised_it(tmp_path: Path) -> No
         assert failure.kind is kind
         assert failure.reason.startswith(start)
         assert bool(failure.next_step) == (kind is Kind.surroundings)
+
+
+@pytest.mark.parametrize(
+    ("codes", "kind"),
+    [
+        ([-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGXCPU, 255], Kind.surroundings),
+        ([-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, 0, 1, None], Kind.error),
+    ],
+)
+def test_what_the_end_of_a_worker_says(codes: list[int | None], kind: Kind) -> None:
+    assert {WorkerDiedError(code).failure.kind for code in codes} == {kind}
 
 
 GRID = [
