@@ -143,13 +143,14 @@ def test_optunas_dashboard_shows_the_study(page: Page, looking_home: Path) -> No
     arguments = command("dashboard", "--port", "0")
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        page.goto(child.stdout.readline().split()[2])
-        page.get_by_text("digits-").first.click()
-        expect(page.get_by_text("Hyperparameter Importance").first).to_be_visible()
-        expect(page.locator(".plot-container").first).to_be_visible()
-        keep(page, "dashboard")
-        child.send_signal(signal.SIGINT)
-        assert child.wait(15) == 0
+        try:
+            page.goto(child.stdout.readline().split()[2])
+            page.get_by_text("digits-").first.click()
+            expect(page.get_by_text("Hyperparameter Importance").first).to_be_visible()
+            expect(page.locator(".plot-container").first).to_be_visible()
+            keep(page, "dashboard")
+        finally:
+            child.kill()
     assert complaints == []
 
 

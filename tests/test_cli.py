@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -289,8 +290,14 @@ def test_the_ui_takes_another_port_where_its_own_is_taken(home: Path) -> None:
         assert "port 5000 is taken: another one is used" in child.communicate(timeout=15)[1]
 
 
-def started_ui(*arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(command("ui", *arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextlib.contextmanager
+def started_ui(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    words = command("ui", *arguments)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()  # where the test failed before it ended it
 
 
 def read_page(address: str) -> bytes:
