@@ -331,7 +331,7 @@ def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, looking_home:
         client.set_tag(run_named(home, name).info.run_id, "data.test_digest", "0" * 64)
     found = cli("diff", *NAMES[:2], MNIST_PIPELINE_HOME=str(home))
     assert found.returncode == 1
-    assert "the images themselves cannot be shown: the test split that is found here" in found.stderr
+    assert "the images themselves cannot be shown: the test split found here" in found.stderr
     assert "they disagree on" in found.stdout
 
 

@@ -33,8 +33,8 @@ def test_a_run_on_other_data_is_refused() -> None:
 
 def test_what_is_missing_is_named() -> None:
     assert gates.whole(()).is_passed
-    refused = gates.whole(("files", "the tag fingerprint"))
-    assert (refused.is_passed, refused.figure) == (False, "missing: files, the tag fingerprint")
+    refused = gates.whole(("missing: the tag fingerprint", "changed: config/config.yaml"))
+    assert (refused.is_passed, refused.figure) == (False, "missing: the tag fingerprint; changed: config/config.yaml")
 
 
 def test_the_reloaded_model_must_give_the_logged_predictions() -> None:
