@@ -117,11 +117,11 @@ def test_a_study_that_is_not_in_its_storage_is_said_with_those_that_are(journal:
             dashboard.make_app(storage, "other")
 
 
-@pytest.mark.parametrize("storage", ["/tmp", "x" * 300])
-def test_a_file_that_is_not_there_is_said(storage: str, cli: Cli) -> None:
+@pytest.mark.parametrize(("storage", "reason"), [("/tmp", "is not a file"), ("x" * 300, "there is no such file")])
+def test_what_is_not_a_file_is_refused(storage: str, reason: str, cli: Cli) -> None:
     found = cli("dashboard", f"sweep.storage={storage}")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert f"{storage}: there is no such file" in found.stderr
+    assert reason in found.stderr
 
 
 def test_a_damaged_journal_is_one_line_and_stays_as_it_is(journal: Path, cli: Cli) -> None:

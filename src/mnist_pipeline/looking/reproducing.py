@@ -45,7 +45,7 @@ def check_out(logged: Logged, uri: str) -> list[Item]:
     commit = tags.get("mlflow.source.git.commit")
     if not commit:
         return [Text("It did not run from a git checkout: install the version that environment/versions.json names.")]
-    lines = [f"git checkout {commit}"]
+    lines = [f"git checkout {shlex.quote(commit)}"]
     if tags.get("git.dirty") != "true" or tags.get(PATCH_TAG) == "none":
         return [Code(lines[0])]
     is_masked = tags.get(PATCH_TAG) == "masked"
