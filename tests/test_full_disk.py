@@ -139,7 +139,7 @@ def test_a_sweep_that_is_short_of_space_for_a_checkpoint_resumes(
 
 
 # The sizes at which one write after the other finds no space, from the first to the last.
-AT_HOME = [(WHOLE, num_kb) for num_kb in (0, 24, 60, 400, 1000, 2000, 4000)] + [
+AT_HOME = [(WHOLE, num_kb) for num_kb in (0, 24, 60, 400, 1000, 2000, 4000, 8000, 9000)] + [
     (TRAIN, num_kb) for num_kb in (0, 40, 120, 250, 600, 900, 1200)
 ]
 IN_TMPDIR = [(WHOLE, num_kb) for num_kb in (0, 4, 60)] + [(TRAIN, num_kb) for num_kb in (0, 30, 160)]

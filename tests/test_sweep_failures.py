@@ -129,6 +129,7 @@ def test_a_grid_keeps_a_point_whose_workers_crash(home: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_grid_does_not_try_again_what_diverged(home: Path) -> None:
     diverging = [*GRID, "+sweep.space.train.learning_rate={type:categorical,choices:[0.001,1e30]}"]
     for _ in range(2):

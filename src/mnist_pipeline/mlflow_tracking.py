@@ -1,6 +1,7 @@
 """The only door to MLflow's runs."""
 
 import contextlib
+import errno
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
@@ -199,6 +200,9 @@ class MlflowRun:
         try:
             yield
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename2:
+                # What was copied of a file took the space that the run's status needs.
+                Path(error.filename2).unlink(missing_ok=True)
             raise UserError(
                 f"{error.strerror or error}: files of the run cannot be written to the tracking store "
                 f"{self._store.uri}; fix that and run the same command again, which resumes"
