@@ -57,23 +57,21 @@ def moved(copied: Path, tmp_path: Path) -> tuple[Path, Path]:
     return copied.rename(tmp_path / "second place"), copied
 
 
-COMMANDS = (
-    "train preset=smoke",
+COMMANDS = ("train preset=smoke", "promote data=digits", "predict . data=digits", "compare", "ui --port=0")
+SLOW_COMMANDS = (
     "sweep preset=smoke",
-    "promote data=digits",
     "rollback --reason=x data=digits",
     "history data=digits",
-    "predict . data=digits",
     "serve --port=0 data=digits",
-    "compare",
     "diff a b",
     "report champion data=digits",
-    "ui --port=0",
     "doctor",
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW_COMMANDS)]
+)
 def test_every_command_says_so_in_one_line(command: str, moved: tuple[Path, Path], cli: Cli) -> None:
     new, old = moved
     before = locations(new)
@@ -252,6 +250,7 @@ def test_a_repair_killed_while_it_writes_is_taken_back(moved: tuple[Path, Path],
     assert locations(new) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_after_a_move(home: Path, tmp_path: Path, cli: Cli) -> None:
     arguments = ["train", "preset=smoke", "train.num_epochs=4", "train.checkpoint_every=1"]
     kill("call mnist_pipeline.mlflow_tracking MlflowRun.log_metrics 2 after", arguments, home)

@@ -29,7 +29,13 @@ def wait_for(temporary: Path, pattern: str) -> None:
     raise AssertionError(f"no {pattern}")
 
 
-@pytest.mark.parametrize("words", [("train", "preset=smoke", "train.num_epochs=200"), ("sweep", "preset=smoke")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "preset=smoke", "train.num_epochs=200"),
+        pytest.param(("sweep", "preset=smoke"), marks=pytest.mark.slow),
+    ],
+)
 def test_what_a_killed_command_left_is_cleared_by_the_next(
     words: tuple[str, ...], home: Path, cli: Cli, temporary: Path
 ) -> None:
