@@ -54,7 +54,7 @@ def load(store: MlflowStore, name: str) -> Champion:
         raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data={data_name})")
     run = _find_run(store, model, version)
     try:
-        loaded = logged_model.load(model.model_folder(version), evidence.find_seals(store, run) if run else None)
+        loaded = logged_model.load(model.model_folder(version), evidence.find_seals(run) if run else None)
     except BadModelError as error:
         raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.WAYS_ON}") from error
     network = loaded.network

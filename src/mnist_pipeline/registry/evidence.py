@@ -74,23 +74,20 @@ def examine(store: MlflowStore, run: PastRun, folder: ArtifactFolder) -> tuple[t
     if problems or predictions is None:
         return tuple(problems), None
     try:
-        loaded = logged_model.load(folder, find_seals(store, run))
+        loaded = logged_model.load(folder, find_seals(run))
         test = find_test_split(run)
         return (), Evidence(predictions, test, _reload(loaded, test.images))
     except BadModelError as error:
         return (str(error),), None
 
 
-def find_seals(store: MlflowStore, run: PastRun) -> Mapping[str, Seal] | None:
+def find_seals(run: PastRun) -> Mapping[str, Seal] | None:
     """Return the files of the run's model as it logged them; None where nobody can tell.
 
     Raises:
         UserError: The list cannot be read now.
     """
-    try:
-        seals, _ = integrity.read_list(run.read, run.tags)
-    except MlflowException:
-        return None
+    seals, _ = integrity.read_list(run.read, run.tags)
     return None if seals is None else seals.model
 
 

@@ -239,7 +239,7 @@ def find_damage(registry: Registry, champion: int | None) -> str:
     try:
         run = candidates.find_run(registry.store, registry.model.run_of(champion))
         damage = integrity.find_damage(registry.store, run.run_id)
-        seals = evidence.find_seals(registry.store, run)
+        seals = evidence.find_seals(run)
         if not damage and seals is not None:  # the version may name other files than those of its run
             damage = integrity.find_model_damage(seals, registry.model.model_folder(champion))
         return "; ".join(damage)
