@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measuring import PIPELINE, Row, python, run
-from mnist_pipeline import composing, store
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import store
 
 NUM_RUNS = 1000
 NUM_SEEDS = 20
@@ -24,11 +25,11 @@ def fill(home: str) -> None:
     """Make a store with finished runs of 50 widths with 20 seeds each, as `train` leaves them but without artifacts."""
     from mlflow.entities import Metric, Param
 
-    from mnist_pipeline.looking.compare import METRICS
-    from mnist_pipeline.mlflow_store import MlflowStore
+    from mnist_pipeline.reports.compare import METRICS
+    from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
     uri = store.sqlite_uri(Path(home) / "mlruns" / "mlflow.db")
-    config = composing.compose([f"tracking.uri={uri}"])
+    config = compose.compose([f"tracking.uri={uri}"])
     opened = MlflowStore(config.tracking)
     experiment_id = opened.require_experiment(config.tracking.experiment)
     chance = random.Random(0)

@@ -10,19 +10,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mnist_pipeline.sweep import server
+from mnist_pipeline.sweep.executors import forkserver
 
 if __name__ == "__main__":
-    server.context()  # as the command does it
+    forkserver.context()  # as the command does it
 
-from mnist_pipeline import composing
-from mnist_pipeline.mlflow_tracking import MlflowTracker
-from mnist_pipeline.request import prepare
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import space
-from mnist_pipeline.sweep.crew import Stop
-from mnist_pipeline.sweep.run import sweep
+from mnist_pipeline.sweep.executors.local import Stop
+from mnist_pipeline.sweep.sweep import sweep
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.tracking import Point
+from mnist_pipeline.tracking.tracker import Point
 
 
 class Meter:
@@ -80,7 +80,7 @@ def main() -> None:
                 study.optuna.enqueue_trial(params)
 
         Study.plan = plan  # type: ignore[method-assign, assignment]
-    base, values, fixed = composing.check_sweep(overrides)
+    base, values, fixed = compose.check_sweep(overrides)
     request = prepare(base, overrides)
     meter = Meter()
     tracker = MlflowTracker(request.config.tracking)

@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mnist_pipeline.errors import UserError, tell
-from mnist_pipeline.store import sqlite_uri
+from mnist_pipeline.system.errors import UserError, tell
+from mnist_pipeline.tracking.store import sqlite_uri
 
 FOLDER = Path(__file__).parent
 NUM_COLOURS = 128

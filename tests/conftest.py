@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline import store
+from mnist_pipeline.tracking import store
 
 ROOT = Path(__file__).parents[1]
 DEAD_ADDRESS = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -115,7 +115,7 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """TensorFlow takes its number of threads once a process, before it starts."""
-    from mnist_pipeline.train import set_num_threads
+    from mnist_pipeline.train.fit import set_num_threads
 
     set_num_threads(1)
 
@@ -123,11 +123,12 @@ def one_thread() -> None:
 @pytest.fixture(scope="session")
 def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A home with a champion of digits-classifier, for tests that only use it."""
-    from mnist_pipeline import composing, pipeline
-    from mnist_pipeline.mlflow_store import MlflowStore
-    from mnist_pipeline.mlflow_tracking import MlflowTracker
-    from mnist_pipeline.registry import promotion, settings
-    from mnist_pipeline.request import prepare
+    from mnist_pipeline.config import compose
+    from mnist_pipeline.pipeline import run
+    from mnist_pipeline.tracking.mlflow_store import MlflowStore
+    from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+    from mnist_pipeline.registry import promote, settings
+    from mnist_pipeline.pipeline.request import prepare
 
     folder = tmp_path_factory.mktemp("champion home")
     (folder / "mlruns").mkdir()
@@ -135,10 +136,10 @@ def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     overrides = ["data=digits", f"tracking.uri={store.sqlite_uri(folder / 'mlruns' / 'mlflow.db')}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_PIPELINE_HOME", str(folder))
-        asked = prepare(composing.compose([*overrides, "model.hidden_width=64"]), overrides)
-        pipeline.run(asked, MlflowTracker(asked.config.tracking))
+        asked = prepare(compose.compose([*overrides, "model.hidden_width=64"]), overrides)
+        run.run(asked, MlflowTracker(asked.config.tracking))
         where, bounds = settings.read_promote(overrides)
-        promotion.promote(MlflowStore(where.tracking), where, bounds, named=None, is_dry_run=False)
+        promote.promote(MlflowStore(where.tracking), where, bounds, named=None, is_dry_run=False)
     return folder
 
 

@@ -68,10 +68,10 @@ def main() -> int:
         importlib.import_module(f"mnist_pipeline.{stories[sys.argv[2]]}")
 
         kill_at_call(module, name, int(nth), when)
-    from mnist_pipeline import cli
+    from mnist_pipeline.cli import main
 
     sys.argv = ["mnist-pipeline", *sys.argv[2:]]
-    return cli.main()
+    return main.main()
 
 
 if __name__ == "__main__":

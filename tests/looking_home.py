@@ -12,11 +12,13 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist_pipeline import composing, pipeline, sqlite_store, store
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mlflow_tracking import MlflowTracker
-from mnist_pipeline.registry import promotion, settings
-from mnist_pipeline.request import prepare
+from mnist_pipeline.config import compose
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.tracking import sqlite_store, store
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.registry import promote, settings
+from mnist_pipeline.pipeline.request import prepare
 
 WIDTHS, SEEDS = (16, 48), (0, 1)
 CHAMPION = "digits-w48-d0.2-e3-s0"
@@ -76,10 +78,10 @@ def _fill(folder: Path) -> None:
             overrides = [
                 *("data=digits", "train.num_epochs=3", f"model.hidden_width={width}", f"train.seed={seed}", here),
             ]
-            asked = prepare(composing.compose(overrides), overrides)
-            pipeline.run(asked, MlflowTracker(asked.config.tracking))
+            asked = prepare(compose.compose(overrides), overrides)
+            run.run(asked, MlflowTracker(asked.config.tracking))
     where, bounds = settings.read_promote(["data=digits", here, "promote.min_test_accuracy=0.5"])
-    promotion.promote(MlflowStore(where.tracking), where, bounds, named=CHAMPION, is_dry_run=False)
+    promote.promote(MlflowStore(where.tracking), where, bounds, named=CHAMPION, is_dry_run=False)
     client = client_of(folder)
     experiment = client.get_experiment_by_name("digits")
     failed = client.create_run(

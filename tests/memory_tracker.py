@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from mnist_pipeline.data import Split
-from mnist_pipeline.tracking import RESUME_TAG, PastRun, PastTraining, Predict, Run
+from mnist_pipeline.data.dataset import Split
+from mnist_pipeline.tracking.tracker import RESUME_TAG, PastRun, PastTraining, Predict, Run
 
 
 @dataclass

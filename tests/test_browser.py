@@ -15,7 +15,7 @@ from conftest import ROOT, command
 from looking_home import CHAMPION, NAMES, client_of, run_named
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
-from mnist_pipeline.store import UI_VIEW
+from mnist_pipeline.tracking.store import UI_VIEW
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 RESULTS = ROOT / "test-results"

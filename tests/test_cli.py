@@ -15,7 +15,7 @@ from conftest import NO_MIRRORS, Cli, command
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist_pipeline import cli as commands
+from mnist_pipeline.cli import main as commands
 
 
 def runs(home: Path, experiment: str = "digits") -> list[Run]:

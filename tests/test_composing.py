@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import composing, overrides
-from mnist_pipeline.errors import ConfigError
+from mnist_pipeline.config import compose, overrides
+from mnist_pipeline.system.errors import ConfigError
 
 OPTIONS = sorted(
     (path.parent.name, path.stem)
@@ -17,12 +17,12 @@ OPTIONS = sorted(
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str) -> None:
-    composed = composing.compose([f"{group}={option}"])
+    composed = compose.compose([f"{group}={option}"])
     assert composed.train.num_epochs >= 1
 
 
 def test_the_default_is_the_baseline() -> None:
-    flat = composing.compose([]).flat()
+    flat = compose.compose([]).flat()
     assert flat["data.name"] == "mnist"
     assert flat["data.validation_size"] == 5000
     assert flat["data.fallback"] == "digits"
@@ -35,12 +35,12 @@ def test_the_default_is_the_baseline() -> None:
 
 
 def test_presets_are_small_differences() -> None:
-    default = composing.compose([]).flat()
-    tutorial = composing.compose(["preset=tutorial"]).flat()
+    default = compose.compose([]).flat()
+    tutorial = compose.compose(["preset=tutorial"]).flat()
     assert {key: tutorial[key] for key in tutorial if tutorial[key] != default[key]} == {"data.validation_size": 0}
-    smoke = composing.compose(["preset=smoke"])
+    smoke = compose.compose(["preset=smoke"])
     assert (smoke.data.name, smoke.train.num_epochs) == ("digits", 2)
-    assert composing.compose(["preset=smoke", "data=mnist"]).data.name == "mnist"
+    assert compose.compose(["preset=smoke", "data=mnist"]).data.name == "mnist"
 
 
 @pytest.mark.parametrize(
@@ -85,34 +85,34 @@ def test_presets_are_small_differences() -> None:
 )
 def test_wrong_input_is_told_in_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        composing.compose(overrides)
+        compose.compose(overrides)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_zero_is_a_value() -> None:
-    composed = composing.compose(
+    composed = compose.compose(
         ["train.seed=0", "data.split_seed=0", "data.validation_size=0", "model.dropout_rate=0"]
     )
     assert (composed.train.seed, composed.data.validation_size, composed.model.dropout_rate) == (0, 0, 0.0)
 
 
 def test_a_multirun_is_checked_whole() -> None:
-    runs = composing.check(["train.seed=0,1,2", "model.hidden_width=16,32"], multirun=True)
+    runs = compose.check(["train.seed=0,1,2", "model.hidden_width=16,32"], multirun=True)
     assert [(run.train.seed, run.model.hidden_width) for run in runs] == [
         (seed, width) for seed in (0, 1, 2) for width in (16, 32)
     ]
     with pytest.raises(ConfigError, match=r"make no run at all"):
-        composing.check(["train.seed=range(0,0)"], multirun=True)
+        compose.check(["train.seed=range(0,0)"], multirun=True)
     with pytest.raises(ConfigError, match=r"train.seed=-1"):
-        composing.check(["train.seed=0,-1"], multirun=True)
+        compose.check(["train.seed=0,-1"], multirun=True)
 
 
 def test_a_further_folder_adds_presets(tmp_path: Path) -> None:
     folder = tmp_path / "it's, (1)"
     (folder / "preset").mkdir(parents=True)
     (folder / "preset" / "wide.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 512\n")
-    (wide,) = composing.check(["preset=wide"], config_dir=str(folder))
+    (wide,) = compose.check(["preset=wide"], config_dir=str(folder))
     assert wide.model.hidden_width == 512
 
 
@@ -126,13 +126,13 @@ def test_overrides_of_a_group_can_be_told_apart() -> None:
 
 def test_the_server_option_takes_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert composing.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5000"
+    assert compose.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5999")
-    assert composing.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5999"
+    assert compose.compose(["tracking=server"]).tracking.uri == "http://127.0.0.1:5999"
 
 
 def test_a_password_is_never_logged() -> None:
-    flat = composing.compose(["tracking.uri=postgresql://me:secret@db/x"]).flat()
+    flat = compose.compose(["tracking.uri=postgresql://me:secret@db/x"]).flat()
     assert flat["tracking.uri"] == "postgresql://***@db/x"
 
 

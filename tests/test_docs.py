@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import cli, composing
+from mnist_pipeline.cli import main
+from mnist_pipeline.config import compose
 from mnist_pipeline.sweep import space
 
 README = (ROOT / "README.md").read_text()
@@ -91,7 +92,7 @@ def test_every_make_target_in_the_readme_exists_and_every_target_is_listed() -> 
 
 def test_every_command_stands_in_the_readme() -> None:
     named = set(re.findall(r"mnist-pipeline ([a-z]+)", README))
-    assert named == set(cli.COMMANDS)
+    assert named == set(main.COMMANDS)
 
 
 def test_the_overrides_in_the_readme_compose() -> None:
@@ -100,7 +101,7 @@ def test_the_overrides_in_the_readme_compose() -> None:
     for command in commands:
         words = command.split("#")[0].replace('"', "").split()
         overrides = [word for word in words if "=" in word]
-        composing.check(overrides, multirun="-m" in words)
+        compose.check(overrides, multirun="-m" in words)
 
 
 def test_the_sweeps_in_the_readme_compose() -> None:
@@ -108,5 +109,5 @@ def test_the_sweeps_in_the_readme_compose() -> None:
     assert len(commands) >= 3
     for command in commands:
         words = re.sub("[\"']", "", command.split("#")[0]).split()
-        base, values, fixed = composing.check_sweep([word for word in words if "=" in word or word.startswith("~")])
+        base, values, fixed = compose.check_sweep([word for word in words if "=" in word or word.startswith("~")])
         space.read(values, base, fixed=fixed)

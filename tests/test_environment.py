@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline import environment, patch
-from mnist_pipeline.patch import Patch
+from mnist_pipeline.pipeline import environment, patch
+from mnist_pipeline.pipeline.patch import Patch
 
 
 def git(folder: Path, *words: str) -> str:

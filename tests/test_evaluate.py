@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mnist_pipeline.config import EvaluateConfig
-from mnist_pipeline.evaluate import Evaluation, evaluate_logits
+from mnist_pipeline.config.sections import EvaluateConfig
+from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate_logits
 
 CLASS_NAMES = ("cat", "dog", "owl")
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import composing, fingerprint
+from mnist_pipeline.config import compose
+from mnist_pipeline.pipeline import fingerprint
 
 PACKAGE = ROOT / "src" / "mnist_pipeline"
 
 
 def of(*overrides: str, data_digest: str = "d") -> str:
-    return fingerprint.fingerprint(composing.compose(list(overrides)), data_digest=data_digest)
+    return fingerprint.fingerprint(compose.compose(list(overrides)), data_digest=data_digest)
 
 
 def test_it_is_a_sha256_that_stays_the_same() -> None:

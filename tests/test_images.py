@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mnist_pipeline.images import BadImageError, Invert, fit, read_picture
+from mnist_pipeline.serving.images import BadImageError, Invert, fit, read_picture
 
 SHAPE = (28, 28)
 

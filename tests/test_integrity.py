@@ -20,19 +20,23 @@ import yaml
 from conftest import command
 from mlflow import MlflowClient
 
-from mnist_pipeline import champion, composing, integrity, named_runs, pipeline, plain_yaml, sqlite_store, store
-from mnist_pipeline.address import Address
-from mnist_pipeline.commands import looking
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.serving import champion
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import integrity, named_runs, sqlite_store, store
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.system import plain_yaml
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.cli import report_commands
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.registry.changes import Registry, read_history
 from mnist_pipeline.registry.ledger import Outcome
-from mnist_pipeline.registry.promotion import Promotion, promote
+from mnist_pipeline.registry.promote import Promotion, promote
 from mnist_pipeline.registry.rollback import NO_VERSION, rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
-from mnist_pipeline.request import prepare
+from mnist_pipeline.pipeline.request import prepare
 
 MODEL = "digits-classifier"
 BOUNDS = PromoteConfig(alpha=0.05, min_test_accuracy=0.1, max_model_bytes=10_000_000, max_recall_drop=0.5)
@@ -78,8 +82,8 @@ def _local(address: str) -> Path:
 
 
 def train(overrides: list[str]) -> str:
-    asked = prepare(composing.compose(overrides), overrides)
-    return pipeline.run(asked, MlflowTracker(asked.config.tracking)).run_id
+    asked = prepare(compose.compose(overrides), overrides)
+    return run.run(asked, MlflowTracker(asked.config.tracking)).run_id
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +271,9 @@ def test_a_logged_configuration_is_not_resolved_and_its_addresses_are_not_fetche
         made.promote(made.first)
         uri = f"tracking.uri={made.store.uri}"
         with contextlib.suppress(UserError):
-            looking.diff([made.first, made.second, uri])
+            report_commands.diff([made.first, made.second, uri])
         with contextlib.suppress(UserError):
-            looking.report([made.first, uri])
+            report_commands.report([made.first, uri])
         assert asked == []
     printed = capsys.readouterr()
     assert "S3cret" not in printed.out + printed.err
@@ -294,8 +298,8 @@ def test_yaml_of_others_stays_as_it_is() -> None:
 
 def test_a_yaml_bomb_hangs_neither_diff_nor_report(made: Home) -> None:
     (made.run(made.first) / "config" / "overrides.yaml").write_text(BOMB)
-    for call in (looking.diff, looking.report):
-        words = [made.first, made.second][: 2 if call is looking.diff else 1]
+    for call in (report_commands.diff, report_commands.report):
+        words = [made.first, made.second][: 2 if call is report_commands.diff else 1]
         with contextlib.suppress(UserError):
             call([*words, f"tracking.uri={made.store.uri}"])
 

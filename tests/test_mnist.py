@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from conftest import DEAD_ADDRESS
 
-from mnist_pipeline import composing, mnist
-from mnist_pipeline.config import MnistConfig
-from mnist_pipeline.mnist import Arrays, MnistUnavailableError
+from mnist_pipeline.config import compose
+from mnist_pipeline.data import mnist
+from mnist_pipeline.config.sections import MnistConfig
+from mnist_pipeline.data.mnist import Arrays, MnistUnavailableError
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def write_idx(arrays: Arrays, folder: Path, *, zipped: bool) -> None:
 
 
 def make_config(*overrides: str) -> MnistConfig:
-    made = composing.compose(
+    made = compose.compose(
         [
             "data=mnist",
             f"data.npz_url={DEAD_ADDRESS}/mnist.npz",

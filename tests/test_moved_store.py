@@ -14,11 +14,12 @@ from conftest import Cli
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist_pipeline import champion, integrity, sqlite_store, store
-from mnist_pipeline.address import Address
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.serving import champion
+from mnist_pipeline.tracking import integrity, sqlite_store, store
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
 # The experiment 0 is MLflow's own; here it is from where the empty store was made.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline import paths
+from mnist_pipeline.system import paths
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ import pytest
 from conftest import command, server
 from mlflow import MlflowClient
 
-from mnist_pipeline import patience, store
-from mnist_pipeline.address import Address
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.data import Split
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mlflow_tracking import MlflowRun, MlflowTracker
-from mnist_pipeline.registry.versions import RegisteredModel
+from mnist_pipeline.tracking import patience, store
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.data.dataset import Split
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowRun, MlflowTracker
+from mnist_pipeline.tracking.registered_models import RegisteredModel
 
 NUM_AT_ONCE = 8
 

@@ -13,20 +13,21 @@ from conftest import NO_MIRRORS, ROOT
 from memory_tracker import MemoryRun, MemoryTracker
 from omegaconf import DictConfig, OmegaConf
 
-from mnist_pipeline import composing, pipeline
-from mnist_pipeline.mnist import MnistUnavailableError
-from mnist_pipeline.model import Score, build
-from mnist_pipeline.pipeline import RunResult
-from mnist_pipeline.request import prepare
-from mnist_pipeline.tracking import Predict
-from mnist_pipeline.train import Epoch, LossNotFiniteError
+from mnist_pipeline.config import compose
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.data.mnist import MnistUnavailableError
+from mnist_pipeline.model.dense import Score, build
+from mnist_pipeline.pipeline.run import RunResult
+from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.tracking.tracker import Predict
+from mnist_pipeline.train.fit import Epoch, LossNotFiniteError
 
 SMOKE = ["preset=smoke"]
 
 
 def run(overrides: Sequence[str]) -> tuple[RunResult, MemoryRun]:
     tracker = MemoryTracker()
-    result = pipeline.run(prepare(composing.compose(overrides), overrides), tracker)
+    result = run.run(prepare(compose.compose(overrides), overrides), tracker)
     (tracked,) = tracker.runs
     return result, tracked
 
@@ -47,7 +48,7 @@ def test_the_story_is_told_in_order(smoke: tuple[RunResult, MemoryRun]) -> None:
 
 def test_params_are_the_dotted_keys(smoke: tuple[RunResult, MemoryRun]) -> None:
     _, tracked = smoke
-    assert tracked.params == composing.compose(SMOKE).flat()
+    assert tracked.params == compose.compose(SMOKE).flat()
     assert tracked.params["model.hidden_width"] == 32
 
 
@@ -94,7 +95,7 @@ def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> Non
     assert (predictions["label"] == predictions["predicted"]).mean() == result.metrics["test/accuracy"]
     composed = OmegaConf.create(tracked.artifacts["config/config.yaml"].decode())
     assert isinstance(composed, DictConfig)
-    assert composing.from_hydra(composed) == result.config
+    assert compose.from_hydra(composed) == result.config
     assert OmegaConf.create(tracked.artifacts["config/overrides.yaml"].decode()) == SMOKE
     assert json.loads(tracked.artifacts["environment/versions.json"])["tensorflow"].count(".") == 2
     for name, content in tracked.artifacts.items():
@@ -140,7 +141,7 @@ def test_a_diverging_run_is_marked_failed() -> None:
     tracker = MemoryTracker()
     overrides = [*SMOKE, "train.learning_rate=1e30"]
     with pytest.raises(LossNotFiniteError):
-        pipeline.run(prepare(composing.compose(overrides), overrides), tracker)
+        run.run(prepare(compose.compose(overrides), overrides), tracker)
     assert tracker.runs[0].status == "FAILED"
 
 
@@ -154,13 +155,13 @@ def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, Memory
             return lambda images: np.full((len(images), 10), 0.1, np.float32)
 
     with pytest.raises(RuntimeError, match="differ from the trained model's"):
-        pipeline.log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
+        run.log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
 
 
 def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     overrides = [*NO_MIRRORS, "data.split_seed=3", "data.validation_size=0", "train.num_epochs=1"]
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):
-        request = prepare(composing.compose(overrides), overrides)
+        request = prepare(compose.compose(overrides), overrides)
     assert request.config.data.name == request.dataset.name == "digits"
     assert request.config.tracking.experiment == "digits"
     assert request.config.data.validation_size == 300
@@ -179,7 +180,7 @@ def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.Lo
 
 def test_a_preset_outlives_the_fallback(home: Path) -> None:
     overrides = ["preset=tutorial", *NO_MIRRORS]
-    request = prepare(composing.compose(overrides), overrides)
+    request = prepare(compose.compose(overrides), overrides)
     assert request.dataset.name == "digits"
     assert request.dataset.validation is None
 
@@ -187,4 +188,4 @@ def test_a_preset_outlives_the_fallback(home: Path) -> None:
 def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
     with pytest.raises(MnistUnavailableError, match=r"data=mnist cannot be had .*Connection refused"):
-        prepare(composing.compose(overrides), overrides)
+        prepare(compose.compose(overrides), overrides)

@@ -12,16 +12,18 @@ from conftest import Cli
 from mlflow import MlflowClient
 from PIL import Image
 
-from mnist_pipeline import champion, data, predict, store
-from mnist_pipeline.address import Address
-from mnist_pipeline.champion import Champion
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.images import Invert, fit, read_picture
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mnist import Arrays
-from mnist_pipeline.predict import Predictions
-from mnist_pipeline.tables import FORMATS, TableFile
+from mnist_pipeline.serving import champion, predict
+from mnist_pipeline.data import dataset
+from mnist_pipeline.tracking import store
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.serving.champion import Champion
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.serving.images import Invert, fit, read_picture
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.data.mnist import Arrays
+from mnist_pipeline.serving.predict import Predictions
+from mnist_pipeline.serving.tables import FORMATS, TableFile
 
 MODEL = "digits-classifier"
 
@@ -38,7 +40,7 @@ def loaded(champion_home: Path) -> Champion:
 
 @pytest.fixture(scope="module")
 def arrays() -> Arrays:
-    return data.digits_arrays()
+    return dataset.digits_arrays()
 
 
 bad: list[tuple[str, str]] = []

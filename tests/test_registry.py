@@ -18,21 +18,23 @@ from conftest import Cli, command, server
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from mnist_pipeline import composing, pipeline, store
-from mnist_pipeline.address import Address
-from mnist_pipeline.commands import registry as commands
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.errors import ConfigError, UserError
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.config import compose
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.tracking import store
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.cli import registry_commands as commands
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.registry import changes, ledger
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened, read_history, settle
 from mnist_pipeline.registry.comparison import level
 from mnist_pipeline.registry.ledger import Decision, Outcome
-from mnist_pipeline.registry.promotion import Promotion, promote
+from mnist_pipeline.registry.promote import Promotion, promote
 from mnist_pipeline.registry.rollback import rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
-from mnist_pipeline.request import prepare
+from mnist_pipeline.pipeline.request import prepare
 
 MODEL = "digits-classifier"
 WEAK = ["data=digits", "model.hidden_width=8", "train.num_epochs=2", "force=true"]
@@ -51,8 +53,8 @@ class Trained:
 
 
 def train(overrides: list[str]) -> str:
-    asked = prepare(composing.compose(overrides), overrides)
-    return pipeline.run(asked, MlflowTracker(asked.config.tracking)).run_id
+    asked = prepare(compose.compose(overrides), overrides)
+    return run.run(asked, MlflowTracker(asked.config.tracking)).run_id
 
 
 @pytest.fixture(scope="module")

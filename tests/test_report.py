@@ -10,10 +10,11 @@ import pytest
 from conftest import Cli, command
 from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
-from mnist_pipeline import composing, integrity, mlflow_runs
-from mnist_pipeline.looking import cards, page, reproducing
-from mnist_pipeline.looking.page import Code, Lines, Page, Section, Table, Text
-from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import integrity, runs
+from mnist_pipeline.reports import cards, page, reproducing
+from mnist_pipeline.reports.page import Code, Lines, Page, Section, Table, Text
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 Result = subprocess.CompletedProcess[str]
 
@@ -84,7 +85,7 @@ def test_one_file_has_everything(reported: tuple[str, str]) -> None:
 def test_the_command_that_reproduces_it_is_the_one_that_made_it(reported: tuple[str, str], looking_home: Path) -> None:
     _, text = reported
     (line,) = re.findall(r"<code>(mnist-pipeline train .*)</code>", text)
-    composed = composing.compose(line.split()[2:]).flat()
+    composed = compose.compose(line.split()[2:]).flat()
     params = run_named(looking_home, CHAMPION).data.params
     assert {key: str(value) for key, value in composed.items() if not key.startswith("tracking.")} == {
         key: value for key, value in params.items() if not key.startswith("tracking.")
@@ -173,8 +174,8 @@ DAMAGES: dict[str, list[bytes]] = {
 
 @pytest.mark.parametrize(("path", "damage"), [(path, damage) for path, every in DAMAGES.items() for damage in every])
 def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
-    store = MlflowStore(composing.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
-    whole = mlflow_runs.read(store, run_named(looking_home, NAMES[1]))
+    store = MlflowStore(compose.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
+    whole = runs.read(store, run_named(looking_home, NAMES[1]))
     run = dataclasses.replace(whole, read=lambda name: damage if name == path else whole.read(name))
     card = cards.make(store, run)
     assert len(card.problems) == 1
@@ -185,7 +186,7 @@ def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, 
 @pytest.mark.parametrize("damage", [DEEP, b"[1]", b"\xff"], ids=range(3))
 def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, looking_home: Path, tmp_path: Path) -> None:
     home = copy_of(looking_home, tmp_path / "copy")
-    store = MlflowStore(composing.compose([f"tracking.uri={uri(home)}"]).tracking)
+    store = MlflowStore(compose.compose([f"tracking.uri={uri(home)}"]).tracking)
     run = store.client.create_run("1")
     artifact(run, "environment").mkdir(parents=True)
     artifact(run, "environment/files.json").write_bytes(b"{}")
@@ -215,9 +216,9 @@ def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, lookin
     ],
 )
 def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
-    store = MlflowStore(composing.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
+    store = MlflowStore(compose.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
     (parent,) = client_of(looking_home).search_runs(["1"], "tags.kind = 'sweep'")
-    whole = mlflow_runs.read(store, parent)
+    whole = runs.read(store, parent)
     card = cards.make(store, dataclasses.replace(whole, read=lambda name: damage if name == path else whole.read(name)))
     assert len(card.problems) == 1
     text = page.render(card.page)

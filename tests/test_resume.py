@@ -23,15 +23,17 @@ import pytest
 from conftest import NO_MIRRORS, Cli, command
 from mlflow import MlflowClient
 
-from mnist_pipeline import composing, integrity, pipeline
-from mnist_pipeline.address import Address
-from mnist_pipeline.checkpoint import Checkpoints
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mlflow_tracking import MlflowTracker
-from mnist_pipeline.pipeline import RunResult
-from mnist_pipeline.request import prepare
-from mnist_pipeline.train import Epoch
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import integrity
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.pipeline.checkpoints import Checkpoints
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.pipeline.run import RunResult
+from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.train.fit import Epoch
 
 SMOKE = ["train", "preset=smoke", "train.num_epochs=4"]
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
@@ -226,8 +228,8 @@ class StopAfter:
 
 def run_here(*overrides: str, stop_after: int = 0) -> RunResult:
     """Do in this process what the command does; it saves the imports."""
-    request = prepare(composing.compose(list(overrides)), list(overrides))
-    return pipeline.run(request, MlflowTracker(request.config.tracking), on_epoch=StopAfter(stop_after))
+    request = prepare(compose.compose(list(overrides)), list(overrides))
+    return run.run(request, MlflowTracker(request.config.tracking), on_epoch=StopAfter(stop_after))
 
 
 def interrupt_here(*overrides: str, stop_after: int) -> None:

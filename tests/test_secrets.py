@@ -22,13 +22,16 @@ from typing import ClassVar
 import pytest
 from conftest import ROOT, command, server
 
-from mnist_pipeline import address, composing, mlflow_runs, overrides, patch
-from mnist_pipeline.address import Address
-from mnist_pipeline.looking import reproducing
-from mnist_pipeline.looking.logged import Logged
-from mnist_pipeline.looking.page import Code, Text
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.system import secrets
+from mnist_pipeline.config import compose, overrides
+from mnist_pipeline.tracking import runs
+from mnist_pipeline.pipeline import patch
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.reports import reproducing
+from mnist_pipeline.reports.logged import Logged
+from mnist_pipeline.reports.page import Code, Text
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.tracker import PastRun
 
 # Every planted secret has it as each of its parts: where a half of one is shown, it is found too.
 MARK = "S3cret"
@@ -73,7 +76,7 @@ def test_an_address_shows_no_secret(text: str, masked: str) -> None:
         masked, masked, repr(masked), masked, masked,
     ]  # fmt: skip
     assert str(pickle.loads(pickle.dumps(one))) == masked
-    assert address.mask(masked) == masked
+    assert secrets.mask(masked) == masked
     assert one.has_secret == (text != masked)
     assert one == text
     assert copy.deepcopy(one) == one
@@ -92,10 +95,10 @@ def test_what_connects_gets_the_secret_whole() -> None:
 
 def test_texts_are_searched_for_known_secrets_and_for_those_in_urls() -> None:
     Address("http://me:Kn0wn%2Fsecret@h/x")
-    shown = address.hide("no Kn0wn/secret, Kn0wn%2Fsecret or http://a/b,ftp://you:other@c/d?token=e: unkn0wn")
+    shown = secrets.hide("no Kn0wn/secret, Kn0wn%2Fsecret or http://a/b,ftp://you:other@c/d?token=e: unkn0wn")
     assert shown == "no ***, *** or http://a/b,ftp://***@c/d?token=***: unkn0wn"
     plain = "see http://127.0.0.1:5000/#/experiments/1?workflowType=machine_learning (one@other)"
-    assert address.hide(plain) == plain
+    assert secrets.hide(plain) == plain
 
 
 @pytest.mark.parametrize(
@@ -314,7 +317,7 @@ def test_a_database_that_cannot_be_opened_shows_no_secret(place: Place) -> None:
 
 
 def test_what_earlier_versions_stored_is_masked_when_it_is_read(home: Path, tmp_path: Path) -> None:
-    opened = MlflowStore(composing.compose([]).tracking)
+    opened = MlflowStore(compose.compose([]).tracking)
     experiment = opened.require_experiment("digits")
     run_id = opened.client.create_run(
         experiment, tags={"data.sources": f"http://{USER}:{SLASHED}@h/x: found"}
@@ -323,7 +326,7 @@ def test_what_earlier_versions_stored_is_masked_when_it_is_read(home: Path, tmp_
     opened.client.log_param(run_id, "sweep.storage", f"me:{SLASHED}@h")
     words = [f"+data.npz_url='http://{USER}:{AT}@h/x'", f"++tracking.uri=http://{USER}:{MARK}@h", "train.seed=1"]
     opened.client.log_text(run_id, json.dumps(words), "config/overrides.yaml")
-    past = mlflow_runs.read(opened, opened.client.get_run(run_id))
+    past = runs.read(opened, opened.client.get_run(run_id))
     assert past.params == {"tracking.uri": "postgresql://h/x?user=***&password=***", "sweep.storage": "***@h"}
     assert past.tags["data.sources"] == "http://***@h/x: found"
     assert reproducing.read_overrides(Logged(past)) == ["+data.npz_url='http://***@h/x'", "train.seed=1"]

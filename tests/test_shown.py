@@ -17,16 +17,18 @@ from looking_home import CHAMPION, NAMES, client_of, copy_of, run_named
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from mnist_pipeline import console, data, sqlite_store
-from mnist_pipeline.errors import UserError, tell
-from mnist_pipeline.looking import page, report
-from mnist_pipeline.looking.console import to_markdown
-from mnist_pipeline.looking.page import Page, Section, Table, Text
+from mnist_pipeline.cli import console
+from mnist_pipeline.data import dataset
+from mnist_pipeline.tracking import sqlite_store
+from mnist_pipeline.system.errors import UserError, tell
+from mnist_pipeline.reports import page, report
+from mnist_pipeline.reports.terminal import to_markdown
+from mnist_pipeline.reports.page import Page, Section, Table, Text
 from mnist_pipeline.registry import ledger
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome
-from mnist_pipeline.shown import markdown, plain, printable
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.system.text import markdown, plain, printable
+from mnist_pipeline.tracking.tracker import PastRun
 
 EVIL = "\x1b]0;x\x07\u202e\u2066\n\x9b2J\u200b:smile: [red]*b*"
 SHOWN = "\\x1b]0;x\\x07\\u202e\\u2066\\n\\x9b2J\\u200b:smile: [red]*b*"
@@ -229,7 +231,7 @@ def run_each(home: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
 def test_no_command_lets_foreign_text_act(hostile_home: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    arrays = data.digits_arrays()
+    arrays = dataset.digits_arrays()
     Image.fromarray(arrays["x_test"][0]).save(pictures / f"{EVIL[:-6]}.png")
     (pictures / f"bad {EVIL[:-6]}.png").write_text("")
     with zipfile.ZipFile(pictures / "z.npz", "w") as archive:

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from mnist_pipeline import composing, store
-from mnist_pipeline.address import Address
-from mnist_pipeline.config import TrackingConfig
-from mnist_pipeline.errors import ConfigError, UserError
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.mlflow_tracking import MlflowTracker
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import store
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 
 
 def resolve(*overrides: str) -> str:
-    return store.resolve_uri(composing.compose(list(overrides)).tracking)
+    return store.resolve_uri(compose.compose(list(overrides)).tracking)
 
 
 def test_who_decides_on_the_store(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,16 +22,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as MlflowEntity
 from optuna.trial import TrialState
 
-from mnist_pipeline import composing, paths
-from mnist_pipeline.errors import Terminated, UserError
-from mnist_pipeline.mlflow_tracking import MlflowTracker
-from mnist_pipeline.request import prepare
-from mnist_pipeline.sweep import space, worker
-from mnist_pipeline.sweep.crew import Stop
-from mnist_pipeline.sweep.run import SweepResult, sweep
+from mnist_pipeline.config import compose
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep.executors import worker
+from mnist_pipeline.sweep.executors.local import Stop
+from mnist_pipeline.sweep.sweep import SweepResult, sweep
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.tracking import Point
+from mnist_pipeline.tracking.tracker import Point
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
 SMOKE = ["preset=smoke", "sweep.study=s", "sweep.confirm=null"]
@@ -66,8 +68,8 @@ class Recorder:
 
 def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: Stop | None = None) -> SweepResult:
     """Do in this process what the command does; it saves the imports."""
-    base, values, fixed = composing.check_sweep(list(overrides))
-    request = prepare(base, list(overrides), compose=lambda given: composing.check_sweep(given)[0])
+    base, values, fixed = compose.check_sweep(list(overrides))
+    request = prepare(base, list(overrides), compose=lambda given: compose.check_sweep(given)[0])
     return sweep(
         request,
         space.read(values, base, fixed=fixed),
@@ -97,7 +99,7 @@ def outcome(study: Study) -> list[tuple[Any, ...]]:
 
 def read_study(home: Path) -> Study:
     """Open the study that a command has made."""
-    base, values, fixed = composing.check_sweep(ALONE)
+    base, values, fixed = compose.check_sweep(ALONE)
     config = space.read(values, base, fixed=fixed)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal_path("s"))))
     identity = json.loads(optuna.load_study(study_name="s", storage=storage).user_attrs["identity"])
@@ -172,7 +174,7 @@ def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
     assert model.source_run_id == final.info.run_id
     assert not any("test/accuracy" in run.data.metrics for kind in ("trial", "confirm") for run in runs(home, kind))
     verdict = json.loads((artifacts / "verdict.json").read_text())
-    (winner,) = composing.check(["preset=winner"], config_dir=str(artifacts))
+    (winner,) = compose.check(["preset=winner"], config_dir=str(artifacts))
     assert final.data.params["model.hidden_width"] == str(verdict["params"]["model.hidden_width"])
     assert winner.model.hidden_width == verdict["params"]["model.hidden_width"]
     assert list((home / "mlruns" / "checkpoints").iterdir()) == []

@@ -11,14 +11,14 @@ from optuna.trial import TrialState
 from test_sweep import ALONE, Recorder, own_workers, require_whole, runs, sweep_here
 from test_sweep_study import BASELINE, make_config, open_study
 
-from mnist_pipeline.checkpoint import Checkpoints, NotSavedError
-from mnist_pipeline.errors import UserError
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.sweep.failure import Kind
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures
-from mnist_pipeline.sweep.work import explain
-from mnist_pipeline.sweep.worker import WorkerDiedError
-from mnist_pipeline.tracking import Point
-from mnist_pipeline.train import LossNotFiniteError, TrainState
+from mnist_pipeline.sweep.executors.training import explain
+from mnist_pipeline.sweep.executors.worker import WorkerDiedError
+from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.train.fit import LossNotFiniteError, TrainState
 
 # What version 0.1 wrote, and what it says.
 REASONS = {

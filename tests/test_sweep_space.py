@@ -2,14 +2,14 @@ import math
 
 import pytest
 
-from mnist_pipeline import composing
-from mnist_pipeline.errors import ConfigError
+from mnist_pipeline.config import compose
+from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Choice, Interval, SweepConfig
 
 
 def read(*overrides: str) -> SweepConfig:
-    base, values, fixed = composing.check_sweep(list(overrides))
+    base, values, fixed = compose.check_sweep(list(overrides))
     return space.read(values, base, fixed=fixed)
 
 
@@ -29,7 +29,7 @@ def test_the_default_space_is_that_of_the_baseline() -> None:
 
 @pytest.mark.parametrize("option", ["default", "learning_rate", "grid"])
 def test_every_option_holds_the_baseline(option: str) -> None:
-    base, values, fixed = composing.check_sweep([f"sweep={option}"])
+    base, values, fixed = compose.check_sweep([f"sweep={option}"])
     config = space.read(values, base, fixed=fixed)
     baseline = space.read_params(base, config.space)
     assert all(config.space[key].contains(value) for key, value in baseline.items())
@@ -40,7 +40,7 @@ def test_a_preset_has_a_space_of_its_own_and_a_single_run_ignores_it() -> None:
     hidden_width = config.space["model.hidden_width"]
     assert isinstance(hidden_width, Interval)
     assert (config.num_trials, hidden_width.low, hidden_width.high) == (8, 16, 64)
-    assert composing.compose(["preset=smoke"]).train.num_epochs == 2
+    assert compose.compose(["preset=smoke"]).train.num_epochs == 2
 
 
 def test_a_key_may_leave_the_space_and_be_fixed() -> None:
@@ -111,7 +111,7 @@ def test_values_of_a_dimension() -> None:
 
 
 def test_params_go_into_their_sections_and_are_checked() -> None:
-    base = composing.compose([])
+    base = compose.compose([])
     config = space.apply(base, {"model.hidden_width": 7, "train.num_epochs": 2, "train.learning_rate": 0.5})
     assert (config.model.hidden_width, config.train.num_epochs, config.train.learning_rate) == (7, 2, 0.5)
     assert config.model.dropout_rate == base.model.dropout_rate

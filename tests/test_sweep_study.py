@@ -6,9 +6,9 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from mnist_pipeline import composing
-from mnist_pipeline.address import Address
-from mnist_pipeline.errors import UserError
+from mnist_pipeline.config import compose
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
@@ -18,7 +18,7 @@ BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epo
 
 
 def make_config(*overrides: str, **changes: Any) -> SweepConfig:
-    base, values, fixed = composing.check_sweep(list(overrides))
+    base, values, fixed = compose.check_sweep(list(overrides))
     return dataclasses.replace(space.read(values, base, fixed=fixed), **changes)
 
 

@@ -9,10 +9,13 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_pipeline import composing, data, model, train
-from mnist_pipeline.config import ModelConfig, TrainConfig
-from mnist_pipeline.data import Dataset, Split
-from mnist_pipeline.train import Epoch, LossNotFiniteError
+from mnist_pipeline.config import compose
+from mnist_pipeline.data import dataset
+from mnist_pipeline.model import dense
+from mnist_pipeline.train import fit
+from mnist_pipeline.config.sections import ModelConfig, TrainConfig
+from mnist_pipeline.data.dataset import Dataset, Split
+from mnist_pipeline.train.fit import Epoch, LossNotFiniteError
 
 
 def make_config(**changes: float) -> TrainConfig:
@@ -23,7 +26,7 @@ def make_config(**changes: float) -> TrainConfig:
 
 
 def make_model(dropout_rate: float = 0.0) -> keras.Model:
-    return model.build(
+    return dense.build(
         ModelConfig(name="dense", hidden_width=32, dropout_rate=dropout_rate),
         image_shape=(28, 28),
         num_classes=10,
@@ -33,7 +36,7 @@ def make_model(dropout_rate: float = 0.0) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return data.load(composing.compose(["data=digits"]).data)
+    return dataset.load(compose.compose(["data=digits"]).data)
 
 
 def first(dataset: Dataset, num_images: int) -> Dataset:
@@ -69,8 +72,8 @@ def test_training_is_that_of_keras(make: Callable[[], keras.Model], num_images: 
     theirs.set_weights(ours.get_weights())
     theirs.compile(keras.optimizers.Adam(0.001), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
-    history = train.fit(ours, dataset, make_config(num_epochs=1))
-    order = train.epoch_order(num_images, seed=0, epoch=1)
+    history = fit.fit(ours, dataset, make_config(num_epochs=1))
+    order = fit.epoch_order(num_images, seed=0, epoch=1)
     for start in range(0, num_images, 32):
         batch = order[start : start + 32]
         theirs.train_on_batch(images[batch], labels[batch])
@@ -82,8 +85,8 @@ def test_training_is_that_of_keras(make: Callable[[], keras.Model], num_images: 
 def test_the_means_of_an_epoch_weigh_every_image_once(digits: Dataset) -> None:
     # With a learning rate too small to move a weight, the epoch's means are those of the untrained model.
     dataset, built = first(digits, 70), make_model()
-    expected = train.score_split(built, dataset.train)
-    (epoch,) = train.fit(built, dataset, make_config(num_epochs=1, learning_rate=1e-30))
+    expected = fit.score_split(built, dataset.train)
+    (epoch,) = fit.fit(built, dataset, make_config(num_epochs=1, learning_rate=1e-30))
     assert epoch.train.loss == pytest.approx(expected.loss, rel=1e-5)
     assert epoch.train.accuracy == pytest.approx(expected.accuracy)
 
@@ -91,15 +94,15 @@ def test_the_means_of_an_epoch_weigh_every_image_once(digits: Dataset) -> None:
 def test_a_batch_larger_than_the_data_is_one_step(digits: Dataset) -> None:
     dataset = first(digits, 20)
     small, large = make_model(), make_model()
-    train.fit(small, dataset, make_config(num_epochs=1, batch_size=20))
-    train.fit(large, dataset, make_config(num_epochs=1, batch_size=1000))
+    fit.fit(small, dataset, make_config(num_epochs=1, batch_size=20))
+    fit.fit(large, dataset, make_config(num_epochs=1, batch_size=1000))
     for one, other in zip(small.get_weights(), large.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_every_epoch_is_reported_in_order(digits: Dataset) -> None:
     seen: list[Epoch] = []
-    history = train.fit(make_model(), digits, make_config(num_epochs=3), on_epoch=seen.append)
+    history = fit.fit(make_model(), digits, make_config(num_epochs=3), on_epoch=seen.append)
     assert seen == history
     assert [epoch.number for epoch in history] == [1, 2, 3]
     assert all(later.train.loss < earlier.train.loss for earlier, later in pairwise(history))
@@ -114,7 +117,7 @@ def test_every_epoch_is_reported_in_order(digits: Dataset) -> None:
 
 def test_without_validation_nothing_is_said_of_it(digits: Dataset) -> None:
     dataset = Dataset(**{**vars(digits), "validation": None})
-    (epoch,) = train.fit(make_model(), dataset, make_config(num_epochs=1))
+    (epoch,) = fit.fit(make_model(), dataset, make_config(num_epochs=1))
     assert epoch.validation is None
     assert set(epoch.metrics()) == {"train/loss", "train/accuracy", "time/epoch_sec"}
 
@@ -124,18 +127,18 @@ def test_what_on_epoch_raises_ends_the_training(digits: Dataset) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train.fit(make_model(), digits, make_config(), on_epoch=stop)
+        fit.fit(make_model(), digits, make_config(), on_epoch=stop)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(digits: Dataset) -> None:
     with pytest.raises(
         LossNotFiniteError, match=r"the training loss became (nan|inf): lower train.learning_rate=1e\+30"
     ):
-        train.fit(make_model(), digits, make_config(learning_rate=1e30))
+        fit.fit(make_model(), digits, make_config(learning_rate=1e30))
 
 
 def test_the_order_is_a_permutation_fixed_by_seed_and_epoch() -> None:
-    orders = [train.epoch_order(100, seed=seed, epoch=epoch) for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))]
+    orders = [fit.epoch_order(100, seed=seed, epoch=epoch) for seed, epoch in ((0, 1), (0, 1), (0, 2), (1, 1))]
     np.testing.assert_array_equal(orders[0], orders[1])
     assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
     assert not np.array_equal(orders[0], orders[2])
@@ -145,7 +148,7 @@ def test_the_order_is_a_permutation_fixed_by_seed_and_epoch() -> None:
 def test_the_last_steps_harm_is_seen_in_the_validation_loss(digits: Dataset) -> None:
     """One step alone: its training loss is that of the weights before it."""
     with pytest.raises(LossNotFiniteError, match=r"the validation loss became"):
-        train.fit(make_model(), digits, make_config(num_epochs=1, batch_size=2000, learning_rate=3e38))
+        fit.fit(make_model(), digits, make_config(num_epochs=1, batch_size=2000, learning_rate=3e38))
 
 
 def test_constraints_hold_and_unused_weights_do_no_harm(digits: Dataset) -> None:
@@ -166,15 +169,15 @@ def test_constraints_hold_and_unused_weights_do_no_harm(digits: Dataset) -> None
         ]
     )
     unused = built.layers[2].get_weights()[0]
-    train.fit(built, first(digits, 64), make_config(num_epochs=1))
+    fit.fit(built, first(digits, 64), make_config(num_epochs=1))
     assert built.get_layer("logits").get_weights()[0].min() >= 0
     np.testing.assert_array_equal(built.layers[2].get_weights()[0], unused)
 
 
 def train_and_digest() -> str:
     """Train on the digits with dropout; return the SHA-256 of the weights and of every metric but the times."""
-    dataset, built = data.load(composing.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
-    history = train.fit(built, dataset, make_config())
+    dataset, built = dataset.load(compose.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
+    history = fit.fit(built, dataset, make_config())
     digest = hashlib.sha256(b"".join(weights.tobytes() for weights in built.get_weights()))
     for epoch in history:
         digest.update(repr((epoch.number, epoch.train, epoch.validation)).encode())
@@ -196,7 +199,7 @@ def test_two_processes_give_the_same_bits(num_threads: int) -> None:
 
 def test_a_golden_trace(digits: Dataset) -> None:
     """Seeded training gives these figures; the tolerance is for other processors' rounding."""
-    history = train.fit(make_model(dropout_rate=0.2), digits, make_config(num_epochs=3))
+    history = fit.fit(make_model(dropout_rate=0.2), digits, make_config(num_epochs=3))
     losses = [epoch.train.loss for epoch in history]
     assert losses == pytest.approx(GOLDEN_LOSSES, rel=1e-3)
     assert history[-1].validation is not None

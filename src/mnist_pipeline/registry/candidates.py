@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from mlflow.entities import Run as MlflowEntity
 from mlflow.entities import ViewType
 
-from mnist_pipeline import integrity, mlflow_runs, named_runs
-from mnist_pipeline.errors import GoneError, UserError
-from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.tracking import integrity, runs, named_runs
+from mnist_pipeline.system.errors import GoneError, UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.tracking.tracker import PastRun
 
 KINDS = ("train", "final")
 WAYS_ON = (
@@ -125,15 +125,15 @@ def find_run(store: MlflowStore, run_id: str) -> PastRun:
             f"the version's run {run_id} is gone, and with it the predictions to compare with: roll back to another "
             "version (mnist-pipeline rollback --to VERSION --reason WHY), or give the champion up (--to none)"
         )
-    return mlflow_runs.read(store, entity)
+    return runs.read(store, entity)
 
 
 def count_scored(store: MlflowStore, test_digest: str) -> int:
     """Return how many runs were ever scored on a test split, deleted ones included."""
-    experiments = mlflow_runs.experiment_ids(store, view=ViewType.ALL)
+    experiments = runs.experiment_ids(store, view=ViewType.ALL)
     scored = ("metrics.`test/accuracy` >= 0",)
     tags = {"data.test_digest": test_digest}
-    return sum(1 for _ in mlflow_runs.search(store, experiments, tags, conditions=scored, view=ViewType.ALL))
+    return sum(1 for _ in runs.search(store, experiments, tags, conditions=scored, view=ViewType.ALL))
 
 
 def _split(run: MlflowEntity | PastRun) -> tuple[str, ...]:
@@ -147,11 +147,11 @@ def _finished(store: MlflowStore, experiments: list[str]) -> list[MlflowEntity]:
     found = [
         entity
         for kind in KINDS
-        for entity in mlflow_runs.search(store, experiments, {"kind": kind}, conditions=finished)
+        for entity in runs.search(store, experiments, {"kind": kind}, conditions=finished)
     ]
     return sorted(found, key=lambda entity: int(entity.info.start_time), reverse=True)
 
 
 def _candidate(store: MlflowStore, entity: MlflowEntity, *, why: str) -> Candidate | None:
-    model = mlflow_runs.find_model(store, entity)
-    return None if model is None else Candidate(mlflow_runs.read(store, entity), model.model_id, why)
+    model = runs.find_model(store, entity)
+    return None if model is None else Candidate(runs.read(store, entity), model.model_id, why)

@@ -15,26 +15,18 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import files, mlflow_runs, named_runs, paths
-from mnist_pipeline.address import hide
-from mnist_pipeline.errors import Terminated, UserError
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.ownership import own
+from mnist_pipeline.system import files, paths
+from mnist_pipeline.tracking import runs, named_runs
+from mnist_pipeline.system.secrets import hide
+from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.system.locks import own
 from mnist_pipeline.registry import candidates, evidence
 from mnist_pipeline.registry.comparison import Budget, on_split
-from mnist_pipeline.registry.ledger import (
-    Decision,
-    Entry,
-    Ledger,
-    Outcome,
-    champion_of,
-    describe_open,
-    fixed_alpha,
-    require_turn,
-)
-from mnist_pipeline.registry.versions import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
-from mnist_pipeline.shown import markdown
-from mnist_pipeline.tracking import ALIAS_TAG, PastRun
+from mnist_pipeline.registry.ledger import Decision, Entry, Ledger, Outcome, champion_of, describe_open, fixed_alpha, require_turn
+from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
+from mnist_pipeline.system.text import markdown
+from mnist_pipeline.tracking.tracker import ALIAS_TAG, PastRun
 
 _POLL_SEC = 1.0
 _MAX_REASON_LENGTH = 4000  # a description in MLflow holds 5,000 characters
@@ -235,7 +227,7 @@ def _tag_runs(registry: Registry) -> None:
     for alias in (CHAMPION, CHALLENGER):
         version = registry.model.named(alias)
         run_id = None if version is None else registry.model.run_id(version)
-        mlflow_runs.tag_only(registry.store, run_id, ALIAS_TAG, f"{registry.name}@{alias}")
+        runs.tag_only(registry.store, run_id, ALIAS_TAG, f"{registry.name}@{alias}")
 
 
 def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
@@ -262,9 +254,9 @@ def _name(version: int | None) -> str:
 
 def _link_card(registry: Registry, run_id: str) -> str:
     run = named_runs.get(registry.store, run_id) if run_id else None
-    if run is None or not mlflow_runs.has_report(registry.store, run_id):
+    if run is None or not runs.has_report(registry.store, run_id):
         return ""
-    return link_to_card(mlflow_runs.report_page(run.info.experiment_id, run_id))
+    return link_to_card(runs.report_page(run.info.experiment_id, run_id))
 
 
 def _require_champion(registry: Registry, champion: int | None) -> None:

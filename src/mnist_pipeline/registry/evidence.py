@@ -11,14 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline import composing, data, integrity, logged_model
-from mnist_pipeline.artifacts import ArtifactFolder
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.integrity import Seal
-from mnist_pipeline.logged_model import BadModelError, LoadedModel
-from mnist_pipeline.mlflow_store import MlflowStore
+from mnist_pipeline.config import compose
+from mnist_pipeline.data import dataset
+from mnist_pipeline.tracking import integrity, logged_model
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.integrity import Seal
+from mnist_pipeline.tracking.logged_model import BadModelError, LoadedModel
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS, class_names, describe_signature
-from mnist_pipeline.tracking import PastRun
+from mnist_pipeline.tracking.tracker import PastRun
 
 if TYPE_CHECKING:
     from mlflow.models import Model
@@ -52,7 +54,7 @@ class Evidence:
     """
 
     predictions: pd.DataFrame
-    test: data.Split
+    test: dataset.Split
     reloaded: Reloaded
 
 
@@ -131,7 +133,7 @@ def _reload(loaded: LoadedModel, images: npt.NDArray[np.uint8]) -> Reloaded:
     return Reloaded(signature, loaded.num_bytes, np.asarray(probabilities))
 
 
-def find_test_split(run: PastRun) -> data.Split:
+def find_test_split(run: PastRun) -> dataset.Split:
     """Return the test split that a run was scored on.
 
     It is looked for where this machine is told to look. The run's own record of where its data came from is not
@@ -145,7 +147,7 @@ def find_test_split(run: PastRun) -> data.Split:
         raise UserError(
             f"run {run.run_id} does not say which data it used (data.name={name!r}): its params were edited"
         )
-    test = data.find(composing.compose([f"data={name}"]).data).test
+    test = dataset.find(compose.compose([f"data={name}"]).data).test
     if test.digest != digest:
         raise UserError(
             f"the test split found here ({test.digest[:12]}) is not the run's ({digest[:12]}): set "

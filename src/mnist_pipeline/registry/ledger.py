@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowEntity
 
-from mnist_pipeline import mlflow_runs
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.mlflow_store import MlflowStore, host, user
+from mnist_pipeline.tracking import runs
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore, host, user
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
-from mnist_pipeline.shown import markdown
-from mnist_pipeline.tracking import describe_tables
+from mnist_pipeline.system.text import markdown
+from mnist_pipeline.tracking.tracker import describe_tables
 
 ABANDONED_AFTER_SEC = 600.0
 """After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
@@ -113,7 +113,7 @@ class Ledger:
     def entries(self) -> list[Entry]:
         """Return every entry, the oldest first: the same order for whoever reads it."""
         experiment_id = self._store.find_experiment(self.experiment)
-        found = mlflow_runs.search(
+        found = runs.search(
             self._store, [experiment_id] if experiment_id else [], {"kind": "promotion"}, view=ViewType.ALL
         )
         return sorted((_read(entity) for entity in found), key=lambda entry: (entry.opened_ms, entry.id))

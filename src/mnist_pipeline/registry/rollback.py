@@ -1,12 +1,12 @@
 """The way back: an earlier champion becomes the champion again, once it has shown that it still predicts as it did."""
 
-from mnist_pipeline.errors import UserError
-from mnist_pipeline.mlflow_store import MlflowStore
-from mnist_pipeline.registry import candidates, evidence, gates, promotion
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.registry import candidates, evidence, gates, promote
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
 from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_champion
 from mnist_pipeline.registry.settings import RegistryConfig
-from mnist_pipeline.registry.versions import CHAMPION
+from mnist_pipeline.tracking.registered_models import CHAMPION
 
 NO_VERSION = "none"
 
@@ -56,7 +56,7 @@ def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | str | None,
 def _give_up(registry: Registry, champion: int | None, reason: str) -> Decision:
     if champion is None:
         raise UserError(f"--to {NO_VERSION}: {registry.name} has no champion")
-    damage = promotion.find_damage(registry, champion)
+    damage = promote.find_damage(registry, champion)
     if not damage:
         raise UserError(
             f"--to {NO_VERSION}: version {champion} of {registry.name} is whole, and only a better model may take its "

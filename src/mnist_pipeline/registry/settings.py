@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnist_pipeline import composing
-from mnist_pipeline import overrides as given
-from mnist_pipeline.config import TrackingConfig, require_integer
-from mnist_pipeline.errors import ConfigError
+from mnist_pipeline.config import compose
+from mnist_pipeline.config import overrides as given
+from mnist_pipeline.config.sections import TrackingConfig, require_integer
+from mnist_pipeline.system.errors import ConfigError
 
 REGISTRY_CONFIG_NAME = "registry"
 PROMOTE_CONFIG_NAME = "promote"
@@ -62,7 +62,7 @@ def read(overrides: Sequence[str]) -> RegistryConfig:
         ConfigError: A key is unknown, or a value is wrong.
     """
     _refuse_data_keys(overrides)
-    return _read(composing.check_values(REGISTRY_CONFIG_NAME, overrides))
+    return _read(compose.check_values(REGISTRY_CONFIG_NAME, overrides))
 
 
 def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfig]:
@@ -72,19 +72,19 @@ def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfi
         ConfigError: A key is unknown, or a value is wrong.
     """
     _refuse_data_keys(overrides)
-    values = composing.check_values(PROMOTE_CONFIG_NAME, overrides)
+    values = compose.check_values(PROMOTE_CONFIG_NAME, overrides)
     gates = values.get("promote")
     if not isinstance(gates, dict):
         raise ConfigError(f"promote={gates}: expected a section of keys, e.g. promote=default")
-    bounds: PromoteConfig = composing.fill(PromoteConfig, gates, prefix="promote")
+    bounds: PromoteConfig = compose.fill(PromoteConfig, gates, prefix="promote")
     return _read(values), bounds
 
 
 def _read(values: dict[str, object]) -> RegistryConfig:
     return RegistryConfig(
-        data_name=composing.section("data", values.get("data")).name,
-        tracking=composing.section("tracking", values.get("tracking")),
-        wait=composing.typed(values.get("wait"), bool, key="wait"),
+        data_name=compose.section("data", values.get("data")).name,
+        tracking=compose.section("tracking", values.get("tracking")),
+        wait=compose.typed(values.get("wait"), bool, key="wait"),
     )
 
 

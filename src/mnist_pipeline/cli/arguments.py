@@ -1,0 +1,86 @@
+"""What the commands' arguments have in common."""
+
+import argparse
+import os
+import socket
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mnist_pipeline.tracking import store
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import ConfigError, UserError
+
+STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train, and wait=true"
+
+
+def make_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that is no Hydra app."""
+    parser = argparse.ArgumentParser(prog=f"mnist-pipeline {command}", description=description)
+    return with_short_errors(parser)
+
+
+def with_short_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Let `parser` raise ConfigError instead of printing its usage."""
+
+    def error(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; mnist-pipeline --help lists the commands")
+
+    parser.error = error  # type: ignore[method-assign]
+    return parser
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on `port` of 127.0.0.1; 0 stands for any that is free.
+
+    Raises:
+        ConfigError: It cannot be listened on.
+    """
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        other = port + 1 if 0 < port < 65535 else 5001
+        raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port {other}") from error
+
+
+def listen_by_default(port: int) -> socket.socket:
+    """Return a socket that listens on `port` of 127.0.0.1, or on another one where that is taken."""
+    try:
+        return listen(port)
+    except ConfigError:
+        return listen(0)
+
+
+def require_store(config: TrackingConfig) -> None:
+    """Refuse a store that is not there, for a command that has nothing to do in a new one.
+
+    Raises:
+        UserError: There is none.
+    """
+    uri = store.resolve_uri(config)
+    if store.is_missing(uri):
+        raise UserError("there are no runs yet: train one first (mnist-pipeline train)")
+    store.check(uri)
+
+
+def require_output(output: Path | None, *, formats: Sequence[str]) -> None:
+    """Refuse a file that cannot be written, or not in one of the formats, before any work is done.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if output is None:
+        return
+    if output.suffix.lower() not in formats:
+        raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(formats)}")
+    place = os.path.realpath(output)  # pathlib's raises for a link that leads to itself
+    if os.path.lexists(place) and not os.path.isfile(place):  # noqa: PTH113
+        raise ConfigError(f"--output {output}: no regular file")
+    if not os.path.isdir(os.path.dirname(place)):  # noqa: PTH112, PTH120
+        raise ConfigError(f"--output {output}: there is no folder {os.path.dirname(output)}")  # noqa: PTH120
+    try:
+        with tempfile.TemporaryFile(dir=os.path.dirname(place)):  # noqa: PTH120
+            pass
+    except OSError as error:
+        raise ConfigError(f"--output {output}: cannot be written there ({error.strerror or error})") from error

@@ -1,0 +1,37 @@
+"""The command `doctor`."""
+
+from collections.abc import Sequence
+
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import sqlite_store, store
+from mnist_pipeline.cli.arguments import make_parser
+from mnist_pipeline.system.errors import ConfigError, UserError
+
+
+def doctor(arguments: Sequence[str]) -> None:
+    """Run the `doctor` command: check a SQLite store, and repair it where that is asked for.
+
+    Raises:
+        UserError: There is something to repair, or it cannot be repaired.
+        ConfigError: The store is not a SQLite store.
+    """
+    parser = make_parser("doctor", "Checks the SQLite store that train writes to: whether it was moved or copied.")
+    parser.add_argument("--fix", action="store_true", help="repair it: let its artifact paths follow")
+    parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="another store, as for train")
+    parsed = parser.parse_intermixed_args(arguments)
+
+    uri = store.resolve_uri(compose.compose(parsed.overrides).tracking)
+    store.check(uri, may_be_moved=True)
+    database = store.database_of(uri)
+    if database is None:
+        raise ConfigError(f"{uri}: doctor is for SQLite stores, whose paths can change; give one")
+    if not database.exists():
+        raise UserError(f"{database}: there is no store yet, so nothing to repair")
+    num_fixed = sqlite_store.repair(database) if parsed.fix else 0
+    store.require_in_place(uri)
+    if num_fixed:
+        print(
+            f"repaired: {num_fixed:,} artifact paths of {database} now lead to {sqlite_store.artifacts_dir(database)}"
+        )
+    else:
+        print(f"nothing to repair: {database}")

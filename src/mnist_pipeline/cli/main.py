@@ -1,0 +1,121 @@
+"""The commands' door. A command is imported when called, and imports TensorFlow and MLflow only if needed."""
+
+import gc
+import importlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from mnist_pipeline.system import signals
+from mnist_pipeline.system.errors import ConfigError, Terminated, UserError, tell
+
+COMMANDS = {
+    "train": ("train", "train, evaluate and track a model"),
+    "sweep": ("sweep", "search for a better one, and confirm that it is"),
+    "compare": ("looking", "compare runs: which is best, by how much, and how sure that is"),
+    "diff": ("looking", "compare two runs, down to the images on which they disagree"),
+    "report": ("looking", "write a page about a run or a study, and make it the model card"),
+    "promote": ("registry", "make a run's model the champion, if it passes the gates"),
+    "rollback": ("registry", "make an earlier champion the champion again"),
+    "history": ("registry", "show every decision about the champion"),
+    "predict": ("champion", "let the champion classify the images in files"),
+    "serve": ("champion", "serve the champion over HTTP"),
+    "dashboard": ("pages", "look at a sweep's study in Optuna's dashboard"),
+    "ui": ("pages", "look at the runs in the MLflow UI"),
+    "doctor": ("doctor", "check the store, and repair one that was moved or copied"),
+}
+"""By name: the module of `commands/` whose function has that name, and what it does."""
+
+
+def main() -> int:
+    """Run the command that the arguments name; return the exit code."""
+    signals.install()
+    _never_fail_to_encode()
+    # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
+    # a fifth of the time. `commands/importing.py` turns the collector on again.
+    gc.disable()
+    try:
+        _dispatch(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as head does. Python's own flush at the end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Terminated as termination:
+        print("terminated", file=sys.stderr)
+        return termination.exit_code
+    except Exception as error:  # a bug; not for Python's own hook, which knows no secrets and prints raw text
+        tell(error)
+        return error.exit_code if isinstance(error, UserError) else 1
+    return 0
+
+
+def _never_fail_to_encode() -> None:
+    """Write signs that the terminal's encoding lacks as escapes, instead of stopping in the middle of a page."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _dispatch(arguments: list[str]) -> None:
+    match arguments:
+        case [] | ["-h" | "--help", *_]:
+            print(_help())
+        case ["--version"]:
+            import importlib.metadata
+
+            print(importlib.metadata.version("mnist-pipeline"))
+        case ["-sc" | "--shell-completion", *_]:
+            _complete(arguments)
+        case [command, *rest] if command in COMMANDS:
+            _load(command)(rest)
+        case [command, *_]:
+            raise ConfigError(f"{command}: no such command; expected {' or '.join(COMMANDS)}")
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mnist-pipeline COMMAND [ARGUMENTS]",
+            "",
+            *lines,
+            "",
+            "mnist-pipeline COMMAND --help tells more. Shell completion, for bash:",
+            '  eval "$(mnist-pipeline -sc install=bash)"',
+        ]
+    )
+
+
+def _load(command: str) -> Callable[[Sequence[str]], None]:
+    function: Callable[[Sequence[str]], None] = getattr(
+        importlib.import_module(f"mnist_pipeline.commands.{COMMANDS[command][0]}"), command
+    )
+    return function
+
+
+def _complete(arguments: list[str]) -> None:
+    """Answer the shell's question. Hydra knows the overrides, but nothing of the command before them."""
+    if not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", arguments[-1]):
+        raise ConfigError("-sc: expected install=bash, zsh or fish (or uninstall=, query=)")
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()
+    if arguments[-1].startswith("query=") and (len(words) < 2 or (len(words) == 2 and not line.endswith(" "))):
+        print(" ".join(COMMANDS))
+        return
+    if len(words) >= 2:
+        if words[1] not in ("train", "sweep"):
+            return
+        os.environ["COMP_LINE"] = line.replace(f"{words[1]} ", "", 1)
+    is_sweep = words[1:2] == ["sweep"]
+    from mnist_pipeline.cli import hydra_app
+
+    hydra_app.show(hydra_app.parse(arguments), {}, config_name="sweep" if is_sweep else "config")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

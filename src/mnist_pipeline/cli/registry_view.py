@@ -1,0 +1,118 @@
+"""What a person sees of the registry."""
+
+import time
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from mnist_pipeline.cli.console import out
+from mnist_pipeline.registry.changes import History
+from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.registry.ledger import Decision, Outcome
+from mnist_pipeline.registry.promote import Promotion
+
+
+def print_promotion(promotion: Promotion) -> None:
+    """Print each gate with figure, bound and verdict, and what came of it."""
+    if promotion.gates:
+        print_gates(promotion.gates)
+    champion = _version(promotion.champion)
+    match promotion.decision:
+        case None if promotion.gates:
+            result = "a dry run: nothing was written, and no champion compared with"
+        case None:
+            result = f"already the champion: version {promotion.version}"
+        case Decision(outcome=Outcome.promoted):
+            result = f"promoted: version {promotion.version} is the champion (before: {champion})"
+        case _:
+            result = (
+                f"refused: the champion stays {champion}" if promotion.champion else "refused: there is no champion"
+            )
+    _print_lines(
+        {
+            "registered model": promotion.registry.name,
+            "run": f"{promotion.candidate.run.name} ({promotion.candidate.run.run_id})",
+            "version": str(promotion.version or "not registered"),
+            "result": result,
+            **({"because": promotion.decision.reason} if promotion.decision else {}),
+            "address": promotion.registry.model.address,
+        }
+    )
+
+
+def print_gates(gates: Sequence[Gate]) -> None:
+    """Print a table of verdicts."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("gate", "figure", "bound"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("verdict", no_wrap=True)
+    for gate in gates:
+        style = {True: None, False: "red", None: "dim"}[gate.is_passed]
+        table.add_row(gate.name, gate.figure, gate.bound, gate.verdict, style=style)
+    out.print(table)
+
+
+def print_budget(history: History) -> None:
+    """Print what is spent of the test split, what the next comparison could detect, and what nobody paid for."""
+    budget, num_images = history.budget, history.num_images
+    if budget is None:
+        return
+    lines = {
+        "comparisons": f"{len(budget.spent)} on this test split: {budget.sum_spent:.3g} of alpha {budget.alpha:g}",
+        "next level": f"{budget.next_level:.2g}",
+        "detectable": f"{_points(budget.detectable(), num_images)} where nothing is lost",
+    }
+    num_lost = budget.spent[-1].comparison.num_lost if budget.spent else 0
+    if num_lost:
+        least = budget.detectable(num_lost=num_lost)
+        lines[""] = f"{_points(least, num_images)} where {num_lost} are lost, as last time"
+    lines["scored runs"] = f"{history.num_scored_runs} ever on this test split; choosing by them is not covered"
+    _print_lines(lines)
+
+
+def print_rollback(decision: Decision, name: str) -> None:
+    """Print the check of the version, and what came of it."""
+    if decision.gates:
+        print_gates(decision.gates)
+    before, after = _version(decision.champion), _version(decision.version)
+    is_done = decision.outcome is Outcome.rolled_back
+    now = "there is no champion" if decision.version is None else f"{after} is the champion"
+    result = f"rolled back: {now} (before: {before})" if is_done else f"refused: it stays {before}"
+    _print_lines({"registered model": name, "result": result, "reason": decision.reason})
+
+
+def print_history(history: History) -> None:
+    """Print the ledger, the oldest first."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in ("when", "who", "decision", "from", "to", "why"):
+        table.add_column(heading, overflow="fold", no_wrap=heading in ("from", "to"))
+    for entry in history.entries:
+        table.add_row(
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.opened_ms / 1000)),
+            f"{entry.user} on {entry.host}",
+            entry.outcome.value if entry.outcome and not entry.is_open else "open",
+            _number(entry.champion),
+            _number(entry.version),
+            entry.reason,
+        )
+    out.print(table)
+    _print_lines({"registered model": history.name, "champion": _version(history.champion)})
+    print_budget(history)
+
+
+def _print_lines(lines: dict[str, str]) -> None:
+    for name, value in lines.items():
+        out.print(f"{name:<20}{value}")
+
+
+def _points(num_images: int, of: int) -> str:
+    return f"{num_images} images ({100 * num_images / of:.2g} points)"
+
+
+def _version(version: int | None) -> str:
+    return "none" if version is None else f"version {version}"
+
+
+def _number(version: int | None) -> str:
+    return "" if version is None else str(version)

@@ -1,0 +1,144 @@
+"""What a person sees of a sweep: which worker is at what, what is done, and what it came to."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from mnist_pipeline.cli.console import err, out
+from mnist_pipeline.sweep.sweep import SweepResult
+from mnist_pipeline.sweep.space import Direction, SweepConfig
+from mnist_pipeline.sweep.artifacts import tabulate_trials
+from mnist_pipeline.tracking.tracker import Point
+
+NUM_SHOWN_TRIALS = 10
+
+
+class SweepProgress:
+    """Prints a line for every training that ends; in a terminal, bars below them show who is at what."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self._config = config
+        self._lock = threading.Lock()
+        self._bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=err,
+            disable=not err.is_terminal,
+            transient=True,
+        )
+        self._members: dict[int, TaskID] = {}
+        self._total: TaskID | None = None
+        self._what = ""
+        self._num_done = self._num_begun_with = self._num_total = 0
+        self._best: float | None = None
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, *, what: str, num_done: int, num_total: int, best: float | None = None) -> None:
+        """Begin to count anew."""
+        self._what, self._num_done, self._num_begun_with, self._num_total = what, num_done, num_done, num_total
+        self._best, self._began = best, time.perf_counter()
+        for task in self._bars.task_ids:
+            self._bars.remove_task(task)
+        self._members.clear()
+        self._total = self._bars.add_task(what, total=num_total, completed=num_done, note="")
+        err.print(f"{what}: {num_done} of {num_total} are done; by {self._config.metric}")
+
+    def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
+        """Show the epoch in the worker's bar."""
+        with self._lock:
+            if member not in self._members:
+                self._members[member] = self._bars.add_task("", total=num_epochs, note="")
+            value = point.metrics[self._config.metric]
+            self._bars.update(
+                self._members[member],
+                description=f"worker {member + 1}  {name}",
+                total=num_epochs,
+                completed=point.number,
+                note=f"epochs  {value:.4f}",
+            )
+
+    def finish(self, member: int, *, name: str, outcome: str, value: float | None) -> None:
+        """Print how the training ended, and how far all of them are."""
+        with self._lock:
+            if value is not None:
+                self._num_done += 1
+                if outcome.startswith("done") and self._is_better(value):
+                    self._best = value
+            num_new = max(self._num_done - self._num_begun_with, 1)
+            left = (time.perf_counter() - self._began) / num_new * max(self._num_total - self._num_done, 0)
+            shown = "" if value is None else f"{value:.4f}  "
+            ending = "" if err.is_terminal else f"  {_describe_sec(left)} left"
+            best = "" if self._best is None or self._what != "trials" else f"best {self._best:.4f}  "
+            err.print(
+                f"{name:<22} {outcome:<28} {shown}{best}{self._num_done}/{self._num_total}{ending}",
+                soft_wrap=True,
+            )
+            if self._total is not None:
+                self._bars.update(self._total, completed=self._num_done, note=f"{_describe_sec(left)} left")
+
+    def print_stopped(self) -> None:
+        """Say what is kept when the sweep was stopped."""
+        err.print(f"stopped: {self._num_done} of {self._num_total} {self._what} are done; the same command goes on")
+
+    def _is_better(self, value: float) -> bool:
+        if self._best is None:
+            return True
+        return value > self._best if self._config.direction is Direction.maximize else value < self._best
+
+
+def _describe_sec(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def print_result(result: SweepResult) -> None:
+    """Print the best trials, the verdict with its intervals, the winner, and what to do next."""
+    trials = tabulate_trials(result.study)
+    swept = list(result.config.space)
+    ascending = result.config.direction is Direction.minimize
+    best = trials[trials["state"] == "complete"].sort_values(["value", "number"], ascending=[ascending, True])
+    table = Table(title=f"The best {min(NUM_SHOWN_TRIALS, len(best))} of {len(trials)} trials", title_justify="left")
+    for heading in ("trial", *(key.split("/")[-1].split(".")[-1] for key in (result.config.metric, *swept))):
+        table.add_column(heading, justify="right")
+    for row in best.head(NUM_SHOWN_TRIALS).to_dict("records"):
+        table.add_row(str(row["number"]), f"{row['value']:.4f}", *(_describe_value(row[key]) for key in swept))
+    out.print(table)
+    counts = trials["state"].value_counts()
+    lines = {
+        "trials": ", ".join(f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if state in counts)
+    }
+    if result.verdict is not None:
+        for comparison in result.verdict.comparisons:
+            lines[f"{comparison.name} - baseline"] = (
+                f"{comparison.mean:+.5f}  ({comparison.low:+.5f} to {comparison.high:+.5f})"
+                f"{'  better' if comparison.is_better(result.config.direction) else ''}"
+            )
+        lines["confidence"] = f"{result.verdict.confidence:.0%}, of all intervals together"
+        lines["winner"] = result.verdict.winner or "the baseline: no interval excludes 0"
+    if result.final is not None:
+        lines["winner's test accuracy"] = f"{result.final.metrics['test/accuracy']:.4f}"
+        lines["winner's run"] = f"{result.final.name} ({result.final.run_id})"
+    lines["study"] = result.study.name
+    lines["address"] = result.parent.address
+    lines["next"] = "make ui shows the trials; make dashboard shows the study"
+    for name, value in lines.items():
+        out.print(f"{name:<24}{value}")
+
+
+def _describe_value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

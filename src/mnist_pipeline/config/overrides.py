@@ -1,0 +1,84 @@
+"""The command line's overrides, in Hydra's grammar: what they name, and how they are shown."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.errors import HydraException
+
+from mnist_pipeline.system.secrets import STARS, Address, hide
+from mnist_pipeline.config.sections import ADDRESS_KEYS
+
+_ADDRESS_SECTIONS = {key.partition(".")[0] for key in ADDRESS_KEYS}
+
+
+def split_runs(overrides: Sequence[str], *, multirun: bool) -> list[list[str]]:
+    """Return the overrides of each run: of one, or of one for each value of `KEY=A,B`.
+
+    Raises:
+        HydraException, ValueError: One of them cannot be parsed.
+    """
+    if not multirun:
+        return [list(overrides)]
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [list(run) for run in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]
+
+
+def without_group(overrides: Sequence[str], group: str) -> tuple[list[str], list[str]]:
+    """Split overrides into those that leave `group` alone and those that choose it or set a key of it."""
+    kept: list[str] = []
+    dropped: list[str] = []
+    for override in overrides:
+        key = OverridesParser.create().parse_override(override).key_or_group
+        (dropped if key == group or key.startswith((f"{group}.", f"{group}/")) else kept).append(override)
+    return kept, dropped
+
+
+def mask(override: str) -> str:
+    """Return the override with stars for the secrets in its addresses, however it quotes them.
+
+    The secrets are known to `address.hide` from then on. One that cannot be parsed loses all of a value that may be an
+    address. Masking twice changes nothing.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except (HydraException, ValueError):
+        return _mask_unparsed(override)
+    elements = _list_elements(parsed)
+    is_address = parsed.key_or_group in (*ADDRESS_KEYS, *_ADDRESS_SECTIONS)
+    masked = [_mask_value(element, is_address=is_address) for element in elements]
+    if masked == elements:
+        return hide(override)
+    return f"{parsed.get_key_element()}={','.join(map(Override._get_value_element_as_str, masked))}"
+
+
+def _list_elements(parsed: Override) -> list[Any]:
+    value = parsed._value
+    return list(value.list) if isinstance(value, ChoiceSweep) else [value]
+
+
+def _mask_value(value: Any, *, is_address: bool) -> Any:
+    if isinstance(value, list):
+        return [_mask_value(one, is_address=is_address) for one in value]
+    if isinstance(value, dict):
+        return {key: _mask_value(one, is_address=is_address) for key, one in value.items()}
+    if isinstance(value, QuotedString):
+        return QuotedString(_mask_text(value.text, is_address=is_address), value.quote)
+    if not isinstance(value, str):
+        return value
+    masked = _mask_text(value, is_address=is_address)
+    return value if masked == value else QuotedString(masked, Quote.single)
+
+
+def _mask_text(text: str, *, is_address: bool) -> str:
+    # Of an interpolation only a default may hold one. Its result becomes an address when it is composed.
+    return str(Address(text)) if is_address and not text.startswith("${") else hide(text)
+
+
+def _mask_unparsed(override: str) -> str:
+    key, sign, value = override.partition("=")
+    if not any(mark in override for mark in ("@", "?", ":/")):
+        return hide(override)
+    return f"{key}={STARS}" if sign and "@" not in key and ":/" not in key and value else STARS

@@ -1,0 +1,187 @@
+"""Checkpoints: what a killed run goes on from, and who may go on with it.
+
+A run's folder, `mlruns/checkpoints/<fingerprint>/`, holds its last two checkpoints and an id that ties it to the run in
+MLflow. One command at a time owns it, by a lock of the operating system that dies with its owner.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.model.dense import Score
+from mnist_pipeline.system.locks import own
+from mnist_pipeline.train.fit import Epoch, TrainState
+
+NUM_KEPT = 2
+_MAGIC = b"mnist-pipeline checkpoint 1\n"
+_DIGEST_LENGTH = 64  # SHA-256 in hexadecimal
+
+_log = logging.getLogger(__name__)
+
+
+class DamagedError(Exception):
+    """A checkpoint is not what was written."""
+
+
+class NotSavedError(UserError):
+    """A checkpoint cannot be written.
+
+    Attributes:
+        reason: The message without the next step; it begins with the cause.
+    """
+
+    def __init__(self, what: str, folder: Path, error: OSError) -> None:
+        self.reason = f"{error.strerror or error}: {what} cannot be written to {folder}"
+        super().__init__(f"{self.reason}; free some space there and run the same command again, which resumes")
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def id(self) -> str:
+        """What ties them to the run in MLflow, which bears it as a tag: 32 hexadecimal digits, new after `clear`.
+
+        Raises:
+            NotSavedError: It cannot be written.
+        """
+        path = self._folder / "id"
+        known = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+        if not re.fullmatch("[0-9a-f]{32}", known):
+            known = uuid.uuid4().hex
+            try:
+                write_durably(path, known.encode())
+            except OSError as error:
+                raise NotSavedError("the id of the run", self._folder, error) from error
+        return known
+
+    def save(self, state: TrainState) -> None:
+        """Write `state` whole and durably, and let go of all but the last two.
+
+        Raises:
+            NotSavedError: It cannot be written, for want of space say. Nothing is left half-written.
+        """
+        number = len(state.history)
+        path = self._path(number)
+        try:
+            write_durably(path, encode(state))
+        except OSError as error:
+            raise NotSavedError(f"the checkpoint of epoch {number}", self._folder, error) from error
+        for older in self._numbers()[NUM_KEPT:]:
+            self._path(older).unlink(missing_ok=True)
+
+    def load(self) -> TrainState | None:
+        """Return the state after the last epoch whose checkpoint is whole; None where there is none."""
+        for number in self._numbers():
+            path = self._path(number)
+            try:
+                return decode(path.read_bytes())
+            except (DamagedError, OSError) as error:
+                _log.warning("the checkpoint %s is passed over: %s", path, error)
+        return None
+
+    def clear(self) -> None:
+        """Remove everything: the run is finished. What is saved after that belongs to a new one."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"epoch-{number}.checkpoint"
+
+    def _numbers(self) -> list[int]:
+        """Return the numbers of the epochs that have a checkpoint, the last one first."""
+        found = (re.fullmatch(r"epoch-(\d+)", path.stem) for path in self._folder.glob("*.checkpoint"))
+        return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+@contextlib.contextmanager
+def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
+    """Own the checkpoints of the run with this fingerprint; when they are cleared, leave no trace.
+
+    Args:
+        fingerprint: SHA-256 of everything that decides the run's result.
+        wait: Wait for another owner instead of giving up.
+
+    Raises:
+        UserError: Another process owns them and `wait` is false.
+    """
+    folder = paths.checkpoints_dir() / fingerprint
+    lock = folder.with_name(f"{fingerprint}.lock")
+    next_step = "(to train it twice at once, give one of them another train.seed)"
+    with own(lock, what="this very run", wait=wait, next_step=next_step):
+        yield Checkpoints(folder)
+        if not folder.exists():
+            # While the lock is still held: whoever waits for it notices that its file is gone, and makes a new one.
+            with contextlib.suppress(OSError):
+                lock.unlink()
+
+
+def encode(state: TrainState) -> bytes:
+    """Return `state` as bytes: a line that names the format, the SHA-256 of the rest, and the rest, a NumPy `.npz`."""
+    buffer = io.BytesIO()
+    history = json.dumps([dataclasses.asdict(epoch) for epoch in state.history])
+    arrays = {f"array_{index}": array for index, array in enumerate(state.arrays)}
+    np.savez(buffer, allow_pickle=False, history=np.array(history), **arrays)
+    payload = buffer.getvalue()
+    return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+
+
+def decode(content: bytes) -> TrainState:
+    """Return what `encode` was given.
+
+    Raises:
+        DamagedError: The bytes are not all as they were written.
+    """
+    start = len(_MAGIC) + _DIGEST_LENGTH + 1
+    header, payload = content[:start], content[start:]
+    if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n":
+        raise DamagedError(f"its {len(content):,} bytes are not those that were written")
+    with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
+        history = json.loads(str(stored["history"]))
+        arrays = tuple(stored[f"array_{index}"] for index in range(len(stored.files) - 1))
+    return TrainState(history=tuple(_epoch(values) for values in history), arrays=arrays)
+
+
+def _epoch(values: dict[str, object]) -> Epoch:
+    scores = {name: values[name] and Score(**values[name]) for name in ("train", "validation")}  # type: ignore[arg-type]
+    return Epoch(**{**values, **scores})  # type: ignore[arg-type]
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, even after a power cut.
+
+    Raises:
+        OSError: It cannot be written; what was there before is still there.
+    """
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError:
+        unfinished.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable by itself
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,167 @@
+"""Many runs in one table: what differs between them, which is best, and how sure that is. Pure functions of values."""
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
+from mnist_pipeline.reports import configurations
+from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
+from mnist_pipeline.tracking.tracker import PATCH_TAG, TRAINING_TAG, PastRun
+
+VALIDATION, TEST = "validation/accuracy", "test/accuracy"
+METRICS = (
+    *(VALIDATION, TEST, "validation/loss", "test/loss", "test/calibration_error", "train/accuracy", "train/loss"),
+    *("time/train_sec", "time/total_sec", "model/num_parameters", "model/size_bytes"),
+)
+_SUMMARISED = (VALIDATION, TEST)
+_CODE = "code"  # a key beside the params, where runs with the same ones ran with different code
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs in one table.
+
+    Attributes:
+        table: One row a run, the best first: run_id, name, kind, started (UTC), aliases, the params that differ,
+            metrics.
+        differing: The dotted keys of those params.
+        ranked_by: The metric.
+        groups: One row a configuration, the best first: name, the params that it is grouped by, num_runs, and of each
+            accuracy mean, std, low and high (the t interval of the mean over seeds; NaN where there is none), and the
+            mean training time.
+        leader: Name of the best configuration with several seeds; None where none has.
+        leads: Of the leader against each other one that shares seeds with it.
+        notes: What a reader must know.
+    """
+
+    table: pd.DataFrame
+    differing: tuple[str, ...]
+    ranked_by: str
+    groups: pd.DataFrame
+    leader: str | None
+    leads: tuple[Lead, ...]
+    notes: tuple[str, ...]
+
+
+def compare(
+    runs: Sequence[PastRun], *, aliases: Mapping[str, Sequence[str]], group_by: Sequence[str] | None = None
+) -> Comparison:
+    """Compare finished runs on the same data.
+
+    Args:
+        runs: At least one.
+        aliases: Of the registered versions, by the id of the run.
+        group_by: Keys of params, of which the last part will do; None: all that differ, but for the seeds.
+
+    Raises:
+        ConfigError: A key is no param of these runs.
+        UserError: None has an accuracy.
+    """
+    params = pd.DataFrame([run.params for run in runs]).apply(_as_numbers)
+    deciding = [
+        key for key in map(str, params) if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS
+    ]
+    deciding += [key for key in SEED_KEYS if key not in deciding]
+    params = params.reindex(columns=deciding)
+    differing = tuple(sorted(key for key in deciding if params[key].nunique(dropna=False) > 1))
+    metrics = pd.DataFrame([run.metrics for run in runs]).reindex(columns=list(METRICS)).astype(float)
+    metrics = metrics.replace([math.inf, -math.inf], math.nan)
+    ranked_by = VALIDATION if metrics[VALIDATION].notna().any() else TEST
+    if metrics[ranked_by].isna().all():
+        raise UserError(f"nothing to compare: none of {len(runs)} runs has logged {VALIDATION} or {TEST}")
+    about = pd.DataFrame(
+        {
+            "run_id": [run.run_id for run in runs],
+            "name": [run.name for run in runs],
+            "kind": [run.tags.get("kind", "") for run in runs],
+            "started": pd.to_datetime([run.started_ms for run in runs], unit="ms", utc=True),
+            "aliases": [", ".join(aliases.get(run.run_id, ())) for run in runs],
+            _CODE: [_describe_code(run) for run in runs],
+            TRAINING_TAG: [run.tags.get(TRAINING_TAG, "") for run in runs],
+        }
+    )
+    everything = pd.concat([about, params, metrics], axis=1).sort_values("started", kind="stable")
+    # The same training again has the same result, and is no further seed.
+    distinct = everything.drop_duplicates([*deciding, TRAINING_TAG])
+    keys = [key for key in differing if key not in SEED_KEYS]
+    if group_by is not None:
+        keys = list(dict.fromkeys(_full_key(key, deciding) for key in group_by))
+    notes = []
+    if len(distinct) < len(everything):
+        notes.append(f"{len(everything) - len(distinct)} repeat another run, seed and all: they count once")
+    if distinct.duplicated(deciding).any():  # what else the training fingerprint knows: code and versions
+        keys, deciding = [*keys, _CODE], [*deciding, _CODE]
+        num_same = int(distinct.duplicated(deciding).sum())
+        if num_same:
+            notes.append(f"{num_same} differ from another run in versions or uncommitted code alone: they do not count")
+        distinct = distinct.drop_duplicates(deciding)
+    found = configurations.group(distinct, keys, deciding=deciding)
+    groups = _tabulate(found, keys, ranked_by)
+    seeded = groups.loc[groups[f"{ranked_by}_high"].notna(), "name"]
+    leader = next((one for one in found if not seeded.empty and one.name == seeded.iloc[0]), None)
+    order = everything.sort_values(ranked_by, ascending=False, na_position="last", kind="stable")
+    shown = [*about.columns[:5], *differing, *METRICS]
+    return Comparison(
+        table=order[shown].dropna(axis=1, how="all").reset_index(drop=True),
+        differing=differing,
+        ranked_by=ranked_by,
+        groups=groups,
+        leader=leader.name if leader else None,
+        leads=configurations.find_leads(leader, found, ranked_by) if leader else (),
+        notes=(*notes, *_notes(order, ranked_by, are_all_seeded=all(one.is_seeded for one in found))),
+    )
+
+
+def _describe_code(run: PastRun) -> str:
+    commit = run.tags.get("mlflow.source.git.commit", "unknown")[:7]
+    is_changed = run.tags.get(PATCH_TAG, run.tags.get("git.dirty")) in ("kept", "masked", "lost", "true")
+    return f"{commit}+" if is_changed else commit
+
+
+def _as_numbers(column: "pd.Series[str]") -> "pd.Series[str] | pd.Series[float]":
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if numbers.notna().eq(column.notna()).all() else column
+
+
+def _full_key(named: str, keys: Sequence[str]) -> str:
+    found = [key for key in keys if named in (key, key.split(".")[-1])]
+    if len(found) == 1:
+        return found[0]
+    names = configurations.short_names(keys)
+    nearest = difflib.get_close_matches(named, [*keys, *names.values()], n=1)
+    hint = f"did you mean {nearest[0]}?" if nearest else f"expected some of {', '.join(names.values())}"
+    if found:
+        hint = f"several are called so, expected {' or '.join(found)}"
+    raise ConfigError(f"--group-by {named}: no param that decides a result; {hint}")
+
+
+def _tabulate(found: Sequence[configurations.Configuration], keys: Sequence[str], ranked_by: str) -> pd.DataFrame:
+    rows = []
+    for one in found:
+        row = {"name": one.name, **dict(zip(keys, one.values, strict=True)), "num_runs": len(one.runs)}
+        for metric in _SUMMARISED:
+            row |= {f"{metric}_{name}": value for name, value in configurations.summarise(one, metric).items()}
+        rows.append({**row, "time/train_sec_mean": one.runs["time/train_sec"].mean()})
+    table = pd.DataFrame(rows)
+    return table.sort_values(f"{ranked_by}_mean", ascending=False, na_position="last", ignore_index=True)
+
+
+def _notes(order: pd.DataFrame, ranked_by: str, *, are_all_seeded: bool) -> tuple[str, ...]:
+    notes = []
+    num_unranked = int(order[ranked_by].isna().sum())
+    if ranked_by == TEST:
+        notes.append("no run has a validation split: ranked by test accuracy, so the best is partly luck")
+    elif num_unranked:
+        notes.append(f"{num_unranked} without a validation split cannot be ranked: they stand at the end")
+    if not are_all_seeded:
+        notes.append("what joins runs that differ in more than their seeds has no interval")
+    if ranked_by == VALIDATION and {"final", "train"} <= set(order["kind"]):
+        notes.append("the final run of a sweep is the best of many by validation accuracy: there it is optimistic")
+    if order[_CODE].nunique() > 1:
+        notes.append("the runs are of different code (commits, or changes in none): diff A B shows that of two")
+    return tuple(notes)

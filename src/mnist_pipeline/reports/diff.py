@@ -1,0 +1,185 @@
+"""Two runs side by side: configuration, data, code, versions, metrics, and the images on which the two disagree."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mnist_pipeline.reports.logged import PATCH, Logged
+from mnist_pipeline.registry import comparison
+from mnist_pipeline.registry.comparison import Comparison
+from mnist_pipeline.registry.gates import class_names
+from mnist_pipeline.tracking.tracker import PATCH_TAG, PastRun
+
+_DIGEST = "data.digest"
+_DATA_TAGS = ("data.requested", "data.fallback", "data.sources")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs.
+
+    Attributes:
+        letter: A or B.
+        patch: How the code differed from its commit, as far as that was kept.
+        versions: Of packages, by their names.
+        digests: Of the data and its splits (SHA-256), by their names.
+        history: One row an epoch.
+        predictions: One row a test image.
+        problems: One line each: what is missing, and None above.
+    """
+
+    letter: str
+    run: PastRun
+    patch: str
+    versions: Mapping[str, str] | None
+    digests: Mapping[str, str] | None
+    history: pd.DataFrame | None
+    predictions: pd.DataFrame | None
+    problems: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is called: A (its name)."""
+        return f"{self.letter} ({self.run.name})"
+
+    @property
+    def commit(self) -> str:
+        """Of git; empty where it is not known."""
+        return self.run.tags.get("mlflow.source.git.commit", "")
+
+    @property
+    def code(self) -> str:
+        """What became of changes that were in no commit: none, kept, masked, lost; or unknown."""
+        return self.run.tags.get(PATCH_TAG, "none" if self.run.tags.get("git.dirty") == "false" else "unknown")
+
+    @property
+    def data(self) -> dict[str, str]:
+        """What is known of the data: the digests of the splits, and where they came from."""
+        return {**(self.digests or {}), **{tag: self.run.tags[tag] for tag in _DATA_TAGS if tag in self.run.tags}}
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two runs; in tables with a column for each.
+
+    Attributes:
+        config: One row a param that differs.
+        data: One row a fact that differs.
+        versions: One row a distribution that differs; None where they are not known of both.
+        metrics: One row a metric: A, B, and B less A.
+        comparison: A in the place of the champion, B of the challenger; None where their images cannot be compared.
+        disagreements: One row a test image of which they say different things, the surest first: image (its index),
+            label, and of each the class it says and its probability; and who is right.
+        problems: One line each: what cannot be compared, and why.
+    """
+
+    a: Side
+    b: Side
+    config: pd.DataFrame
+    data: pd.DataFrame
+    versions: pd.DataFrame | None
+    metrics: pd.DataFrame
+    comparison: Comparison | None
+    disagreements: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def read_side(letter: str, run: PastRun) -> Side:
+    """Read what `diff` needs of a run."""
+    logged = Logged(run)
+    patch = logged.look(PATCH) if run.tags.get("git.dirty") == "true" else None
+    predictions = logged.read_predictions()
+    versions = logged.read_texts("environment/versions.json")
+    history = logged.read_history()
+    digests = logged.read_texts("data/digests.json")
+    status = None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: what it has is shown"
+    missing = logged.describe_missing()
+    return Side(
+        letter=letter,
+        run=run,
+        patch="" if patch is None else patch.decode(errors="replace"),
+        versions=versions,
+        digests=digests,
+        history=history,
+        predictions=predictions,
+        problems=tuple(problem for problem in (status, missing and f"{letter}: {missing}") if problem),
+    )
+
+
+def diff(a: Side, b: Side) -> Diff:
+    """Compare two runs; what cannot be compared becomes a problem, and the rest is there."""
+    problems = [*a.problems, *b.problems]
+    if a.run.experiment_id != b.run.experiment_id:
+        problems.append("A and B are in different experiments")
+    digests = [side.run.tags.get(_DIGEST) for side in (a, b)]
+    if None in digests:
+        problems.append("it is not known of both what data they are of: their images cannot be compared")
+    elif digests[0] != digests[1]:
+        problems.append("A and B are of different data: their scores cannot be compared, nor their images")
+    compared, disagreements = None, pd.DataFrame()
+    if None not in digests and digests[0] == digests[1] and a.predictions is not None and b.predictions is not None:
+        try:
+            pair = comparison.compare(a.predictions, b.predictions), disagree(a.predictions, b.predictions)
+        except ValueError as error:
+            problems.append(str(error))
+        else:
+            compared, disagreements = pair
+    return Diff(
+        a=a,
+        b=b,
+        config=_differences(a.run.params, b.run.params, what="param"),
+        data=_differences(a.data, b.data, what="of"),
+        versions=None
+        if a.versions is None or b.versions is None
+        else _differences(a.versions, b.versions, what="package"),
+        metrics=_subtract(a.run.metrics, b.run.metrics),
+        comparison=compared,
+        disagreements=disagreements,
+        problems=tuple(problems),
+    )
+
+
+def disagree(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Return the images of which two tables of predictions say different things, as `Diff.disagreements` has them.
+
+    Raises:
+        ValueError: They are of other classes.
+    """
+    names = np.array(class_names(a))
+    if class_names(b) != list(names):
+        raise ValueError("the two tables of predictions are of different classes")
+    columns = [f"probability_{name}" for name in names]
+    differs = (a["predicted"] != b["predicted"]).to_numpy()
+    first, second = a[differs], b[differs]
+    right = np.select(
+        [first["label"] == first["predicted"], second["label"] == second["predicted"]], ["A", "B"], "neither"
+    )
+    found = pd.DataFrame(
+        {
+            "image": first["index"].to_numpy(),
+            "label": names[first["label"]],
+            "A": names[first["predicted"]],
+            "A probability": first[columns].max(axis=1).to_numpy(),
+            "B": names[second["predicted"]],
+            "B probability": second[columns].max(axis=1).to_numpy(),
+            "right": right,
+        }
+    )
+    surest = (found["A probability"] + found["B probability"]).sort_values(ascending=False, kind="stable").index
+    return found.loc[surest].reset_index(drop=True)
+
+
+def _differences(a: Mapping[str, str], b: Mapping[str, str], *, what: str) -> pd.DataFrame:
+    keys = sorted(key for key in {**a, **b} if a.get(key) != b.get(key))
+    return pd.DataFrame(
+        {what: keys, "A": [a.get(key, "") for key in keys], "B": [b.get(key, "") for key in keys]}, dtype=str
+    )
+
+
+def _subtract(a: Mapping[str, float], b: Mapping[str, float]) -> pd.DataFrame:
+    keys = sorted({**a, **b})
+    table = pd.DataFrame({"metric": keys, "A": [a.get(key) for key in keys], "B": [b.get(key) for key in keys]})
+    table = table.astype({"A": float, "B": float})
+    return table.assign(**{"B - A": table["B"] - table["A"]})

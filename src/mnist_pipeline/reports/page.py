@@ -1,0 +1,136 @@
+"""One self-contained HTML file: what it shows, as plain values, and how it is written."""
+
+import base64
+import importlib.resources
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mnist_pipeline import plotting
+from mnist_pipeline.system import files
+from mnist_pipeline.system.text import printable
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+    is_warning: bool = False
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Names and what they stand for."""
+
+    lines: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Code:
+    """What is to be typed into a terminal, or the text of a file."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its first column names the rows.
+
+    Attributes:
+        numeric: Which columns hold numbers, and are aligned as such.
+    """
+
+    caption: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture.
+
+    Attributes:
+        alt: What it shows, for those who do not see it.
+        png: The file's bytes.
+    """
+
+    alt: str
+    png: bytes = field(repr=False)
+
+    @property
+    def source(self) -> str:
+        """The picture as an address that holds it."""
+        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+
+
+Item = Text | Lines | Code | Table | Picture
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands below it."""
+
+    title: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page.
+
+    Attributes:
+        lead: What it comes to, in a sentence or two.
+    """
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+
+
+def tabulate(caption: str, table: pd.DataFrame, *, show: Callable[[str, object], str]) -> Table:
+    """Return a table of the page; `show` writes a value of a column."""
+    return Table(
+        caption=caption,
+        headings=tuple(str(column) for column in table),
+        rows=tuple(
+            tuple("" if pd.isna(value) else show(str(column), value) for column, value in row.items())
+            for row in table.to_dict("records")
+        ),
+        numeric=tuple(pd.api.types.is_numeric_dtype(table[column]) for column in table),
+    )
+
+
+def draw(figure: Figure, *, alt: str) -> Picture:
+    """Return the figure as a picture."""
+    return Picture(alt, plotting.to_png(figure))
+
+
+def write(page: Page, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    text = render(page)
+    with files.whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def render(page: Page) -> str:
+    """Return the page as HTML that asks nothing of any other file."""
+    template = importlib.resources.files("mnist_pipeline.looking").joinpath("page.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize
+    )
+    environment.tests["of"] = lambda item, kind: type(item).__name__ == kind
+    return environment.from_string(template).render(page=page)
+
+
+def _finalize(value: object) -> object:
+    return printable(value, keep="\n\t") if isinstance(value, str) else value

@@ -1,0 +1,245 @@
+"""A run in one page: what was done, on what, what came of it, how to do it again, what the model is not for.
+
+The page is made of what the run logged, tables and pictures alike; it needs neither the data nor TensorFlow.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy.stats import binomtest
+
+from mnist_pipeline.reports import reproducing
+from mnist_pipeline.reports.configurations import CONFIDENCE
+from mnist_pipeline.reports.logged import Logged
+from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Text, tabulate
+from mnist_pipeline.reports.values import show, show_count, show_share, when
+from mnist_pipeline.system.text import plain
+from mnist_pipeline.tracking.tracker import PastRun
+
+
+def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
+    """Return the report on a run that trained a model; `uri` is that of the store."""
+    sections = (
+        Section("What was run", describe_run(logged.run, aliases)),
+        logged.section("Data", _show_data),
+        logged.section("Model", _show_model),
+        logged.section("Training", _show_training),
+        logged.section("Evaluation", _show_evaluation),
+        logged.section("Calibration", _show_calibration),
+        logged.section("Mistakes", _show_mistakes),
+        Section("How to reproduce it", _reproduce(logged, uri)),
+        Section("What the model is for, and what not", _limit(logged)),
+    )
+    return Page(title=logged.run.name, lead=_sum_up(logged), sections=sections)
+
+
+def _sum_up(logged: Logged) -> str:
+    predictions = logged.read_predictions()
+    data_name = logged.run.params.get("data.name", "its data")
+    if predictions is None:
+        return f"A run on {data_name} of which no predictions for the test split can be read."
+    num_right = int((predictions["label"] == predictions["predicted"]).sum())
+    interval = binomtest(num_right, len(predictions)).proportion_ci(CONFIDENCE, method="wilson")
+    return (
+        f"Classifies {num_right:,} of {len(predictions):,} test images of {data_name} rightly: test accuracy "
+        f"{num_right / len(predictions):.4f} ({CONFIDENCE:.0%} interval {interval.low:.4f} to {interval.high:.4f}, "
+        "Wilson's)."
+    )
+
+
+def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
+    """Return what was run, when, by whom, and how it ended."""
+    tags = run.tags
+    description = plain(tags.get("mlflow.note.content", ""))
+    lines = {
+        "run": f"{run.name} ({run.run_id})",
+        "kind": tags.get("kind", "unknown"),
+        "registered as": f"{', '.join(aliases)}, when this page was made" if aliases else "",
+        "study": tags.get("study", ""),
+        "status": run.status + (f": {tags['reason'].splitlines()[0]}" if tags.get("reason") else ""),
+        "started": f"{when(run.started_ms)} by {tags.get('mlflow.user', 'unknown')}",
+        "took": f"{run.metrics['time/total_sec']:.1f} s" if "time/total_sec" in run.metrics else "",
+        "fingerprint": tags.get("fingerprint", ""),
+        "result digest": tags.get("result.digest", ""),
+    }
+    items: list[Item] = [Text(description)] if description else []
+    items.append(Lines({name: value for name, value in lines.items() if value}))
+    if run.status != "FINISHED":
+        text = f"This run is {run.status}: what it has is shown."
+        if run.status == "RUNNING":
+            text += " If its command is gone, the same command goes on with it."
+        items.append(Text(text, is_warning=True))
+    return tuple(items)
+
+
+def _show_data(logged: Logged) -> tuple[Item, ...]:
+    tags = logged.run.tags
+    items: list[Item] = []
+    if "data.fallback" in tags:
+        text = f"{tags.get('data.requested')} could not be had: this run fell back on {tags['data.fallback']}."
+        items.append(Text(text, is_warning=True))
+    counts = _read_counts(logged)
+    if counts is not None:
+        counts = counts.astype({"class": str})
+        sizes = {split: f"{counts[split].sum():,} images" for split in counts.columns[1:]}
+        digests = logged.read_texts("data/digests.json") or {}
+        lines = {split: f"{size}, SHA-256 {digests.get(split, 'not known')}" for split, size in sizes.items()}
+        items.append(Lines({"data set": logged.run.params.get("data.name", ""), **lines}))
+        items.append(logged.picture("data/class_counts.png", alt=_alt_of_counts(counts)))
+        items.append(tabulate("Images of each class", counts, show=show_count))
+    items.append(logged.picture("data/samples.png", alt="The first ten images of each class, one row a class."))
+    if tags.get("data.sources"):
+        items.append(Text(f"Where it came from: {tags['data.sources']}."))
+    return tuple(items)
+
+
+def _read_counts(logged: Logged) -> pd.DataFrame | None:
+    return logged.read_table("data/class_counts.csv", columns=["class", "train", "test"])
+
+
+def _alt_of_counts(counts: pd.DataFrame) -> str:
+    total = counts[counts.columns[1:]].sum(axis=1)
+    return f"Bars: images of each class in each split, from {total.min():,} to {total.max():,} of a class."
+
+
+def _show_model(logged: Logged) -> tuple[Item, ...]:
+    items: list[Item] = []
+    layers = logged.read_table("model/layers.csv", columns=["layer"])
+    if layers is not None:
+        items.append(tabulate("Layers, from the raw image to logits", layers, show=show_count))
+    untrained = logged.read_json("model/untrained.json")
+    metrics = logged.run.metrics
+    lines = {
+        "parameters": f"{metrics['model/num_parameters']:,.0f}" if "model/num_parameters" in metrics else "",
+        "model file": f"{metrics['model/size_bytes']:,.0f} bytes" if "model/size_bytes" in metrics else "",
+        "takes": "raw images, uint8, pixels 0..255",
+        "returns": "a probability of each class, float32; scaling and softmax are inside",
+        "untrained loss": f"{untrained['loss']:.3f}; by chance {untrained['expected_loss']:.3f}"
+        if untrained is not None
+        else "",
+    }
+    return (*items, Lines({name: value for name, value in lines.items() if value}))
+
+
+def _show_training(logged: Logged) -> tuple[Item, ...]:
+    params = {key: value for key, value in logged.run.params.items() if key.split(".")[0] in ("model", "train")}
+    table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
+    history = logged.read_history()
+    alt = "Learning curves: loss and accuracy by epoch, in training and in validation."
+    if history is not None:
+        last = history.iloc[-1]
+        alt += f" They end at a training loss of {last['train/loss']:.4f} after epoch {last['epoch']:.0f}."
+    items: list[Item] = [
+        tabulate("Configuration", table, show=show),
+        logged.picture("train/learning_curves.png", alt=alt),
+    ]
+    if history is not None:
+        items.append(tabulate("Every epoch", history, show=show))
+    return tuple(items)
+
+
+def _show_evaluation(logged: Logged) -> tuple[Item, ...]:
+    metrics = logged.run.metrics
+    scores = {
+        "test accuracy": metrics.get("test/accuracy"),
+        "test loss": metrics.get("test/loss"),
+        "calibration error": metrics.get("test/calibration_error"),
+        "validation accuracy": metrics.get("validation/accuracy"),
+    }
+    items: list[Item] = [Lines({name: f"{value:.4f}" for name, value in scores.items() if value is not None})]
+    per_class = logged.read_table("evaluate/per_class.csv", columns=["class", "precision", "recall", "f1"])
+    if per_class is not None:
+        per_class = per_class.astype({"class": str})
+        items.append(tabulate("Each class, of the test split", per_class, show=show_share))
+    confusion = logged.read_table("evaluate/confusion.csv", columns=["label"])
+    if confusion is not None:
+        confusion = confusion.set_index("label").astype(int).reset_index()
+    items.append(logged.picture("evaluate/confusion.png", alt=_alt_of_confusion(confusion)))
+    if confusion is not None:
+        heading = "label \\ predicted"
+        confusion = confusion.rename(columns={"label": heading}).astype({heading: str})
+        caption = "Confusion matrix: test images by their label (rows) and what is predicted"
+        items.append(tabulate(caption, confusion, show=show_count))
+    return tuple(items)
+
+
+def _show_calibration(logged: Logged) -> tuple[Item, ...]:
+    items: list[Item] = []
+    error = logged.run.metrics.get("test/calibration_error")
+    if error is not None:
+        items.append(
+            Text(
+                "Where the model is sure to 90 %, it should be right nine times of ten. On average it is off by "
+                f"{error:.2%} (expected calibration error)."
+            )
+        )
+    alt = "Reliability diagram: accuracy against confidence, and how many images each bin of confidence holds."
+    items.append(logged.picture("evaluate/reliability.png", alt=alt))
+    calibration = logged.read_table("evaluate/calibration.csv", columns=["confidence", "accuracy"])
+    if calibration is not None:
+        items.append(tabulate("By confidence", calibration, show=show_share))
+    return tuple(items)
+
+
+def _show_mistakes(logged: Logged) -> tuple[Item, ...]:
+    alt = "The test images that the model got wrong while it was the surest; the table below has what it took them for."
+    picture = logged.picture("evaluate/mistakes.png", alt=alt)
+    found = logged.read_json("evaluate/mistakes.json")
+    if found is None:
+        return (picture,)
+    table = pd.DataFrame(found["data"], columns=found["columns"]).astype({"image": str})
+    return picture, tabulate("The most confident mistakes", table, show=show_share)
+
+
+def _alt_of_confusion(confusion: pd.DataFrame | None) -> str:
+    text = "Confusion matrix of the test split."
+    if confusion is None:
+        return text
+    counts = confusion.set_index("label")
+    counts.index = counts.index.astype(str)
+    wrong = {
+        (label, predicted): number
+        for predicted, column in counts.items()
+        for label, number in column.items()
+        if label != predicted
+    }
+    (label, predicted), most = max(wrong.items(), key=lambda one: one[1], default=(("", ""), 0))
+    if not most:
+        return f"{text} No image is taken for another class."
+    return f"{text} Most often {label} is taken for {predicted}: {most:,} times. The table below has all counts."
+
+
+def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
+    run = logged.run
+    items = reproducing.check_out(logged, uri)
+    overrides = reproducing.deciding_overrides(run.params)
+    if overrides:
+        items.append(Code(reproducing.command("train", overrides)))
+    if run.tags.get("result.digest"):
+        items.append(
+            Text(
+                "On the same kind of machine, with the same versions (environment/versions.json), the command ends "
+                f"with the result digest {run.tags['result.digest'][:32]}."
+            )
+        )
+    return tuple(items)
+
+
+def _limit(logged: Logged) -> tuple[Item, ...]:
+    """Say what the model is for and what not: no figure of this report holds beyond its test split."""
+    counts = _read_counts(logged)
+    classes = [] if counts is None else list(map(str, counts["class"]))
+    data_name = logged.run.params.get("data.name", "its data")
+    what = f"one of {len(classes)} classes ({', '.join(classes)})" if classes else "one of its classes"
+    texts = (
+        f"It is for images like those of {data_name}: one centred object each, which is {what}, in grey, bright on "
+        "dark, of the size that it was trained on.",
+        "It is not for anything else. It has no way to say that an image shows none of its classes, or several: it "
+        "always names one, and may be very sure of it. Photographs, other writers, scanners and countries, letters, "
+        "and whole numbers of several digits were not tested. Do not use it where a mistake harms someone, such as for "
+        "amounts, doses, identities or post, without a test on your own images and a person who checks.",
+        "The figures above hold for one test split. Whoever chooses between models by them, or changes a model because "
+        "of the mistakes shown here, will find them too good; promotion in the registry accounts for its own looks at "
+        "that split, and for no others.",
+    )
+    return tuple(map(Text, texts))

@@ -1,0 +1,145 @@
+"""A study in one page: what was searched, what was found, and whether to believe it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from mnist_pipeline.reports import reproducing
+from mnist_pipeline.reports.logged import Logged
+from mnist_pipeline.reports.page import Code, Item, Page, Picture, Section, Table, Text, tabulate
+from mnist_pipeline.reports.report import describe_run
+from mnist_pipeline.reports.values import count, points, show
+from mnist_pipeline.tracking.tracker import PastRun
+
+MOST_TRIALS = 10
+_PLOTS = {
+    "optimization_history": "The value of every trial in the order of their numbers, and the best so far.",
+    "learning_curves": "The value of every trial after each epoch; pruned trials end early.",
+    "importances": "How much of the variation of the value each swept key explains.",
+    "parallel_coordinates": "Every trial as a line through its values of the swept keys to its result.",
+    "slices": "The value of the trials against each swept key.",
+    "contours": "The value of the trials over each pair of swept keys.",
+}
+_VERDICT = "sweep/verdict.json"
+_DIFFERENCE = {"name": str, "mean": float, "low": float, "high": float}
+_NO_RESULT = ("state", "run_id", "source", "reason")
+
+
+def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
+    """Return the report on the run that is the parent of a study's; `uri` is that of the store."""
+    run = logged.run
+    is_confirmed = run.status == "FINISHED" and any(key.startswith("sweep.confirm.") for key in run.params)
+    verdict = _read_verdict(logged) if is_confirmed else None
+    sections = (
+        Section("What was run", _describe(run, aliases)),
+        logged.section("Verdict", lambda logged: _show_verdict(logged, verdict, is_confirmed=is_confirmed)),
+        logged.section("Trials", _show_trials),
+        logged.section("Plots", _show_plots),
+        Section("How to reproduce it", _reproduce(logged, uri)),
+    )
+    lead = _sum_up(verdict, is_confirmed=is_confirmed)
+    return Page(title=f"The study {run.tags.get('study', run.name)}", lead=lead, sections=sections)
+
+
+def _read_verdict(logged: Logged) -> dict[str, Any] | None:
+    found = logged.read_json(_VERDICT)
+    if found is None:
+        return None
+    kinds = {"winner": str, "differences": list, "confidence": float}
+    if not _has(found, kinds) or not all(_has(one, _DIFFERENCE) for one in found["differences"]):
+        logged.miss(_VERDICT)
+        return None
+    return found
+
+
+def _has(found: object, kinds: Mapping[str, type]) -> bool:
+    return isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+
+
+def _sum_up(verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> str:
+    if verdict is None and is_confirmed:
+        return "The verdict of its confirmation cannot be read."
+    if verdict is None:
+        return "A search without a confirmation: its best trial may owe its place to luck."
+    if verdict["winner"] == "baseline":
+        return "The baseline stays: no candidate was better than it beyond doubt when trained again on fresh seeds."
+    name = verdict["winner"].capitalize()
+    found = [one for one in verdict["differences"] if one["name"] == verdict["winner"]]
+    ahead = "".join(
+        f" by {points(one['mean'])} points of a hundred ({points(one['low'])} to {points(one['high'])})"
+        for one in found
+    )
+    return f"{name} is better than the baseline{ahead}: trained again on fresh seeds, its interval excludes 0."
+
+
+def _describe(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
+    params = {key: value for key, value in run.params.items() if key.startswith("sweep.")}
+    table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
+    return (*describe_run(run, aliases), tabulate("Settings and space of the search", table, show=show))
+
+
+def _show_trials(logged: Logged) -> tuple[Item, ...]:
+    trials = logged.read_table("sweep/trials.parquet", columns=["number", "state", "value"])
+    if trials is None:
+        return (Text("The table of trials is missing.", is_warning=True),)
+    counts = ", ".join(f"{number:,} {state}" for state, number in trials["state"].value_counts().items())
+    is_ascending = logged.run.params.get("sweep.direction") == "minimize"
+    best = trials[trials["state"] == "complete"].sort_values("value", ascending=is_ascending).head(MOST_TRIALS)
+    shown = best[[column for column in best if column not in _NO_RESULT]].astype({"number": str})
+    caption = f"The best {len(best)}, by {logged.run.params.get('sweep.metric', 'value')}"
+    table = tabulate(caption, shown.rename(columns={"number": "trial"}), show=_show_value)
+    return Text(f"{count(len(trials), 'trial')}: {counts}."), table
+
+
+def _show_plots(logged: Logged) -> tuple[Item, ...]:
+    plots: list[Item] = []
+    for name, alt in _PLOTS.items():
+        content = logged.look(f"sweep/{name}.png")  # which of them there are depends on the trials
+        if content is not None:
+            plots += [Text(alt), Picture(alt, content)]
+    return tuple(plots) or (Text("None was logged."),)
+
+
+def _show_verdict(logged: Logged, verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> tuple[Item, ...]:
+    if verdict is None:
+        text = f"{_VERDICT} is missing." if is_confirmed else "The best trials were not confirmed."
+        return (Text(text, is_warning=is_confirmed),)
+    rows = tuple(
+        (one["name"], points(one["mean"]), points(one["low"]), points(one["high"])) for one in verdict["differences"]
+    )
+    table = Table(
+        caption="Candidates less the baseline on fresh pairs of seeds, in points of a hundred",
+        headings=("candidate", "mean", "from", "to"),
+        rows=rows,
+        numeric=(False, True, True, True),
+    )
+    alt = "How far each candidate is from the baseline, with its interval; the table below has the figures."
+    preset = logged.read("sweep/preset/winner.yaml")
+    items: list[Item] = [Text(_sum_up(verdict, is_confirmed=True))]
+    if rows:
+        items += [logged.picture("sweep/verdict.png", alt=alt), table]
+    items.append(Text(f"The intervals hold all together with {verdict['confidence']:.0%} confidence (Bonferroni)."))
+    if preset is not None:
+        items += [Text("The winner, as a preset:"), Code(preset.decode(errors="replace").rstrip())]
+    return tuple(items)
+
+
+def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
+    overrides = reproducing.read_overrides(logged)
+    if overrides is None:
+        return (Text("What it was asked for is not known.", is_warning=True),)
+    return (
+        *reproducing.check_out(logged, uri),
+        Code(reproducing.command("sweep", overrides)),
+        Text(
+            "With one worker (sweep.num_workers=1) the trials are the same, to the bit; with more, what is proposed "
+            "depends on which trial is done first."
+        ),
+    )
+
+
+def _show_value(column: str, value: object) -> str:
+    if column == "duration_sec" and isinstance(value, float):
+        return f"{value:.1f}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

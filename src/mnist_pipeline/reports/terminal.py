@@ -1,0 +1,108 @@
+"""Pages as a person sees them in the terminal, and as Markdown."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as RichTable
+
+from mnist_pipeline.cli.console import out
+from mnist_pipeline.reports.page import Code, Lines, Page, Picture, Table, Text
+from mnist_pipeline.system.text import markdown, printable
+
+MOST_ROWS = 20
+_SHORT = 40
+_PADDING = 3
+_MIN_COLUMNS = 3
+
+
+def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
+    """Print a page without its pictures, and of each table `most_rows` rows at most; None: all."""
+    for section in page.sections:
+        if all(isinstance(item, Picture) for item in section.items):
+            continue
+        out.print()
+        out.print(section.title, style="bold")
+        for item in section.items:
+            match item:
+                case Text():
+                    _print_prose(item.text, style="yellow" if item.is_warning else "")
+                case Lines():
+                    for name, value in item.lines.items():
+                        out.print(f"{name:<19} {value}")
+                case Code():
+                    for line in item.text.split("\n"):
+                        out.print(line.expandtabs())
+                case Table():
+                    _print_table(item, most_rows)
+    out.print()
+    _print_prose(page.lead, style="bold")
+
+
+def _print_prose(text: str, *, style: str) -> None:
+    out.print(text, style=style, soft_wrap=not out.is_terminal)  # a pipe gets whole lines
+
+
+def print_report(page: Page, path: Path) -> None:
+    """Say what the report comes to, and where it is."""
+    out.print(page.lead, style="bold")
+    print_written(path)
+
+
+def print_addresses(addresses: Mapping[str, str]) -> None:
+    """Say where it is in the MLflow UI."""
+    for name, address in addresses.items():
+        out.print(f"{name:<19} {address}")
+
+
+def print_written(path: Path) -> None:
+    """Say what was written."""
+    out.print(f"{'written':<20}{path}")
+
+
+def _print_table(table: Table, most_rows: int | None) -> None:
+    hidden: list[str] = []
+    table = dataclasses.replace(table, rows=tuple(tuple(map(printable, row)) for row in table.rows))  # for their widths
+    while len(table.headings) > _MIN_COLUMNS and _least_width(table, most_rows) > out.width:
+        hidden.insert(0, table.headings[-1])
+        rows = tuple(row[:-1] for row in table.rows)
+        table = Table(table.caption, table.headings[:-1], rows, table.numeric[:-1])
+    shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+    is_short = all(len(row[0]) <= _SHORT for row in table.rows)
+    for number, (heading, is_numeric) in enumerate(zip(table.headings, table.numeric, strict=True)):
+        justify: Literal["left", "right"] = "right" if is_numeric else "left"
+        shown.add_column(heading, justify=justify, overflow="fold", no_wrap=number == 0 and is_short)
+    for row in table.rows[:most_rows]:
+        shown.add_row(*row)
+    out.print(shown)
+    if most_rows is not None and len(table.rows) > most_rows:
+        out.print(f"and {len(table.rows) - most_rows:,} more")
+    if hidden:
+        out.print(f"not shown, for want of width: {', '.join(hidden)}")
+
+
+def _least_width(table: Table, most_rows: int | None) -> int:
+    """Return the width below which words would be broken, as far as names are short."""
+    columns = zip(table.headings, *table.rows[:most_rows], strict=True)
+    longest = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
+    return sum(min(width, _SHORT) + _PADDING for width in longest)
+
+
+def to_markdown(page: Page) -> str:
+    """Return the page without its pictures as Markdown."""
+    parts = [f"# {markdown(page.title)}", markdown(page.lead)]
+    for section in page.sections:
+        parts.append(f"## {markdown(section.title)}")
+        for item in section.items:
+            match item:
+                case Text():
+                    parts.append(markdown(item.text))
+                case Table():
+                    rows = [list(map(markdown, row)) for row in item.rows]
+                    frame = pd.DataFrame(rows, columns=list(map(markdown, item.headings)))
+                    align = ["right" if is_numeric else "left" for is_numeric in item.numeric]
+                    parts.append(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
+    return "\n\n".join(parts) + "\n"

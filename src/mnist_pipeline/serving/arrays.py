@@ -1,0 +1,141 @@
+"""Images from NPZ files, a chunk at a time. What a file says of itself is believed only after it was looked at."""
+
+import math
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mnist_pipeline.serving.images import BadImageError, describe_damage
+
+SUFFIXES = (".npz",)
+MAX_PIXELS = 4_000_000
+"""Of an image of an array, some of which are in memory at a time."""
+
+_CHUNK = 1024
+_BLOCK_BYTES = 1 << 20  # a multiple of the size of every number
+_CHANNELS = (1, 3)
+
+
+def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Yield the grey images of an NPZ file in chunks: the array's name, and uint8 (n, height, width).
+
+    Arrays with one axis, such as labels, are passed over. No array is in memory as a whole, and nothing is yielded of
+    one that is damaged.
+
+    Args:
+        path: The file.
+        on_bad: Is told the name of each array that cannot be used, and the reason.
+
+    Raises:
+        BadImageError: The file is no NPZ, or has no array of images.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of arrays that Python 2 wrote
+            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            num_arrays = 0
+            for info in members:
+                name = info.filename.removesuffix(".npy")
+                try:
+                    is_image = _check_member(archive, info)
+                except Exception as error:  # what is raised for a hostile member may be anything
+                    num_arrays += 1
+                    on_bad(name, describe_damage(error))
+                    continue
+                if is_image:
+                    num_arrays += 1
+                    with archive.open(info) as member:
+                        for grey in _read_chunks(member):
+                            yield name, grey
+            if num_arrays == 0:
+                raise BadImageError("it has no array of images: expected uint8 (n, height, width)")
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        raise BadImageError(describe_damage(error)) from error
+
+
+def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    """Return whether a member holds images. It is read once to its end: that checks its length, its CRC, its range.
+
+    Raises:
+        BadImageError: It cannot be used.
+    """
+    with archive.open(info) as member:
+        shape, dtype = _read_header(member)
+        if len(shape) < 2:
+            return False
+        _split_shape(shape)
+        if dtype.kind not in "bui":
+            advice = "multiply by 255, round, and store as uint8" if dtype.kind == "f" else "store them as uint8"
+            raise BadImageError(f"its pixels are of type {dtype}, not whole numbers of 0..255: {advice}")
+        num_bytes = 0
+        while block := member.read(_BLOCK_BYTES):
+            num_bytes += len(block)
+            whole = len(block) // dtype.itemsize * dtype.itemsize
+            if (dtype.kind in "iu" and dtype.itemsize > 1) or dtype.kind == "i":
+                _require_range(np.frombuffer(block[:whole], dtype))
+    expected = math.prod(shape) * dtype.itemsize
+    if num_bytes != expected:
+        raise BadImageError(f"it has {num_bytes:,} bytes where its header announces {expected:,}")
+    return True
+
+
+def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise BadImageError(f"it is in NumPy's format {version}, which no image needs")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(member)
+    if len(shape) > 1 and dtype.hasobject:
+        raise BadImageError("it holds pickled objects, which are never loaded")
+    if len(shape) > 1 and is_fortran:
+        raise BadImageError("it is in Fortran's order: store it with numpy.ascontiguousarray")
+    return shape, dtype
+
+
+def _split_shape(shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """Return the number of images of an array, and the shape of one: (height, width), or with a channel axis."""
+    num_images, one = shape[0], tuple(shape[1:])
+    is_grey = len(one) == 2 and one[-1] not in _CHANNELS  # (height, width, 3) would be one picture
+    if not (is_grey or (len(one) == 3 and one[-1] in _CHANNELS)):
+        raise BadImageError(
+            f"its shape is {tuple(shape)}: expected (n, height, width) or (n, height, width, 3); reshape it, a single "
+            "image with array[None]"
+        )
+    if min(shape) < 1:
+        raise BadImageError(f"its shape is {tuple(shape)}: no images are in it")
+    if one[0] * one[1] > MAX_PIXELS:
+        raise BadImageError(f"{one[1]}x{one[0]} pixels are too many: at most {MAX_PIXELS:,}")
+    return num_images, one
+
+
+def _read_chunks(member: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
+    shape, dtype = _read_header(member)
+    num_images, one = _split_shape(shape)
+    num_bytes = math.prod(one) * dtype.itemsize
+    step = max(1, min(_CHUNK, (64 << 20) // num_bytes))
+    for start in range(0, num_images, step):
+        count = min(step, num_images - start)
+        yield _as_grey(np.frombuffer(member.read(count * num_bytes), dtype).reshape(count, *one))
+
+
+def _require_range(pixels: npt.NDArray[Any]) -> None:
+    if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
+        raise BadImageError(f"its pixels are of {pixels.min()}..{pixels.max()}: expected 0..255")
+
+
+def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    if pixels.dtype.kind == "b":
+        pixels = pixels.astype(np.uint8) * 255
+    pixels = pixels.astype(np.uint8, copy=False)
+    if pixels.ndim == 3:
+        return pixels
+    if pixels.shape[-1] == 1:
+        return pixels[..., 0]
+    # The weights of ITU-R 601, as in Pillow.
+    grey: npt.NDArray[np.uint8] = np.round(pixels @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
+    return grey

@@ -1,0 +1,105 @@
+"""The champion in use: the model that the alias names, loaded once, and quick to ask."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from mlflow.models import Model
+
+from mnist_pipeline.tracking import logged_model, runs, named_runs
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.logged_model import BadModelError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.registry import candidates, evidence, gates
+from mnist_pipeline.tracking.registered_models import CHAMPION, RegisteredModel
+from mnist_pipeline.tracking.tracker import PastRun, Predict
+
+if TYPE_CHECKING:
+    import keras
+
+CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The champion of a registered model.
+
+    Attributes:
+        predict: uint8 (n, height, width) to float32 (n, num_classes).
+        image_shape: Height and width.
+        example: A request to the scoring server that the model was logged with, as JSON.
+    """
+
+    name: str
+    version: int
+    predict: Predict
+    metadata: Model
+    image_shape: tuple[int, int]
+    class_names: tuple[str, ...]
+    example: str = field(repr=False)
+
+
+def load(store: MlflowStore, name: str) -> Champion:
+    """Load the champion of the registered model `name`, once its files have been checked against its run's list.
+
+    Raises:
+        UserError: There is none, its files are not as they were logged, or it is not a model of images.
+    """
+    model = RegisteredModel(store, name)
+    version = model.named(CHAMPION)
+    if version is None:
+        data_name = name.removesuffix("-classifier")
+        raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data={data_name})")
+    run = _find_run(store, model, version)
+    try:
+        loaded = logged_model.load(model.model_folder(version), evidence.find_seals(run) if run else None)
+    except BadModelError as error:
+        raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.WAYS_ON}") from error
+    network = loaded.network
+    _, *image_shape = network.input_shape
+    num_classes = network.output_shape[-1]
+    signature = evidence.describe_schema(loaded.metadata)
+    gate = gates.signature(signature, image_shape=image_shape, num_classes=num_classes)
+    if len(image_shape) != 2 or not gate.is_passed:
+        raise UserError(f"version {version} of {name} maps {signature}: expected raw images uint8 (n, height, width)")
+    height, width = image_shape
+    return Champion(
+        name=name,
+        version=version,
+        predict=_compile(network, (height, width)),
+        metadata=loaded.metadata,
+        image_shape=(height, width),
+        class_names=_class_names(run, num_classes),
+        example=loaded.example,
+    )
+
+
+def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
+    """Return the model as one compiled call, for any number of images: Keras's own `predict` takes 30 ms for one."""
+    call = tf.function(
+        lambda images: network(images, training=False), input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8)]
+    )
+    # Traced now, not at the first request. A tf.function itself keeps a lock where its arguments do not bind.
+    concrete = call.get_concrete_function()
+
+    def predict(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        starts = range(0, len(images), CHUNK)
+        return np.concatenate([concrete(tf.constant(images[start : start + CHUNK])).numpy() for start in starts])
+
+    return predict
+
+
+def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> PastRun | None:
+    """Return the version's run; None where it is gone, or there never was one."""
+    run_id = model.run_id(version)
+    entity = named_runs.get(store, run_id) if run_id else None
+    return None if entity is None else runs.read(store, entity)
+
+
+def _class_names(run: PastRun | None, num_classes: int) -> tuple[str, ...]:
+    """Return the names that the run knew its classes by; where that is gone, their numbers."""
+    predictions = None if run is None else evidence.read_predictions(run)
+    names = () if predictions is None else tuple(gates.class_names(predictions))
+    return names if len(names) == num_classes else tuple(map(str, range(num_classes)))

@@ -1,0 +1,179 @@
+"""Predictions for files: any number of images in bounded memory, and a bad file stops no other."""
+
+import os
+import stat
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mnist_pipeline.serving.arrays import SUFFIXES, read_arrays
+from mnist_pipeline.serving.champion import Champion
+from mnist_pipeline.serving.images import PICTURES, BadImageError, Invert, fit, is_bright, read_picture
+from mnist_pipeline.system.text import printable
+from mnist_pipeline.serving.tables import TableFile
+
+NUM_SHOWN = 20
+
+_CHUNK = 256
+
+
+@dataclass
+class Predictions:
+    """What came of the files.
+
+    Attributes:
+        num_images: That were predicted.
+        num_bad: Files, arrays and images that could not be used.
+        first: Rows of the first few images.
+    """
+
+    num_images: int = 0
+    num_bad: int = 0
+    first: list[dict[Hashable, Any]] = field(default_factory=list)
+
+
+def predict(
+    paths: Sequence[Path],
+    champion: Champion,
+    *,
+    invert: Invert,
+    output: TableFile | None,
+    on_bad: Callable[[str, str], None],
+) -> Predictions:
+    """Predict every image of files and folders.
+
+    Args:
+        paths: PNG, JPEG and NPZ files, and folders of them.
+        champion: Predicts.
+        invert: As for `images.fit`.
+        output: Takes all rows.
+        on_bad: Is told of each file, array or image that cannot be used, at once, and the reason.
+
+    Returns:
+        What there is to show of it.
+    """
+    result = Predictions()
+
+    def skip(name: str, reason: str) -> None:
+        result.num_bad += 1
+        on_bad(name, reason)
+
+    for names, images in _chunks(_images(paths, champion.image_shape, invert, skip)):
+        table = _tabulate(names, champion.predict(images), champion)
+        if output:
+            output.write(table)
+        if len(result.first) < NUM_SHOWN:
+            result.first += table.head(NUM_SHOWN - len(result.first)).to_dict("records")
+        result.num_images += len(names)
+    return result
+
+
+Batch = tuple[list[str], npt.NDArray[np.uint8]]
+
+
+def _images(
+    paths: Iterable[Path], image_shape: tuple[int, int], invert: Invert, skip: Callable[[str, str], None]
+) -> Iterator[Batch]:
+    """Yield images as the model takes them, one or many at a time."""
+    for path in _files(paths, skip):
+        try:
+            if path.suffix.lower() in SUFFIXES:
+                yield from _array_images(path, image_shape, invert, skip)
+            else:
+                yield [_name(path)], fit(read_picture(path), image_shape=image_shape, invert=invert)[None]
+        except BadImageError as error:
+            skip(_name(path), str(error))
+
+
+def _name(path: Path) -> str:
+    """Return the path as text that can be printed and written, whatever bytes the name is of."""
+    return printable(str(path))
+
+
+def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[Path]:
+    for path in paths:
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except OSError as error:
+            skip(_name(path), error.strerror or str(error))
+            continue
+        if is_folder:
+            yield from _walk(path, skip)
+        elif not path.is_file():
+            skip(_name(path), "no regular file")  # a pipe would be waited for, a device be read for ever
+        elif path.suffix.lower() not in (*PICTURES, *SUFFIXES):
+            skip(_name(path), "neither PNG nor JPEG nor NPZ, by its name")
+        else:
+            yield path
+
+
+def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
+    def tell(error: OSError) -> None:
+        skip(_name(Path(error.filename)), error.strerror or str(error))
+
+    is_empty = True
+    for parent, folders, names in os.walk(folder, onerror=tell):
+        folders.sort()
+        for path in (Path(parent) / name for name in sorted(names)):
+            if path.suffix.lower() in (*PICTURES, *SUFFIXES):
+                is_empty = False
+                if path.is_file():
+                    yield path
+                else:
+                    skip(_name(path), "no regular file")
+    if is_empty:
+        skip(_name(folder), "a folder without PNG, JPEG or NPZ files")
+
+
+def _array_images(
+    path: Path, image_shape: tuple[int, int], invert: Invert, skip: Callable[[str, str], None]
+) -> Iterator[Batch]:
+    """Yield an NPZ file's images. Those of the model's own shape are taken as they are, but for the inversion."""
+    counts: dict[str, int] = {}
+    for array, grey in read_arrays(path, lambda array, reason: skip(f"{_name(path)}:{array}", reason)):
+        start = counts.get(array, 0)
+        counts[array] = start + len(grey)
+        names = [f"{_name(path)}:{array}[{start + number}]" for number in range(len(grey))]
+        if grey.shape[1:] == image_shape:
+            inverted = is_bright(grey) if invert is Invert.auto else np.full(len(grey), invert is Invert.yes)
+            yield names, np.where(inverted[:, None, None], 255 - grey, grey)
+            continue
+        for name, image in zip(names, grey, strict=True):
+            try:
+                yield [name], fit(image, image_shape=image_shape, invert=invert)[None]
+            except BadImageError as error:
+                skip(name, str(error))
+
+
+def _chunks(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Join small batches, since a call of the model costs more than an image."""
+    names: list[str] = []
+    images: list[npt.NDArray[np.uint8]] = []
+    for more_names, more_images in batches:
+        names += more_names
+        images.append(more_images)
+        if len(names) >= _CHUNK:
+            yield names, np.concatenate(images)
+            names, images = [], []
+    if names:
+        yield names, np.concatenate(images)
+
+
+def _tabulate(names: list[str], probabilities: npt.NDArray[np.float32], champion: Champion) -> pd.DataFrame:
+    best = probabilities.argmax(axis=1)
+    columns = [f"probability_{name}" for name in champion.class_names]
+    table = pd.DataFrame(
+        {
+            "image": names,
+            "predicted": np.array(champion.class_names)[best],
+            "probability": probabilities[np.arange(len(best)), best],
+            "model": champion.name,
+            "version": champion.version,
+        }
+    )
+    return pd.concat([table, pd.DataFrame(probabilities, columns=columns)], axis=1)

@@ -1,0 +1,188 @@
+"""MLflow's own scoring server for the champion, behind a door that refuses what is no image.
+
+MLflow casts what it is sent to the signature's type: 7.6 becomes 7, so an image scaled to 0..1 would become black, and
+be answered with confidence. Whatever is not raw pixels is told so instead, with a 4xx and the reason.
+"""
+
+import asyncio
+import json
+from typing import Any, NoReturn
+
+import mlflow.pyfunc.scoring_server
+import numpy as np
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from mnist_pipeline.serving.champion import Champion
+
+MAX_BODY_BYTES = 8_000_000
+"""Of a request: some thousands of images."""
+
+BODY_TIMEOUT_SEC = 30.0
+_LARGE_BODY_BYTES = 100_000
+
+_KEYS = ("inputs", "instances")
+
+
+class RefusedRequestError(Exception):
+    """A request that is answered with `status` (4xx) and the message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class _Model:
+    """What the scoring server asks of a model."""
+
+    def __init__(self, champion: Champion) -> None:
+        self.metadata = champion.metadata
+        self._champion = champion
+
+    def predict(self, data: Any) -> Any:
+        """Return the probabilities."""
+        return self._champion.predict(np.asarray(data, np.uint8))
+
+
+class OnlyRawPixels:
+    """Lets a request through to MLflow only where it holds images of whole pixels."""
+
+    def __init__(self, app: ASGIApp, *, image_shape: tuple[int, int]) -> None:
+        self._app = app
+        self._image_shape = image_shape
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or let MLflow do it. Every POST is looked at: a path can be written in several ways."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            require_json(headers.get("content-type", ""))
+            _require_size(int(headers.get("content-length", "0")))
+            body = await _read_body(receive)
+        except RefusedRequestError as refusal:
+            await _answer(refusal)(scope, receive, send)
+            return
+        if len(body) < _LARGE_BODY_BYTES:
+            await self._pass_on(body, scope, receive, send)
+            return
+        async with self._turn:  # one after the other: each takes many times its size in memory
+            await self._pass_on(body, scope, receive, send)
+
+    async def _pass_on(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if len(body) < _LARGE_BODY_BYTES:
+                require_images(body, self._image_shape)
+            else:
+                await asyncio.to_thread(require_images, body, self._image_shape)
+        except RefusedRequestError as refusal:
+            await _answer(refusal)(scope, receive, send)
+            return
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return messages.pop(0) if messages else await receive()
+
+        # MLflow knows fewer ways to write the type than HTTP allows.
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        await self._app({**scope, "headers": [*headers, (b"content-type", b"application/json")]}, replay, send)
+
+
+def _answer(refusal: RefusedRequestError) -> JSONResponse:
+    return JSONResponse({"error_code": "BAD_REQUEST", "message": str(refusal)}, status_code=refusal.status)
+
+
+def require_json(content_type: str) -> None:
+    """Refuse every type but JSON in UTF-8.
+
+    Raises:
+        RefusedRequestError: With status 415.
+    """
+    kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    if kind != "application/json" or any(part not in ("", "charset=utf-8", 'charset="utf-8"') for part in parameters):
+        raise RefusedRequestError(415, f"Content-Type {content_type[:100]!r}: expected application/json")
+
+
+def _require_size(num_bytes: int) -> None:
+    if num_bytes > MAX_BODY_BYTES:
+        raise RefusedRequestError(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes: send fewer images")
+
+
+async def _read_body(receive: Receive) -> bytes:
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_SEC):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedRequestError(400, "the connection was closed in the middle of the request")
+                body += message.get("body", b"")
+                _require_size(len(body))
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        raise RefusedRequestError(408, f"the request was not there after {BODY_TIMEOUT_SEC:g} s") from error
+
+
+def require_images(body: bytes, image_shape: tuple[int, int]) -> None:
+    """Require `{"inputs": [...]}` with images of whole pixels 0..255, in the model's shape; none is changed.
+
+    Raises:
+        RefusedRequestError: With status 400 and what is wrong.
+    """
+    height, width = image_shape
+    expected = f'expected {{"inputs": images}}, each {height} rows of {width} whole numbers of 0..255'
+    try:
+        request = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_refuse_fraction)
+    except (ValueError, RecursionError) as error:
+        raise RefusedRequestError(400, f"the body is no JSON ({error}); {expected}") from error
+    if not isinstance(request, dict) or len(request) != 1 or next(iter(request)) not in _KEYS:
+        found = f"the keys {sorted(request)[:5]}"[:200] if isinstance(request, dict) else _describe(request)
+        raise RefusedRequestError(400, f"found {found}; {expected}")
+    (images,) = request.values()
+    if not isinstance(images, list) or not images:
+        raise RefusedRequestError(400, f"no images are in it; {expected}")
+    for number, image in enumerate(images):
+        _require_image(image, number, image_shape, expected)
+
+
+def _require_image(image: Any, number: int, image_shape: tuple[int, int], expected: str) -> None:
+    height, width = image_shape
+    if not isinstance(image, list) or len(image) != height:
+        raise RefusedRequestError(400, f"image {number} is {_describe(image)}; {expected}")
+    for row in image:
+        if not isinstance(row, list) or len(row) != width:
+            raise RefusedRequestError(400, f"image {number} has a row that is {_describe(row)}; {expected}")
+        # A set of the types: true is a number to Python, and no pixel. Quicker than a look at each pixel in turn.
+        if set(map(type, row)) != {int}:
+            wrong = next(pixel for pixel in row if type(pixel) is not int)
+            raise RefusedRequestError(400, f"image {number} has a pixel that is {_describe(wrong)}; {expected}")
+        if min(row) < 0 or max(row) > 255:
+            wrong = next(pixel for pixel in row if not 0 <= pixel <= 255)
+            raise RefusedRequestError(400, f"image {number} has the pixel {str(wrong)[:50]}; {expected}")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return {str: "text", dict: "an object", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+
+
+def _refuse_fraction(text: str) -> NoReturn:
+    raise RefusedRequestError(
+        400,
+        f"the number {text[:50]} has a fraction or an exponent: send raw pixels, whole numbers of 0..255; the model "
+        "scales them by itself",
+    )
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    raise RefusedRequestError(400, f"{text} is no number of 0..255")
+
+
+def make_app(champion: Champion) -> ASGIApp:
+    """Return MLflow's scoring server behind the door."""
+    return OnlyRawPixels(mlflow.pyfunc.scoring_server.init(_Model(champion)), image_shape=champion.image_shape)

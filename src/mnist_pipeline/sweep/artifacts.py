@@ -1,0 +1,164 @@
+"""What a sweep leaves on its run: the table of its trials, plots of it, and the winner as a preset."""
+
+import html as html_text
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+from matplotlib.ticker import NullFormatter
+from omegaconf import OmegaConf
+from optuna.trial import FrozenTrial, TrialState
+
+from mnist_pipeline.pipeline import environment
+from mnist_pipeline import plotting
+from mnist_pipeline.system import files, paths
+from mnist_pipeline.pipeline.request import Request
+from mnist_pipeline.sweep.confirm import Verdict
+from mnist_pipeline.sweep.failure import REASON
+from mnist_pipeline.sweep.space import SweepConfig
+from mnist_pipeline.sweep.study import RUN, SOURCE, Study
+from mnist_pipeline.tracking.tracker import Run, describe_tables
+
+MAX_LEGEND_ENTRIES = 12
+_STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+def tabulate_trials(study: Study) -> pd.DataFrame:
+    """Return one row a trial, in the order of their numbers.
+
+    Returns:
+        Columns: number, state, value (of the metric at the last epoch), epochs (trained), one column a swept key,
+        duration_sec, run_id, source (run that trained the same before), reason (of a failure).
+    """
+    return pd.DataFrame([_row(trial) for trial in study.trials()])
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": _STATES.get(trial.state, trial.state.name.lower()),
+        "value": trial.value,
+        "epochs": trial.last_step or 0,
+        **trial.params,
+        "duration_sec": trial.duration.total_seconds() if trial.duration else None,
+        "run_id": trial.user_attrs.get(RUN),
+        "source": trial.user_attrs.get(SOURCE),
+        "reason": trial.user_attrs.get(REASON),
+    }
+
+
+def log_surroundings(request: Request, parent: Run) -> None:
+    """Log what the sweep was asked for, the versions, the machine, and how the code differs from its commit."""
+    with files.scratch() as scratch:
+        config, surroundings = scratch / "config", scratch / "environment"
+        config.mkdir()
+        (config / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))))
+        surroundings.mkdir()
+        for name, content in environment.describe(paths.checkout()).items():
+            (surroundings / name).write_bytes(content)
+        parent.log_artifacts(config)
+        parent.log_artifacts(surroundings)
+
+
+def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
+    """Log the table, the plots, and how many trials ended how."""
+    table = tabulate_trials(study)
+    with files.scratch() as scratch:
+        folder = scratch / "sweep"
+        folder.mkdir()
+        table.to_parquet(folder / "trials.parquet", index=False)
+        table.to_csv(folder / "trials.csv", index=False)
+        table.to_json(folder / "trials.json", orient="split", index=False)
+        draw_plots(study.optuna, config.metric, folder)
+        parent.log_artifacts(folder)
+    parent.set_tags(describe_tables("sweep/trials.json"))
+    counts = {f"sweep/num_{name}": float((table["state"] == name).sum()) for name in _STATES.values()}
+    best = study.ranked()[:1]
+    values = {f"sweep/best_{config.metric.replace('/', '_')}": trial.value for trial in best if trial.value is not None}
+    parent.log_metrics({**counts, **values}, step=0, timestamp_ms=time.time_ns() // 1_000_000)
+
+
+def draw_plots(study: optuna.Study, metric: str, folder: Path) -> None:
+    """Draw the study: by Optuna's matplotlib plots as PNG, and all in one page that needs no network, to look into."""
+    import matplotlib as mpl
+    import matplotlib.pyplot as plt
+    import optuna.visualization as interactive
+    import optuna.visualization.matplotlib as still
+
+    pages: list[str] = []
+    with warnings.catch_warnings(), mpl.rc_context():  # Optuna sets a style, for everything that is drawn after it
+        warnings.simplefilter("ignore")  # it calls its matplotlib plots experimental
+        mpl.use("Agg")  # they go through pyplot, which would look for a screen
+        for name, (size, plot) in _choose_plots(study, metric).items():
+            figure = np.ravel(plot(still))[0].figure
+            figure.set_size_inches(size)
+            for axes in figure.axes:  # on a short logarithmic axis the labels between the powers of ten would overlap
+                axes.xaxis.set_minor_formatter(NullFormatter())
+                axes.yaxis.set_minor_formatter(NullFormatter())
+                legend = axes.get_legend()
+                if legend is not None and len(legend.get_texts()) > MAX_LEGEND_ENTRIES:
+                    legend.remove()
+            figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight", facecolor="white")
+            plt.close(figure)
+            html = plot(interactive).to_html(full_html=False, include_plotlyjs=not pages)
+            pages.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>\n{html}")
+    title = f"The study {html_text.escape(study.study_name)}"
+    (folder / "plots.html").write_text(
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
+        f'<body style="font-family: sans-serif"><h1>{title}</h1>\n' + "\n".join(pages) + "\n</body></html>\n",
+        encoding="utf-8",
+    )
+
+
+def _choose_plots(study: optuna.Study, metric: str) -> dict[str, tuple[tuple[float, float], Callable[[Any], Any]]]:
+    """Return the plots that the trials suffice for: size in inches, and how either of Optuna's two modules draws it."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    swept = sorted({key for trial in trials for key in trial.params})
+    varied = [key for key in swept if len({trial.params.get(key) for trial in trials}) > 1]
+    plots: dict[str, tuple[tuple[float, float], Callable[[Any], Any]]] = {
+        "optimization_history": ((9, 4.5), lambda by: by.plot_optimization_history(study, target_name=metric)),
+        "learning_curves": ((9, 5), lambda by: by.plot_intermediate_values(study)),
+    }
+    if len(trials) > 1 and varied:
+        about: dict[str, Any] = {"params": varied, "target_name": metric}
+        width = 3.2 * len(varied)
+        plots["slices"] = ((width + 2, 4), lambda by: by.plot_slice(study, **about))
+        plots["parallel_coordinates"] = ((width + 2, 5), lambda by: by.plot_parallel_coordinate(study, **about))
+        if len(trials) > 3 and len(varied) > 1:
+            plots["importances"] = ((8, 3.5), lambda by: by.plot_param_importances(study, **about))
+            plots["contours"] = ((width + 3, width + 1), lambda by: by.plot_contour(study, **about))
+    return plots
+
+
+def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, study: Study) -> None:
+    """Log the intervals of the confirmation, and the winner as a preset."""
+    with files.scratch() as scratch:
+        folder = scratch / "sweep"
+        (folder / "preset").mkdir(parents=True)
+        (folder / "preset" / "winner.yaml").write_text(describe_preset(winner, study=study.name), encoding="utf-8")
+        shown = {
+            "winner": verdict.winner or "baseline",
+            "confidence": verdict.confidence,
+            "differences": [vars(comparison) for comparison in verdict.comparisons],
+            "params": dict(winner),
+        }
+        (folder / "verdict.json").write_text(json.dumps(shown, indent=2), encoding="utf-8")
+        if verdict.comparisons:
+            plotting.save(plotting.draw_intervals(verdict.comparisons), folder / "verdict.png")
+        parent.log_artifacts(folder)
+    parent.set_tags({"sweep.winner": verdict.winner or "baseline"})
+
+
+def describe_preset(params: Mapping[str, Any], *, study: str) -> str:
+    """Return the text of a preset that has `params`."""
+    nested = OmegaConf.create()
+    for key, value in params.items():
+        OmegaConf.update(nested, key, value)
+    header = f"# The winner of the study {study}. Put this file into conf/preset/, then: preset=winner"
+    return f"# @package _global_\n{header}\n{OmegaConf.to_yaml(nested)}"

@@ -1,0 +1,77 @@
+"""What a worker does with a task. It imports TensorFlow, once for all workers."""
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
+from mnist_pipeline.config.sections import Config
+from mnist_pipeline.data.dataset import Dataset
+from mnist_pipeline.model.dense import build
+from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Failure, Kind
+from mnist_pipeline.train.fit import OUT_OF_MEMORY, Epoch, LossNotFiniteError, describe_shortage, fit, set_num_threads
+
+_MAX_REASON_LENGTH = 2_000
+
+
+class StoppedError(Exception):
+    """The training is no longer wanted."""
+
+
+def train(
+    config: Config, find_split: Callable[[Config], Dataset], *, folder: Path, report: Callable[[Epoch], None]
+) -> Failure | None:
+    """Train as `config` says, and report every epoch, those first that a checkpoint in `folder` has.
+
+    Args:
+        config: What to train.
+        find_split: Returns the splits that it asks for.
+        folder: Where the checkpoints are kept. They may be those of more epochs than are asked for.
+        report: Is called after each epoch; where it raises StoppedError, the training ends.
+
+    Returns:
+        None, or why the training did not end.
+    """
+    try:
+        set_num_threads(1)
+        _train(config, find_split(config), folder, report)
+    except StoppedError:
+        return None
+    except Exception as error:
+        return explain(error)
+    finally:
+        keras.backend.clear_session()
+        gc.collect()  # models are cycles, and hundreds of them pass through here
+    return None
+
+
+def explain(error: Exception) -> Failure:
+    """Return what the error says of the training that raised it."""
+    described = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
+    match error:
+        case LossNotFiniteError():
+            return Failure(Kind.diverged, described)
+        case NotSavedError():
+            return Failure(Kind.surroundings, error.reason, f"free some space there and {RESUME}")
+        case OSError():
+            return Failure(Kind.surroundings, f"{error.strerror or described} ({described})", f"fix that and {RESUME}")
+        case _ if isinstance(error, OUT_OF_MEMORY):
+            return Failure(Kind.surroundings, describe_shortage(error), MEMORY_STEP)
+    return Failure(Kind.error, described)
+
+
+def _train(config: Config, dataset: Dataset, folder: Path, report: Callable[[Epoch], None]) -> None:
+    checkpoints = Checkpoints(folder)
+    state = checkpoints.load()
+    known = state.history[: config.train.num_epochs] if state else ()
+    for epoch in known:
+        report(epoch)
+    if len(known) == config.train.num_epochs:
+        return
+    model = build(
+        config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=config.train.seed
+    )
+
+    fit(model, dataset, config.train, start=state, checkpoint=checkpoints.save, on_epoch=report)

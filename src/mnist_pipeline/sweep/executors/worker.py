@@ -1,0 +1,152 @@
+"""The processes that train: each takes a task, trains it epoch by epoch, and is told after each whether to go on.
+
+They are forked from a server that has imported TensorFlow once. They know nothing of Optuna or MLflow: whoever gives
+the tasks tracks them. A worker dies at once when that process does, whatever way it dies.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mnist_pipeline.config.sections import Config
+from mnist_pipeline.data.dataset import Dataset, Found, split
+from mnist_pipeline.sweep.executors import forkserver
+from mnist_pipeline.sweep.failure import MEMORY_STEP, Failure, HinderedError, Kind, TrainingFailedError
+from mnist_pipeline.tracking.tracker import Point
+
+if TYPE_CHECKING:
+    from mnist_pipeline.train.fit import Epoch
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
+_CRASHES = {
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+}
+_UNKNOWN_EXIT = 255
+"""What multiprocessing reports of a worker when the process that it was forked from was killed as well."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training.
+
+    Attributes:
+        config: Its data, model and train sections are what is trained.
+        folder: Where its checkpoints are, and go.
+    """
+
+    config: Config
+    folder: Path
+
+
+class WorkerDiedError(Exception):
+    """The process is gone.
+
+    Attributes:
+        failure: Whether it crashed, or a signal from outside ended it, for want of memory say.
+    """
+
+    def __init__(self, code: int | None) -> None:
+        is_outside = code == _UNKNOWN_EXIT or (code is not None and code < 0 and -code not in _CRASHES)
+        reason = f"its worker died ({_describe_exit(code)})"
+        self.failure = Failure(Kind.surroundings, reason, MEMORY_STEP) if is_outside else Failure(Kind.error, reason)
+        super().__init__(reason)
+
+
+class Worker:
+    """A process that trains, as seen by the one that gives it tasks.
+
+    Raises:
+        HinderedError: It cannot be started.
+    """
+
+    def __init__(self, found: Found) -> None:
+        context = forkserver.context()
+        try:
+            self._tasks, theirs = context.Pipe()
+            # Nothing is ever written to it: its end is this process's own end.
+            life, self._held = context.Pipe(duplex=False)
+            self._process = context.Process(target=_work, args=(theirs, life, found), daemon=True)
+            self._process.start()
+        except (OSError, EOFError) as error:
+            why = getattr(error, "strerror", None) or "the process that starts them was killed"
+            raise HinderedError(Failure(Kind.surroundings, f"no worker can be started ({why})", MEMORY_STEP)) from error
+        theirs.close()
+        life.close()
+
+    def train(self, task: Task) -> Generator[Point]:
+        """Yield every epoch of a training, those that a checkpoint has first. To stop the training, close the iterator.
+
+        Raises:
+            TrainingFailedError, HinderedError: The training did not end. The worker is ready for another.
+            WorkerDiedError: The process died.
+        """
+        try:
+            self._tasks.send(task)
+            while (message := self._tasks.recv()) is not None:
+                if isinstance(message, Failure):
+                    is_hindered = message.kind is Kind.surroundings
+                    raise HinderedError(message) if is_hindered else TrainingFailedError(message)
+                goes_on = False
+                try:
+                    yield message
+                    goes_on = True
+                finally:
+                    self._tasks.send(goes_on)
+                    if not goes_on:
+                        self._tasks.recv()
+        except (EOFError, OSError) as error:
+            self._process.join(5)
+            raise WorkerDiedError(self._process.exitcode) from error
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.join(5)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    hint = ", out of memory?" if -code == signal.SIGKILL else ""
+    return f"signal {-code}{hint}"
+
+
+def _work(tasks: Connection, life: Connection, found: Found) -> None:
+    from mnist_pipeline.sweep.executors import training
+
+    for number in _STOP_SIGNALS:  # Ctrl-C reaches the whole group; the process that gives the tasks decides
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_die_with, args=(life,), daemon=True).start()
+    gc.freeze()  # what was imported is shared with the other workers, as long as nobody writes into it
+    splits: dict[tuple[int, int], Dataset] = {}
+
+    def report(epoch: "Epoch") -> None:
+        # Not the epoch itself: to unpickle it, the other side would have to import TensorFlow.
+        tasks.send(Point(epoch.number, epoch.metrics(), epoch.ended_ms))
+        if not tasks.recv():
+            raise training.StoppedError
+
+    def find_split(config: Config) -> Dataset:
+        key = (config.data.validation_size, config.data.split_seed)
+        if key not in splits:
+            splits.clear()  # those of the confirmation come one after the other
+            splits[key] = split(found, config.data)
+        return splits[key]
+
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            task: Task = tasks.recv()
+            tasks.send(training.train(task.config, find_split, folder=task.folder, report=report))
+
+
+def _die_with(life: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        life.recv()
+    os._exit(1)

@@ -1,0 +1,55 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from mnist_pipeline.system.errors import UserError
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it is moved there at the end of a `with` that nothing interrupts.
+
+    Raises:
+        UserError: It cannot be written there.
+    """
+    place = Path(os.path.realpath(path))  # a link stays a link; pathlib raises for one that leads to itself
+    unfinished = place.with_name(f".{uuid.uuid4().hex}.unfinished")
+    try:
+        with telling(path):
+            yield unfinished
+            unfinished.replace(place)
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Tell of `path` in one line where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another place") from error
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Yield a folder for files that nothing after the `with` needs; any OSError inside is taken as its own.
+
+    Raises:
+        UserError: The files cannot be written, for want of space say.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix="mnist-pipeline-", ignore_cleanup_errors=True) as folder:
+            yield Path(folder)
+    except OSError as error:
+        place = tempfile.tempdir or "any folder for temporary files"
+        raise UserError(
+            f"{error.strerror or error}: temporary files cannot be written to {place}; free some space there or set "
+            "TMPDIR to another folder, and run the same command again, which resumes"
+        ) from error

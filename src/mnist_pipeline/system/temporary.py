@@ -1,0 +1,74 @@
+"""Temporary files: one folder a process, gone at its end, and cleared by the next command where it was killed."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from multiprocessing.util import Finalize
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from mnist_pipeline.system.errors import UserError
+
+_PREFIX = "mnist-"
+_MAX_LENGTH = (
+    60  # of the folder around it: the socket of a sweep's workers lies in it, whose path has 100 bytes at most
+)
+
+_LAST = -200  # multiprocessing removes its own folder, which lies in ours, at -100
+
+
+def begin() -> None:
+    """Have everything temporary of this process and its children, libraries included, in one folder; once a process.
+
+    Raises:
+        UserError: No folder for temporary files can be written into.
+    """
+    try:
+        parent = Path(tempfile.gettempdir())
+        if parent.name.startswith(_PREFIX) and parent.with_name(f"{parent.name}.lock").exists():
+            return  # it has begun, in this process or in the one that started it
+        _clear(parent)
+        if len(str(parent)) <= _MAX_LENGTH:
+            _open(parent)
+    except OSError as error:
+        raise UserError(
+            f"temporary files cannot be written ({error.strerror or error}): free some space, or set TMPDIR to a folder"
+        ) from error
+
+
+def _open(parent: Path) -> None:
+    with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=".lock", dir=parent, delete=False) as file:
+        lock_file = Path(file.name)
+    lock = FileLock(lock_file)
+    lock.acquire()  # of the operating system: it dies with this process, whatever way that dies
+    folder = lock_file.with_suffix("")
+    folder.mkdir(mode=0o700)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+
+    def end() -> None:
+        _remove(folder, lock_file)
+        lock.release()
+
+    Finalize(None, end, exitpriority=_LAST)
+
+
+def _clear(parent: Path) -> None:
+    """Remove the folders of commands that were killed: nobody holds their locks."""
+    for lock_file in parent.glob(f"{_PREFIX}*.lock"):
+        with contextlib.suppress(OSError, Timeout):
+            # In a folder that all users share, others may have put anything.
+            if lock_file.lstat().st_uid == _user_id() and not lock_file.is_symlink():
+                with FileLock(lock_file, blocking=False):
+                    _remove(lock_file.with_suffix(""), lock_file)
+
+
+def _user_id() -> int:
+    return os.getuid() if os.name == "posix" else 0
+
+
+def _remove(folder: Path, lock_file: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.exists():
+        lock_file.unlink(missing_ok=True)

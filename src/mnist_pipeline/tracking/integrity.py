@@ -1,0 +1,178 @@
+"""Whether the files of a run, and of the model that it logged, are those that it wrote: every one, and no other.
+
+A run that finishes logs the SHA-256 of each of its files, and keeps the SHA-256 of that list as a tag: whoever changes
+a file in the artifact store would have to change the tracking store too.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+
+from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.tracker import FILES, FILES_TAG, REPORT
+
+# MLflow writes it beside a model that it loads from the registry, with the name that the model was loaded by.
+WRITTEN_BY_LOADING = "registered_model_meta"
+_WRITTEN_LATER = (FILES, REPORT)
+_MODEL = "model/"
+_MODEL_STAGE = ("layers.csv", "summary.txt", "untrained.json")
+"""What a run has in its own folder `model/`; version 0.1 listed them together with the files of the logged model."""
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Seal:
+    """A file as it was logged.
+
+    Attributes:
+        sha256: In hexadecimal; None where version 0.1 logged it, which kept the size alone.
+    """
+
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Seals:
+    """The files that a run logged, by their paths.
+
+    Attributes:
+        run: In the run's own folder.
+        model: In the folder of its logged model.
+    """
+
+    run: Mapping[str, Seal]
+    model: Mapping[str, Seal]
+
+
+def seal(content: bytes) -> Seal:
+    """Return size and SHA-256 of a file."""
+    return Seal(len(content), hashlib.sha256(content).hexdigest())
+
+
+def write_seals(seals: Seals) -> bytes:
+    """Return `seals` as they are logged, in JSON."""
+    return json.dumps(
+        {part: {path: vars(one) for path, one in sorted(files.items())} for part, files in vars(seals).items()},
+        indent=2,
+    ).encode()
+
+
+def read_seals(content: bytes) -> Seals:
+    """Return what `write_seals` wrote, or version 0.1 did.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    try:
+        logged = json.loads(content)
+        if set(logged) == {"run", "model"}:
+            return Seals(**{part: {path: Seal(**one) for path, one in files.items()} for part, files in logged.items()})
+        return _read_sizes({path: int(size) for path, size in logged.items()})
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not a list of files") from error
+
+
+def _read_sizes(logged: Mapping[str, int]) -> Seals:
+    stage = {f"{_MODEL}{name}" for name in _MODEL_STAGE}
+    of_model = {path for path in logged if path.startswith(_MODEL) and path not in stage}
+    return Seals(
+        run={path: Seal(size, None) for path, size in logged.items() if path not in of_model},
+        model={path.removeprefix(_MODEL): Seal(logged[path], None) for path in of_model},
+    )
+
+
+def find_damage(store: MlflowStore, run_id: str) -> tuple[str, ...]:
+    """Return how the files of a finished run, and of its model, differ from those that it logged; empty: not at all.
+
+    Raises:
+        UserError: The files cannot be read now.
+        MlflowException: There is no such run.
+    """
+    run = store.client.get_run(run_id)
+    folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=store.connected)
+    seals, problem = read_list(folder.read, run.data.tags)
+    if seals is None:
+        return (problem,)
+    of_run = compare(seals.run, folder, ignored=_WRITTEN_LATER)
+    of_model = {
+        kind: [f"{_MODEL}{path}" for path in paths] for kind, paths in _compare_model(store, run, seals).items()
+    }
+    return describe({kind: of_run.get(kind, []) + of_model.get(kind, []) for kind in ("missing", "changed", "extra")})
+
+
+def read_list(read: Callable[[str], bytes], tags: Mapping[str, str]) -> tuple[Seals | None, str]:
+    """Return the files that a run logged; or None, and why the list cannot be used.
+
+    Args:
+        read: Returns the bytes of an artifact of the run.
+        tags: Of the run.
+    """
+    try:
+        content = read(FILES)
+    except FileNotFoundError:
+        return None, f"missing: {FILES}"
+    if FILES_TAG in tags and hashlib.sha256(content).hexdigest() != tags[FILES_TAG]:
+        return None, f"changed: {FILES}"
+    try:
+        return read_seals(content), ""
+    except ValueError:
+        return None, f"changed: {FILES}"
+
+
+def compare(seals: Mapping[str, Seal], folder: ArtifactFolder, *, ignored: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Return the paths of the files that are missing, changed and extra in `folder`, by these words.
+
+    Raises:
+        UserError: A file cannot be read now.
+    """
+    found = {path: size for path, size in folder.sizes().items() if path not in ignored}
+    changed = [
+        path
+        for path, one in seals.items()
+        if path in found and (found[path] != one.size or (one.sha256 and seal(folder.read(path)) != one))
+    ]
+    return {
+        "missing": sorted(seals.keys() - found.keys()),
+        "changed": sorted(changed),
+        "extra": sorted(found.keys() - seals.keys()),
+    }
+
+
+def describe(differences: Mapping[str, list[str]]) -> tuple[str, ...]:
+    """Return a phrase for each kind of difference that there is, with the first few paths."""
+    return tuple(f"{kind}: {_name_some(paths)}" for kind, paths in differences.items() if paths)
+
+
+def find_model_damage(seals: Mapping[str, Seal], folder: ArtifactFolder) -> tuple[str, ...]:
+    """Return how the files in `folder` differ from those of the logged model; empty: not at all.
+
+    Raises:
+        UserError: The files cannot be read now.
+    """
+    return describe(compare(seals, folder, ignored=[WRITTEN_BY_LOADING]))
+
+
+def _name_some(paths: list[str]) -> str:
+    rest = len(paths) - _MOST_NAMED
+    return ", ".join(paths[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _compare_model(store: MlflowStore, run: Any, seals: Seals) -> dict[str, list[str]]:
+    outputs = run.outputs.model_outputs if run.outputs else []
+    if not outputs:
+        return {"missing": sorted(seals.model)}
+    try:
+        location = store.client.get_logged_model(outputs[0].model_id).artifact_location
+    except MlflowException as error:
+        if is_absent(error):
+            return {"missing": sorted(seals.model)}
+        raise
+    folder = ArtifactFolder(location, tracking_uri=store.connected)
+    return compare(seals.model, folder, ignored=[WRITTEN_BY_LOADING])

@@ -1,0 +1,198 @@
+"""An MLflow store, opened: its client, its addresses, its experiments, and its failures told in one line."""
+
+import contextlib
+import errno
+import getpass
+import json
+import logging
+import platform
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+from alembic.util.exc import CommandError
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_pipeline.tracking import sqlite_store, store
+from mnist_pipeline.system.secrets import Address, hide
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.patience import PatientClient, patiently
+from mnist_pipeline.tracking.reasons import is_locked, reason
+
+# MLflow shows no metric of a run until its column is chosen. By such a tag the UI shares a view: here for all of ours.
+# Runs stay in the order of their creation, without which the children of a sweep would not stand below their parent.
+_COLUMNS = (
+    *("attributes.`Created`", "attributes.`Duration`", "tags.`kind`", "tags.`alias`"),
+    *("metrics.`validation/accuracy`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`time/train_sec`"),
+    *("params.`model.hidden_width`", "params.`model.dropout_rate`", "params.`train.num_epochs`", "params.`train.seed`"),
+)
+# Without it the UI opens the experiment in its view for generative AI.
+_KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
+_OVERVIEW_TAGS = {
+    sqlite_store.OVERVIEW_TAG: json.dumps({"selectedColumns": _COLUMNS}),
+    "mlflow.note.content": (
+        "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
+        "`final`. Names say data, width, dropout, epochs and seed. The tag `alias` marks the runs of champion and "
+        "challenger. In the terminal: `mnist-pipeline compare`, `diff` and `report`."
+    ),
+}
+
+
+class MlflowStore:
+    """The MLflow store of a configuration, created where it is missing.
+
+    Attributes:
+        client: MLflow's. What other programs make fail for a moment, it tries again.
+
+    Raises:
+        UserError: The store cannot be opened, or was moved.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self.uri = store.resolve_uri(config)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises as well
+        store.require_in_place(self.uri)
+        with self._opening():
+            store.create(self.uri)
+            self.connected = store.log_in(self.uri)
+            mlflow.set_tracking_uri(self.connected)
+            self.client = PatientClient(patiently(self.uri, MlflowClient, self.connected), what=self.uri)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Tell of a store that fails in one line."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise  # no matter of the store's
+            if is_locked(error):
+                raise UserError(self._describe_lock(error)) from error
+            raise UserError(
+                f"the tracking store {self.uri} fails ({hide(reason(error))}): fix that and run the same command "
+                "again, which resumes where this one stopped"
+            ) from error
+
+    def address(self, page: str) -> str:
+        """Return the address of a page of the MLflow UI; of a local store the one at which `make ui` shows it."""
+        is_server = store.is_server(self.uri)
+        server = Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
+        return f"{server}/#/{page}{store.UI_VIEW}"
+
+    def run_address(self, experiment_id: str, run_id: str) -> str:
+        """Return the address of a run's page."""
+        return self.address(f"experiments/{experiment_id}/runs/{run_id}")
+
+    def overviews(self, address: str) -> dict[str, str]:
+        """Return the pages that list the runs of each of our experiments, at the UI's address, by the experiments."""
+        tag = sqlite_store.OVERVIEW_TAG
+        with self._opening():
+            found = self.client.search_experiments(filter_string=f"tags.`{tag}` LIKE '%'", order_by=["name"])
+        return {
+            experiment.name: f"{address}/#/experiments/{experiment.experiment_id}/runs{store.UI_VIEW}"
+            f"&viewStateShareKey={tag.rpartition('.')[2]}"
+            for experiment in found
+        }
+
+    def find_experiment(self, name: str) -> str | None:
+        """Return the id of the experiment; None where there is none.
+
+        Raises:
+            UserError: It was deleted.
+        """
+        with self._opening():
+            experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            return None
+        if experiment.lifecycle_stage != "active":
+            raise UserError(
+                f"the experiment {name} was deleted: restore it (mlflow experiments restore "
+                f"--experiment-id {experiment.experiment_id}) or, if tracking.experiment= names it, choose another"
+            )
+        return str(experiment.experiment_id)
+
+    def require_experiment(self, name: str, *, has_trainings: bool = True) -> str:
+        """Return the id of the experiment, which is created where there is none.
+
+        Args:
+            name: Of the experiment.
+            has_trainings: Whether its runs are trainings, and it gets a view of their results in the UI.
+
+        Raises:
+            UserError: It was deleted, or the store fails.
+        """
+        found = self.find_experiment(name)
+        if found is not None:
+            return found
+        artifacts = store.artifacts_dir(self.uri)
+        location = (artifacts / sqlite_store.artifact_folder(name)).as_uri() if artifacts else None
+        with self._opening():
+            try:
+                created = self.client.create_experiment(
+                    name,
+                    artifact_location=location,
+                    tags={**_KIND_TAGS, **(_OVERVIEW_TAGS if has_trainings else {})},
+                )
+                return str(created)
+            except MlflowException:
+                found = self.find_experiment(name)  # another process was faster
+                if found is None:
+                    raise
+                return found
+
+    @contextlib.contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+            if is_locked(error):
+                raise UserError(self._describe_lock(error)) from error
+            why, next_step = self._explain(error)
+            raise UserError(
+                f"the tracking store {self.uri} cannot be opened ({hide(why)}): {next_step}, or give tracking.uri= "
+                "another one"
+            ) from error
+
+    def _describe_lock(self, error: Exception) -> str:
+        return sqlite_store.describe_lock(f"the tracking store {self.uri}", error)
+
+    def _explain(self, error: Exception) -> tuple[str, str]:
+        """Return why the store cannot be opened, and what to do about it."""
+        why = reason(error)
+        # Of a newer schema too MLflow says that it is out of date and should be upgraded.
+        found = re.search(r"(?:database schema \(found version|Can't locate revision identified by) '?(\w+)", why)
+        if found and not _is_known(found[1]):
+            return (
+                f"its schema {found[1]} is of an MLflow newer than {mlflow.__version__}",
+                "upgrade the package mlflow",
+            )
+        if found:
+            uri = shlex.quote(self.uri)
+            return f"its schema {found[1]} is of an older MLflow", f"back it up and run mlflow db upgrade {uri}"
+        return why, "fix that"
+
+
+def _is_known(revision: str) -> bool:
+    """Return whether this MLflow has a migration to the revision of the schema."""
+    folder = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    return any(folder.glob(f"{revision}_*.py"))
+
+
+def user() -> str:
+    """Return the name of whoever runs the command."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def host() -> str:
+    """Return the name of this machine."""
+    return platform.node() or "unknown"

@@ -1,0 +1,326 @@
+"""The only door to MLflow's runs."""
+
+import contextlib
+import errno
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.data.numpy_dataset import NumpyDataset
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import (
+    DatasetInput,
+    InputTag,
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    RunTag,
+)
+from mlflow.entities import Run as MlflowEntity
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from sqlalchemy.exc import SQLAlchemyError
+
+from mnist_pipeline.system import files
+from mnist_pipeline.tracking import integrity, runs
+from mnist_pipeline.system.secrets import hide
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.data.dataset import Split
+from mnist_pipeline.pipeline.environment import MODEL_LIBRARIES, requirements
+from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.tracking.integrity import Seal, Seals
+from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
+from mnist_pipeline.tracking.patience import patiently
+from mnist_pipeline.tracking.reasons import is_locked, reason
+from mnist_pipeline.tracking.tracker import EPOCH_METRICS, FILES, FILES_TAG, REPORT, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
+
+MODEL_NAME = "model"
+_MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
+
+if TYPE_CHECKING:
+    import keras
+
+_log = logging.getLogger(__name__)
+
+
+class MlflowRun:
+    """A run in an MLflow store."""
+
+    def __init__(self, store: MlflowStore, *, experiment_id: str, run_id: str, is_resumed: bool) -> None:
+        self.run_id = run_id
+        self.address = store.run_address(experiment_id, run_id)
+        self.is_resumed = is_resumed
+        self._store = store
+        self._client = store.client
+        self._experiment_id = experiment_id
+        self._logged: dict[str, Seal] = {}
+        self._logged_of_model: dict[str, Seal] = {}
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
+        """Log the figures with one time stamp; MLflow knows a point by it."""
+        points = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+        self._client.log_batch(self.run_id, metrics=points)
+
+    def list_steps(self, metric: str) -> set[int]:
+        """Return the steps at which `metric` has been logged."""
+        return {point.step for point in self._client.get_metric_history(self.run_id, metric)}
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set the tags in one call."""
+        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
+        """Log the split as an MLflow dataset; its digest is cut to MLflow's length, the tag `sha256` has it whole."""
+        is_address = source.startswith(("http://", "https://"))
+        origin = HTTPDatasetSource(source) if is_address else CodeDatasetSource({"source": source})
+        # MLflow by itself would digest the first 10,000 numbers only: a dozen images.
+        dataset = NumpyDataset(
+            split.images, origin, targets=split.labels, name=name, digest=split.digest[:_MAX_DIGEST_LENGTH]
+        )
+        entity = DatasetEntity.from_dictionary(dataset.to_dict())
+        tags = [InputTag("mlflow.data.context", context), InputTag("sha256", split.digest)]
+        self._client.log_inputs(self.run_id, [DatasetInput(entity, tags)])
+
+    def log_artifacts(self, folder: Path) -> None:
+        """Upload the folder.
+
+        Raises:
+            UserError: It cannot be written to the store.
+        """
+        with self._uploading():
+            self._client.log_artifacts(self.run_id, str(folder), folder.name)
+        self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
+
+    def log_model(
+        self,
+        model: "keras.Model",
+        *,
+        example: npt.NDArray[np.uint8],
+        metrics: Mapping[str, float],
+        step: int,
+        timestamp_ms: int,
+    ) -> Predict:
+        """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`.
+
+        `mlflow.tensorflow.log_model` is not for us: it works on an active run, which MLflow marks FINISHED by itself
+        when the interpreter exits, and where it is killed and called again it leaves two models. Here every step may
+        be taken twice; READY, the last, says that all of them were.
+        """
+        # Only here, and not above: whoever tracks without logging a model need not wait for TensorFlow.
+        import keras
+        import mlflow.pyfunc
+        import mlflow.tensorflow
+
+        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would draw bars on stdout
+        found = self._client.search_logged_models(
+            [self._experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
+        )
+        logged = (
+            found[0]
+            if found
+            else self._client.create_logged_model(
+                self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
+            )
+        )
+        with files.scratch() as scratch:
+            mlflow.tensorflow.save_model(
+                model,
+                path=f"{scratch}/{MODEL_NAME}",
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=self.run_id,
+                    model_id=logged.model_id,
+                ),
+                signature=ModelSignature(
+                    Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
+                    Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
+                ),
+                input_example=example,
+                # Without them MLflow would import the model once more in a child process to find out.
+                pip_requirements=requirements(MODEL_LIBRARIES),
+            )
+            with self._uploading():
+                self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
+            self._logged_of_model = _seal_files(scratch / MODEL_NAME)
+            # Of the network alone: the files around it hold addresses, which differ from store to store in length.
+            size = {"model/size_bytes": float(next(scratch.rglob("*.keras")).stat().st_size)}
+        points = [
+            Metric(key, value, timestamp_ms, step, model_id=logged.model_id)
+            for key, value in {**metrics, **size}.items()
+        ]
+        self._client.log_batch(self.run_id, metrics=points)
+        outputs = self._client.get_run(self.run_id).outputs
+        if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
+            self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
+        self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        loaded = patiently("the tracking store", mlflow.pyfunc.load_model, f"models:/{logged.model_id}")
+        return lambda images: np.asarray(loaded.predict(images))
+
+    def log_files(self) -> None:
+        """Log the list, and its SHA-256 as a tag."""
+        run = self._client.get_run(self.run_id)
+        folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
+        # What an earlier command left, before it was killed, is there too.
+        left = {path for path in folder.sizes() if path not in (*self._logged, FILES, REPORT)}
+        seals = Seals(
+            run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
+            model=self._logged_of_model,
+        )
+        content = integrity.write_seals(seals)
+        with files.scratch() as scratch:
+            path = scratch / FILES
+            path.parent.mkdir()
+            path.write_bytes(content)
+            self.log_artifacts(path.parent)
+        self.set_tags({FILES_TAG: hashlib.sha256(content).hexdigest()})
+
+    @contextlib.contextmanager
+    def _uploading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename2:
+                # What was copied of a file took the space that the run's status needs.
+                Path(error.filename2).unlink(missing_ok=True)
+            raise UserError(
+                f"{error.strerror or error}: files of the run cannot be written to the tracking store "
+                f"{self._store.uri}; fix that and run the same command again, which resumes"
+            ) from error
+
+
+def _seal_files(folder: Path) -> dict[str, Seal]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): integrity.seal(path.read_bytes()) for path in found}
+
+
+class MlflowTracker:
+    """Opens runs in the MLflow store of a configuration.
+
+    Raises:
+        UserError: The store cannot be opened, or the experiment was deleted.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self._store = MlflowStore(config)
+        self._client = self._store.client
+        self._experiment_id = self._store.require_experiment(config.experiment)
+
+    @contextlib.contextmanager
+    def run(
+        self,
+        *,
+        kind: str,
+        name: str,
+        description: str,
+        params: Mapping[str, Any],
+        tags: Mapping[str, str],
+        resume_id: str,
+    ) -> Iterator[Run]:
+        """Open a run, or one again. Its status is written even where Ctrl-C or SIGTERM ends it."""
+        all_tags = {
+            "kind": kind,
+            "mlflow.note.content": description,
+            "mlflow.user": user(),
+            "mlflow.source.name": "mnist-pipeline",
+            "mlflow.source.type": "LOCAL",
+            RESUME_TAG: resume_id,
+            **tags,
+        }
+        with self._store.telling():
+            begun = next(self._search({RESUME_TAG: resume_id}), None)
+            if begun:
+                run_id = begun.info.run_id
+                known = begun.data.params
+                self._reopen(begun)
+            else:
+                run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
+                known = {}
+            run = MlflowRun(
+                self._store,
+                experiment_id=self._experiment_id,
+                run_id=run_id,
+                is_resumed=begun is not None,
+            )
+            with self._closed(run):
+                if begun:
+                    run.set_tags(all_tags)
+                # MLflow lets no param change. Those that may, such as the address of a mirror, stay as they were first.
+                missing = [Param(key, str(value)) for key, value in params.items() if key not in known]
+                self._client.log_batch(run_id, params=missing)
+                yield run
+
+    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+        """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
+        with self._store.telling():
+            for entity in self._search(tags, is_finished=True):
+                run_id = entity.info.run_id
+                damage = integrity.find_damage(self._store, run_id)
+                if not damage:
+                    return runs.read(self._store, entity)
+                _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
+        return None
+
+    def find_training(self, mark: str) -> PastTraining | None:
+        """Return the longest training with the tag; a run whose epochs have gaps counts up to the first."""
+        with self._store.telling():
+            found = [self._read_training(entity) for entity in self._search({TRAINING_TAG: mark})]
+        return max(found, key=lambda training: len(training.points), default=None)
+
+    def _read_training(self, entity: MlflowEntity) -> PastTraining:
+        run_id = entity.info.run_id
+        epochs: dict[int, dict[str, Metric]] = {}
+        names = [key for key in entity.data.metrics if key in EPOCH_METRICS]
+        for key in names:
+            for point in self._client.get_metric_history(run_id, key):
+                epochs.setdefault(point.step, {})[key] = point
+        points: list[Point] = []
+        while len(epochs.get(len(points) + 1, {})) == len(names) > 0:
+            metrics = epochs[len(points) + 1]
+            ended_ms = next(iter(metrics.values())).timestamp
+            points.append(Point(len(points) + 1, {key: point.value for key, point in metrics.items()}, ended_ms))
+        return PastTraining(run_id=run_id, points=tuple(points))
+
+    def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[MlflowEntity]:
+        finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
+        return runs.search(self._store, [self._experiment_id], tags, conditions=finished)
+
+    def _reopen(self, run: MlflowEntity) -> None:
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        if "reason" in run.data.tags:
+            self._client.delete_tag(run.info.run_id, "reason")
+
+    @contextlib.contextmanager
+    def _closed(self, run: MlflowRun) -> Iterator[None]:
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated) as interruption:
+            why = "SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C"
+            self._close(run.run_id, "KILLED", self._client, why=why)
+            raise
+        except BaseException as error:
+            is_store = isinstance(error, MlflowException | SQLAlchemyError)
+            why = f"{type(error).__name__}: {reason(error) if is_store else error}"
+            # What has been waited for in vain is not waited for once more.
+            client = self._client.impatient if is_locked(error) else self._client
+            self._close(run.run_id, "FAILED", client, why=why)
+            raise
+        else:
+            self._client.set_terminated(run.run_id, "FINISHED")
+
+    def _close(self, run_id: str, status: str, client: Any, *, why: str) -> None:
+        # The store itself may be what failed: what went wrong first is what the user must hear of.
+        try:
+            client.set_terminated(run_id, status)
+            client.log_batch(run_id, tags=[RunTag("reason", hide(why)[:5000])])
+        except (MlflowException, SQLAlchemyError) as error:
+            _log.warning("run %s could not be marked %s: %s", run_id, status, reason(error))

@@ -1,0 +1,215 @@
+"""A SQLite store as a file: whether it is MLflow's, and whether it lies where its artifacts are said to be.
+
+MLflow stores the absolute path of every artifact folder. After a move it would write to the old path, and after a copy
+into the original's folders. So both are noticed before MLflow opens the file, and `repair` makes the paths follow.
+"""
+
+import contextlib
+import os
+import re
+import sqlite3
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.patience import patiently
+from mnist_pipeline.tracking.reasons import is_locked, reason
+
+OVERVIEW_TAG = "mlflow.sharedViewState.overview"
+"""Tag of the experiments whose runs are trainings: their view in the UI."""
+
+KIND_TAG = "mlflow.experimentKind"
+"""Tag of all of our experiments."""
+
+_BUSY_SEC = 0.5
+_MLFLOW_TABLES = {"experiments", "runs"}
+# Every column in which MLflow keeps where artifacts lie, in the schema of 3.17. Older schemas lack some.
+_COLUMNS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+    ("model_versions", "source"),
+    ("trace_tags", "value"),
+)
+_FOLDER_COLUMNS = (("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a database shows without MLflow.
+
+    Attributes:
+        foreign_tables: Names of its tables where it is another program's; empty where it is MLflow's, or new.
+        old_roots: URIs of the folders that held its artifacts before it was moved or copied to where it is.
+    """
+
+    foreign_tables: tuple[str, ...]
+    old_roots: tuple[str, ...]
+
+
+def artifacts_dir(database: Path) -> Path:
+    """Return the folder that holds the artifacts of a store."""
+    return database.parent / "artifacts"
+
+
+def artifact_folder(experiment: str) -> str:
+    """Return the name of the folder that holds the artifacts of an experiment."""
+    return re.sub(r"[^\w-]+", "-", experiment)
+
+
+def look(database: Path) -> Look:
+    """Look at a database, and change nothing.
+
+    Raises:
+        UserError: It stays locked, or cannot be read.
+    """
+    with _telling(database):
+        return patiently(str(database), _read, database, lambda connection: _look(connection, database))
+
+
+def repair(database: Path) -> int:
+    """Let every artifact location follow a store that was moved or copied: all of them, or none where it is killed.
+
+    Returns:
+        How many locations were changed; 0 where there was nothing to repair.
+
+    Raises:
+        UserError: Files were left behind in the old place, or the database stays locked or cannot be written.
+    """
+    with _telling(database):
+        return patiently(str(database), _repair, database)
+
+
+def folder_of(location: str) -> Path | None:
+    """Return the local folder that an artifact location names; None where it is elsewhere, at s3:// say."""
+    parts = urllib.parse.urlsplit(location)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(urllib.request.url2pathname(parts.path) if parts.scheme else location)
+
+
+def _connect(database: Path, mode: str) -> contextlib.closing[sqlite3.Connection]:
+    uri = f"{database.as_uri()}?mode={mode}"
+    return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SEC, isolation_level=None))
+
+
+def _read(database: Path, query: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        with _connect(database, "ro") as connection:
+            return query(connection)
+    except sqlite3.OperationalError as error:
+        if is_locked(error):
+            raise
+    # A writer was killed: whoever opens the file next takes back what it had not committed, and must be able to write.
+    with _connect(database, "rw") as connection:
+        return query(connection)
+
+
+def _look(connection: sqlite3.Connection, database: Path) -> Look:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return Look((), ())
+    if not tables >= _MLFLOW_TABLES:
+        return Look(tuple(sorted(tables)), ())
+    return Look((), _old_roots(connection, database))
+
+
+def _old_roots(connection: sqlite3.Connection, database: Path) -> tuple[str, ...]:
+    """Return the roots outside the store of experiments that were inside it when we created them."""
+    here = artifacts_dir(database).resolve()
+    rows = connection.execute(
+        "SELECT name, artifact_location, EXISTS (SELECT 1 FROM experiment_tags AS tags WHERE "
+        "tags.experiment_id = experiments.experiment_id AND tags.key = ?) "
+        "FROM experiments WHERE experiment_id IN (SELECT experiment_id FROM experiment_tags WHERE key = ?)",
+        (OVERVIEW_TAG, KIND_TAG),
+    )
+    roots: dict[str, None] = {}
+    for name, location, has_overview in rows:
+        root, _, last = (location or "").rstrip("/").rpartition("/")
+        folder = folder_of(root)
+        if folder is None or folder.name != artifacts_dir(database).name or folder.resolve() == here:
+            continue
+        last = urllib.parse.unquote(last)
+        # Ours bear their experiment's name, which may have been changed since; those of a server bear its number.
+        if last == artifact_folder(name) or (has_overview and not last.isdigit()):
+            roots[root] = None
+    return tuple(roots)
+
+
+def _repair(database: Path) -> int:
+    new = artifacts_dir(database)
+    with _connect(database, "rw") as connection:
+        connection.execute("BEGIN IMMEDIATE")  # the one transaction; to close the connection takes it back
+        num_changed = 0
+        for old in _old_roots(connection, database):
+            _require_moved(connection, old, new)
+            for table, column in _known(connection, _COLUMNS):
+                changed = connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (new.as_uri(), len(old) + 1, len(old) + 1, f"{old}/"),
+                )
+                num_changed += changed.rowcount
+        connection.execute("COMMIT")
+    return num_changed
+
+
+def _require_moved(connection: sqlite3.Connection, old: str, new: Path) -> None:
+    before = folder_of(old)
+    assert before is not None
+    left = 0
+    example = None
+    for table, column in _known(connection, _FOLDER_COLUMNS):
+        rows = connection.execute(
+            f"SELECT {column} FROM {table} WHERE substr({column}, 1, ?) = ?", (len(old) + 1, f"{old}/")
+        )
+        for (location,) in rows:
+            folder = folder_of(location)
+            assert folder is not None
+            for file in _walk(folder):
+                if not (new / file.relative_to(before)).is_file():
+                    left += 1
+                    example = example or file
+    if example is not None:
+        raise UserError(
+            f"{left:,} files of the store's runs are still in {before} and not in {new}, {example.relative_to(before)} "
+            "for example: move or copy that folder there first, then run the same command again"
+        )
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder):
+        yield from (Path(parent) / name for name in names)
+
+
+def _known(connection: sqlite3.Connection, columns: tuple[tuple[str, str], ...]) -> list[tuple[str, str]]:
+    def has(table: str, column: str) -> bool:
+        return any(row[1] == column for row in connection.execute(f"PRAGMA table_info({table})"))
+
+    return [(table, column) for table, column in columns if has(table, column)]
+
+
+@contextlib.contextmanager
+def _telling(database: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if is_locked(error):
+            raise UserError(describe_lock(str(database), error)) from error
+        raise UserError(
+            f"{database} cannot be used ({reason(error)}): repair it, or give tracking.uri= another path"
+        ) from error
+
+
+def describe_lock(what: str, error: Exception) -> str:
+    """Return the line on a database that another program has locked for too long."""
+    return (
+        f"{what} is locked by another program ({reason(error)}): let that program finish, or stop it, then run the "
+        "same command again"
+    )

@@ -1,0 +1,231 @@
+"""Where MLflow keeps the runs, and how the local SQLite store comes to be.
+
+MLflow takes seconds to create a store, and two processes that do it at once disturb each other. So it is created
+beside its final place, under a lock, moved there when it is whole, and begun while TensorFlow is being imported.
+"""
+
+import http.client
+import os
+import shlex
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+from filelock import FileLock
+
+from mnist_pipeline.system import paths
+from mnist_pipeline.tracking import sqlite_store
+from mnist_pipeline.system.secrets import Address, authorize
+from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system.errors import ConfigError, UserError
+
+_SQLITE = "sqlite:///"
+_SQLITE_START = b"SQLite format 3\0"
+_SERVERS = ("http", "https")
+_DATABASES = ("postgresql", "mysql", "mssql")
+SERVER_TIMEOUT_SEC = 8.0
+UI_VIEW = "?workflowType=machine_learning"
+"""Ends an address of the MLflow UI so that it opens in the view for model training, not for generative AI."""
+
+
+def resolve_uri(config: TrackingConfig) -> Address:
+    """Return the tracking URI: `tracking.uri`, else `MLFLOW_TRACKING_URI`, else the SQLite store under `mlruns/`.
+
+    Raises:
+        ConfigError: It was copied from where it is shown with stars.
+    """
+    uri = Address(config.uri or _default_uri())
+    if uri.is_masked:
+        raise ConfigError(f"tracking URI {uri}: the stars stand for a secret that is not shown; give the whole URI")
+    return uri
+
+
+def log_in(uri: Address) -> str:
+    """Return the URI for MLflow to connect to. User and password of a server go to MLflow by its own variables.
+
+    So they are in no URL that MLflow shows or keeps. Those that the user has set stay, where the URI has none.
+    """
+    if not uri.is_server:
+        return uri.reveal()
+    url, credentials = uri.connection()
+    if credentials is not None:
+        user, password = credentials
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"):
+            os.environ.pop(name, None)
+        if password:
+            os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+        else:  # a user alone is a token
+            os.environ["MLFLOW_TRACKING_TOKEN"] = user
+    return url
+
+
+def sqlite_uri(database: Path) -> str:
+    """Return the URI of a SQLite file, whatever signs its path has."""
+    return f"{_SQLITE}{urllib.parse.quote(str(database))}"
+
+
+def is_server(uri: str) -> bool:
+    """Return whether `uri` names a tracking server."""
+    return Address(uri).is_server
+
+
+def artifacts_dir(uri: str) -> Path | None:
+    """Return the folder beside a SQLite store that holds its artifacts; None for every other kind of store."""
+    database = database_of(uri)
+    return sqlite_store.artifacts_dir(database) if database else None
+
+
+def database_of(uri: str) -> Path | None:
+    """Return the file of a SQLite store; None for every other kind of store."""
+    path, _, _ = uri.removeprefix(_SQLITE).partition("?")
+    return Path(urllib.parse.unquote(path)).absolute() if uri.startswith(_SQLITE) else None
+
+
+def begin(uri: str) -> None:
+    """Check the store as `check` does, and begin to create a SQLite store that is not there yet; return at once."""
+    check(uri)
+    database = database_of(uri)
+    if database is not None and not database.exists():
+        subprocess.Popen(
+            [sys.executable, "-c", f"from mnist_pipeline import store; store.create({sqlite_uri(database)!r})"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the command, which may well be run again at once
+        )
+
+
+def check(uri: str, *, may_be_moved: bool = False) -> None:
+    """Refuse a store that cannot be written to, without MLflow.
+
+    Args:
+        uri: Of the store.
+        may_be_moved: Whether a SQLite store may lie elsewhere than its artifacts are said to be.
+
+    Raises:
+        ConfigError: The URI is of no kind that MLflow can write to, its file is not a SQLite store, or the folder of
+            the store cannot be written into.
+        UserError: The server does not answer; the SQLite store was moved, or stays locked.
+    """
+    _require_known(uri)
+    if is_server(uri):
+        _require_server(uri)
+    database = database_of(uri)
+    if database is not None:
+        if "%" in str(database.parent):
+            raise ConfigError(
+                f"{database.parent}: MLflow cannot keep artifacts under a path with a % in it; give another"
+            )
+        paths.require_writable(database.parent)
+        if database.exists():
+            _require_sqlite(database)
+            if not may_be_moved:
+                require_in_place(uri)
+
+
+def require_in_place(uri: str) -> None:
+    """Refuse a SQLite store that was moved or copied, so that nothing is written into the folders of the old place.
+
+    Raises:
+        UserError: It was, or it stays locked.
+    """
+    database = database_of(uri)
+    if database is None or not database.exists():
+        return
+    old_roots = sqlite_store.look(database).old_roots
+    if old_roots:
+        before = sqlite_store.folder_of(old_roots[0])
+        assert before is not None
+        given = (
+            "" if database_of(_default_uri()) == database else f" {shlex.quote(f'tracking.uri={sqlite_uri(database)}')}"
+        )
+        raise UserError(
+            f"the store was moved or copied from {before.parent} to {database.parent}, and its runs still point to the "
+            f"old folder: run mnist-pipeline doctor --fix{given}, then the same command again"
+        )
+
+
+def is_missing(uri: str) -> bool:
+    """Return whether `uri` names a SQLite store that is not there."""
+    database = database_of(uri)
+    return database is not None and not database.exists()
+
+
+def create(uri: str) -> None:
+    """Create the SQLite store of `uri` where it is missing; return when it is there.
+
+    Safe in any number of processes at once, and killed at any moment: the store is there whole, or not at all.
+    """
+    database = database_of(uri)
+    if database is None or database.exists():
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    # The names are hidden and ours: requirements.lock may be a file of the user's, and a lock empties its file.
+    with FileLock(database.with_name(f".mnist-pipeline-{database.name}.lock")):
+        if database.exists():
+            return
+        unfinished = database.with_name(f".mnist-pipeline-{database.name}.unfinished")
+        unfinished.unlink(missing_ok=True)
+
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        store = SqlAlchemyStore(sqlite_uri(unfinished), (database.parent / "artifacts").as_uri())
+        store.engine.dispose()
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(database)
+
+
+def _default_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(paths.mlruns_dir() / "mlflow.db")
+
+
+def _require_known(uri: str) -> None:
+    expected = "expected sqlite:///PATH, http(s)://HOST:PORT or the URL of a PostgreSQL, MySQL or SQL Server database"
+    scheme = uri.partition("://")[0]
+    is_named = database_of(uri) is None or bool(uri.removeprefix(_SQLITE).partition("?")[0].strip(":/"))
+    if "://" not in uri or not (scheme in ("sqlite", *_SERVERS) or scheme.partition("+")[0] in _DATABASES):
+        raise ConfigError(f"tracking URI {uri}: {expected}")
+    if scheme == "sqlite" and (not uri.startswith(_SQLITE) or not is_named or ":memory:" in uri):
+        raise ConfigError(f"tracking URI {uri}: a SQLite store needs a file, sqlite:///PATH")
+
+
+def _require_sqlite(database: Path) -> None:
+    try:
+        with database.open("rb") as file:
+            start = file.read(len(_SQLITE_START))
+    except OSError as error:
+        raise ConfigError(f"{database} cannot be read ({error.strerror}): give tracking.uri= another path") from error
+    if start not in (_SQLITE_START, b""):
+        raise ConfigError(f"{database} is not a SQLite database: move it away, or give tracking.uri= another path")
+    foreign = sqlite_store.look(database).foreign_tables
+    if foreign:
+        raise ConfigError(
+            f"{database} is the database of another program, with tables such as {', '.join(foreign[:3])}: give "
+            "tracking.uri= another path"
+        )
+
+
+def _require_server(uri: str) -> None:
+    url, credentials = Address(uri).join("health").connection()
+    try:
+        request = urllib.request.Request(url)
+        if credentials is not None:
+            request.add_unredirected_header("Authorization", authorize(*credentials))
+        with urllib.request.urlopen(request, timeout=SERVER_TIMEOUT_SEC):
+            pass
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
+            if credentials is None:
+                return  # it answers; MLflow's client brings the credentials
+            raise UserError(
+                f"the MLflow server at {uri} refuses these credentials ({error.code} {error.reason}): give "
+                "tracking.uri= others"
+            ) from error
+        reason = getattr(error, "reason", None) or error
+        raise UserError(
+            f"no MLflow server answers at {uri} ({reason}): start one, or give tracking.uri= another address"
+        ) from error
