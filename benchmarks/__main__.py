@@ -73,18 +73,20 @@ def measure_startup() -> Iterator[Row]:
 def measure_shares() -> Iterator[Row]:
     """Measure the shares of the training time that the logging of the epochs and the checkpoints take."""
     for what, method, bound in (
-        ("logging of the epochs", "mlflow_tracking.MlflowRun.log_metrics", 5),
-        ("checkpoints after every epoch", "checkpoint.Checkpoints.save", 3),
+        ("logging of the epochs", "mlflow_tracker.MlflowRun.log_metrics", 5),
+        ("checkpoints after every epoch", "checkpoints.Checkpoints.save", 3),
     ):
         code = (
-            "import time; from mnist_pipeline import checkpoint, composing, mlflow_tracking, pipeline, request\n"
+            "import time; from mnist_pipeline.config import compose\n"
+            "from mnist_pipeline.tracking import mlflow_tracker\n"
+            "from mnist_pipeline.pipeline import checkpoints, request, run\n"
             f"spent = 0.0; original = {method}\n"
             "def timed(self, *arguments, **named):\n"
             "    global spent; start = time.perf_counter(); original(self, *arguments, **named)\n"
             "    spent += time.perf_counter() - start\n"
             f"{method} = timed\n"
-            "composed = composing.compose([]); asked = request.prepare(composed, [])\n"
-            "result = pipeline.run(asked, mlflow_tracking.MlflowTracker(composed.tracking))\n"
+            "composed = compose.compose([]); asked = request.prepare(composed, [])\n"
+            "result = run.execute(asked, mlflow_tracker.MlflowTracker(composed.tracking))\n"
             "print(spent / result.metrics['time/train_sec'])"
         )
         share = statistics.median(float(run(python("-c", code)).output.split()[-1]) for _ in range(3))

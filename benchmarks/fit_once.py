@@ -9,11 +9,12 @@ import time
 import keras
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
 from mnist_pipeline.config.sections import Config
+from mnist_pipeline.data import catalogue
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.model.dense import build
-from mnist_pipeline.train.fit import fit, score_split, set_num_threads
+from mnist_pipeline.train.fit import fit, score_split
+from mnist_pipeline.train.runtime import set_num_threads
 
 
 def fit_compiled(model: keras.Model, dataset: Dataset, composed: Config) -> float:
@@ -40,7 +41,7 @@ def main(way: str, seed: str) -> None:
     composed = compose.compose(["preset=tutorial", f"train.seed={seed}"])
     if way == "compiled":
         set_num_threads(composed.train.num_threads)
-    dataset = dataset.load(composed.data)
+    dataset = catalogue.load(composed.data)
     model = build(composed.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=int(seed))
     seconds = {"compiled": fit_compiled, "keras": fit_keras}[way](model, dataset, composed)
     print(seconds, score_split(model, dataset.test).accuracy)

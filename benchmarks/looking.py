@@ -16,8 +16,8 @@ NUM_SEEDS = 20
 # What the command imports, and without looking for garbage meanwhile, as it does.
 _IMPORTS = """
 import gc; gc.disable()
-from mnist_pipeline import composing, mlflow_store
-from mnist_pipeline.looking import compare, comparison_page, console, naming, page, select
+from mnist_pipeline.config import compose as composing; from mnist_pipeline.tracking import mlflow_store
+from mnist_pipeline.reports import compare, comparison_page, terminal, naming, page, select
 """
 
 

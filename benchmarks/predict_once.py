@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_pipeline.serving import champion, predict
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.serving import champion, predict
 from mnist_pipeline.serving.images import Invert
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.serving.tables import TableFile
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 loaded = champion.load(MlflowStore(TrackingConfig(uri=None, experiment="mnist")), "mnist-classifier")
 with (

@@ -16,12 +16,12 @@ if __name__ == "__main__":
     forkserver.context()  # as the command does it
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.executors.local import Stop
-from mnist_pipeline.sweep.sweep import sweep
 from mnist_pipeline.sweep.study import Study
+from mnist_pipeline.sweep.sweep import sweep
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.tracker import Point
 
 

@@ -19,7 +19,8 @@ from mlflow import MlflowClient
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from mnist_pipeline.system.errors import UserError, tell
+from mnist_pipeline.cli.errors import print_error
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking.store import sqlite_uri
 
 FOLDER = Path(__file__).parent
@@ -36,7 +37,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as home:
             make(Path(home), chromium)
     except UserError as error:
-        tell(error)
+        print_error(error)
         return error.exit_code
     return 0
 

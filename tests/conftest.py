@@ -115,7 +115,7 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """TensorFlow takes its number of threads once a process, before it starts."""
-    from mnist_pipeline.train.fit import set_num_threads
+    from mnist_pipeline.train.runtime import set_num_threads
 
     set_num_threads(1)
 
@@ -125,10 +125,10 @@ def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     """A home with a champion of digits-classifier, for tests that only use it."""
     from mnist_pipeline.config import compose
     from mnist_pipeline.pipeline import run
+    from mnist_pipeline.pipeline.request import prepare
+    from mnist_pipeline.registry import promote, settings
     from mnist_pipeline.tracking.mlflow_store import MlflowStore
     from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-    from mnist_pipeline.registry import promote, settings
-    from mnist_pipeline.pipeline.request import prepare
 
     folder = tmp_path_factory.mktemp("champion home")
     (folder / "mlruns").mkdir()
@@ -137,7 +137,7 @@ def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MNIST_PIPELINE_HOME", str(folder))
         asked = prepare(compose.compose([*overrides, "model.hidden_width=64"]), overrides)
-        run.run(asked, MlflowTracker(asked.config.tracking))
+        run.execute(asked, MlflowTracker(asked.config.tracking))
         where, bounds = settings.read_promote(overrides)
         promote.promote(MlflowStore(where.tracking), where, bounds, named=None, is_dry_run=False)
     return folder

@@ -62,16 +62,16 @@ def main() -> int:
         module, name, nth, when = rest
         # All modules, so that what they imported is what is replaced.
         if sys.argv[2] != "doctor":
-            importlib.import_module("mnist_pipeline.mlflow_tracking")
-        stories = {"sweep": "sweep.run", "train": "pipeline", "doctor": "sqlite_store"}
-        stories |= {"promote": "registry.promotion", "rollback": "registry.rollback"}
+            importlib.import_module("mnist_pipeline.tracking.mlflow_tracker")
+        stories = {"sweep": "sweep.sweep", "train": "pipeline.run", "doctor": "tracking.sqlite_store"}
+        stories |= {"promote": "registry.promote", "rollback": "registry.rollback"}
         importlib.import_module(f"mnist_pipeline.{stories[sys.argv[2]]}")
 
         kill_at_call(module, name, int(nth), when)
-    from mnist_pipeline.cli import main
+    from mnist_pipeline import cli
 
     sys.argv = ["mnist-pipeline", *sys.argv[2:]]
-    return main.main()
+    return cli.main()
 
 
 if __name__ == "__main__":

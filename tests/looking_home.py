@@ -14,11 +14,11 @@ from mlflow.entities import Run
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.pipeline import run
+from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.registry import promote, settings
 from mnist_pipeline.tracking import sqlite_store, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.registry import promote, settings
-from mnist_pipeline.pipeline.request import prepare
 
 WIDTHS, SEEDS = (16, 48), (0, 1)
 CHAMPION = "digits-w48-d0.2-e3-s0"
@@ -79,7 +79,7 @@ def _fill(folder: Path) -> None:
                 *("data=digits", "train.num_epochs=3", f"model.hidden_width={width}", f"train.seed={seed}", here),
             ]
             asked = prepare(compose.compose(overrides), overrides)
-            run.run(asked, MlflowTracker(asked.config.tracking))
+            run.execute(asked, MlflowTracker(asked.config.tracking))
     where, bounds = settings.read_promote(["data=digits", here, "promote.min_test_accuracy=0.5"])
     promote.promote(MlflowStore(where.tracking), where, bounds, named=CHAMPION, is_dry_run=False)
     client = client_of(folder)

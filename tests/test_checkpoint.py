@@ -5,11 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mnist_pipeline.pipeline import checkpoints
-from mnist_pipeline.pipeline.checkpoints import Checkpoints, DamagedError, claim
+from mnist_pipeline.model.score import Score
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, DamagedError, claim, decode, encode, write_durably
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.model.dense import Score
-from mnist_pipeline.train.fit import Epoch, TrainState
+from mnist_pipeline.train.epochs import Epoch, TrainState
 
 DIGEST_AT = len(b"mnist-pipeline checkpoint 1\n")
 
@@ -43,14 +42,14 @@ def assert_equal(one: TrainState | None, other: TrainState) -> None:
 @pytest.mark.parametrize("is_validated", [True, False])
 def test_what_is_read_is_what_was_written(is_validated: bool) -> None:
     state = make_state(3, is_validated=is_validated)
-    assert_equal(checkpoints.decode(checkpoints.encode(state)), state)
+    assert_equal(decode(encode(state)), state)
 
 
 def flip(content: bytes, at: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
 
 
-WHOLE = checkpoints.encode(make_state(2))
+WHOLE = encode(make_state(2))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +74,7 @@ def test_damage_is_seen_and_the_one_before_is_taken(
     damaged: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(DamagedError):
-        checkpoints.decode(damaged)
+        decode(damaged)
     checkpoints = Checkpoints(tmp_path / "c")
     checkpoints.save(make_state(1))
     (tmp_path / "c" / "epoch-2.checkpoint").write_bytes(damaged)
@@ -134,6 +133,6 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        checkpoints.write_durably(path, b"new")
+        write_durably(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,7 @@ from conftest import NO_MIRRORS, Cli, command
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist_pipeline.cli import main as commands
+from mnist_pipeline.cli import COMMANDS
 
 
 def runs(home: Path, experiment: str = "digits") -> list[Run]:
@@ -28,11 +28,11 @@ def test_help_needs_nothing_heavy(cli: Cli) -> None:
     for arguments in ([], ["--help"], ["-h"]):
         found = cli(*arguments)
         assert found.returncode == 0
-        assert all(name in found.stdout for name in commands.COMMANDS)
+        assert all(name in found.stdout for name in COMMANDS)
 
 
 def test_every_command_has_help(cli: Cli) -> None:
-    for name in commands.COMMANDS:
+    for name in COMMANDS:
         found = cli(name, "--help")
         assert found.returncode == 0
         assert f"mnist-pipeline {name}" in found.stdout

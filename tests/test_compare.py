@@ -14,11 +14,11 @@ from looking_home import CHAMPION, NAMES, client_of, run_named
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
-from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.registry import settings
 from mnist_pipeline.reports import comparison_page, select
 from mnist_pipeline.reports.compare import Comparison, compare
+from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.registry import settings
 from mnist_pipeline.tracking.tracker import PastRun
 
 

@@ -91,9 +91,7 @@ def test_wrong_input_is_told_in_one_line(overrides: list[str], message: str) -> 
 
 
 def test_zero_is_a_value() -> None:
-    composed = compose.compose(
-        ["train.seed=0", "data.split_seed=0", "data.validation_size=0", "model.dropout_rate=0"]
-    )
+    composed = compose.compose(["train.seed=0", "data.split_seed=0", "data.validation_size=0", "model.dropout_rate=0"])
     assert (composed.train.seed, composed.data.validation_size, composed.model.dropout_rate) == (0, 0, 0.0)
 
 
@@ -138,7 +136,8 @@ def test_a_password_is_never_logged() -> None:
 
 def test_configuration_is_checked_without_heavy_imports() -> None:
     code = (
-        "import sys; from mnist_pipeline import cli, composing, paths, store; composing.compose([]);"
+        "import sys; from mnist_pipeline import cli; from mnist_pipeline.config import compose;"
+        "from mnist_pipeline.system import paths; from mnist_pipeline.tracking import store; compose.compose([]);"
         "print({'numpy', 'tensorflow', 'keras', 'mlflow', 'optuna', 'pandas'} & set(sys.modules))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
+from mnist_pipeline.data import catalogue, splits
 from mnist_pipeline.data.dataset import Dataset
 
 
 def load(*overrides: str) -> Dataset:
-    return dataset.load(compose.compose(list(overrides)).data)
+    return catalogue.load(compose.compose(list(overrides)).data)
 
 
 def test_the_digits_are_always_the_same_bytes() -> None:
@@ -54,7 +54,7 @@ def test_validation_keeps_the_proportions_of_the_classes() -> None:
     dataset = load("data=digits")
     assert dataset.validation is not None
     assert np.bincount(dataset.validation.labels).tolist() == [30, 30, 30, 31, 30, 30, 30, 30, 29, 30]
-    counts = dataset.count_classes(dataset)
+    counts = splits.count_classes(dataset)
     assert counts.columns.tolist() == ["class", "train", "validation", "test"]
     assert counts[["train", "validation", "test"]].sum().tolist() == [1137, 300, 360]
 
@@ -75,7 +75,7 @@ def test_the_real_mnist_is_split(mnist_dir: Path, home: Path, monkeypatch: pytes
         "test": (10000, 28, 28),
     }
     assert dataset.digest == "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"
-    counts = dataset.count_classes(dataset)
+    counts = splits.count_classes(dataset)
     assert (counts["train"] + counts["validation"]).tolist() == [
         5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949,
     ]  # fmt: skip

@@ -11,11 +11,11 @@ import pytest
 from conftest import Cli
 from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
+from mnist_pipeline.registry.comparison import Comparison
 from mnist_pipeline.reports import diff as comparing
 from mnist_pipeline.reports import diff_page
 from mnist_pipeline.reports.diff import Diff
 from mnist_pipeline.reports.page import Picture
-from mnist_pipeline.registry.comparison import Comparison
 from mnist_pipeline.tracking.tracker import PastRun
 
 PREDICTIONS = pd.DataFrame(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from mnist_pipeline.cli import main
+from mnist_pipeline import cli
 from mnist_pipeline.config import compose
 from mnist_pipeline.sweep import space
 
@@ -92,7 +92,7 @@ def test_every_make_target_in_the_readme_exists_and_every_target_is_listed() -> 
 
 def test_every_command_stands_in_the_readme() -> None:
     named = set(re.findall(r"mnist-pipeline ([a-z]+)", README))
-    assert named == set(main.COMMANDS)
+    assert named == set(cli.COMMANDS)
 
 
 def test_the_overrides_in_the_readme_compose() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_pipeline.pipeline import environment, patch
+from mnist_pipeline.pipeline import patch, provenance
 from mnist_pipeline.pipeline.patch import Patch
 
 
@@ -40,7 +40,7 @@ def test_a_clean_checkout_has_no_patch(checkout: Path) -> None:
     assert patch.make(checkout) == Patch(b"", is_exact=True)
     (checkout / "notes.txt").write_text("changed\n")
     assert patch.make(checkout) == Patch(b"", is_exact=True)
-    assert "code.patch" not in environment.describe(checkout)
+    assert "code.patch" not in provenance.describe(checkout)
 
 
 def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path)
     (checkout / "src" / "täst.py").write_text("b = 2\n")
     (checkout / "conf" / "staged.yaml").write_text("b: 2\n")
     git(checkout, "add", "conf/staged.yaml")
-    (content,) = [content for name, content in environment.describe(checkout).items() if name == "code.patch"]
+    (content,) = [content for name, content in provenance.describe(checkout).items() if name == "code.patch"]
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(checkout), str(other))
     (tmp_path / "code.patch").write_bytes(content)
@@ -77,8 +77,8 @@ def test_a_checkout_within_the_checkout_cannot_be_kept(checkout: Path) -> None:
 
 def test_outside_of_a_checkout_there_is_none(tmp_path: Path) -> None:
     assert patch.make(tmp_path) is None
-    assert environment.git_state(tmp_path) is None
-    assert environment.commit_stat(tmp_path, "a", "b") == ""
+    assert provenance.git_state(tmp_path) is None
+    assert provenance.commit_stat(tmp_path, "a", "b") == ""
 
 
 def test_what_differs_between_two_commits(checkout: Path) -> None:
@@ -86,9 +86,9 @@ def test_what_differs_between_two_commits(checkout: Path) -> None:
     (checkout / "src" / "kept.py").write_text("one\n")
     git(checkout, "commit", "--quiet", "-a", "-m", "second")
     second = git(checkout, "rev-parse", "HEAD").strip()
-    assert "src/kept.py" in environment.commit_stat(checkout, first, second)
+    assert "src/kept.py" in provenance.commit_stat(checkout, first, second)
 
 
 def test_a_commit_that_is_an_option_is_none(checkout: Path, tmp_path: Path) -> None:
-    assert environment.commit_stat(checkout, f"--output={tmp_path / 'written'}", "HEAD") == ""
+    assert provenance.commit_stat(checkout, f"--output={tmp_path / 'written'}", "HEAD") == ""
     assert not (tmp_path / "written").exists()

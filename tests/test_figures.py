@@ -5,21 +5,24 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
 from mnist_pipeline import plotting
+from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import EvaluateConfig
+from mnist_pipeline.data import catalogue, splits
 from mnist_pipeline.data.dataset import Dataset
+from mnist_pipeline.data.figures import draw_class_counts, draw_samples
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate_logits
-from mnist_pipeline.model.dense import Score
-from mnist_pipeline.train.fit import Epoch, History
+from mnist_pipeline.evaluate.figures import draw_confusion, draw_mistakes, draw_predictions, draw_reliability
+from mnist_pipeline.model.score import Score
+from mnist_pipeline.train.epochs import Epoch, History
+from mnist_pipeline.train.figures import draw_learning_curves
 
 SETTINGS = EvaluateConfig(num_calibration_bins=15, num_mistakes=25)
 
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return dataset.load(compose.compose(["data=digits"]).data)
+    return catalogue.load(compose.compose(["data=digits"]).data)
 
 
 def evaluate(dataset: Dataset, *, sureness: float) -> Evaluation:
@@ -53,12 +56,10 @@ def assert_drawn(figure: Figure, path: Path) -> None:
 def test_every_figure_of_the_evaluation_is_drawn(sureness: float, digits: Dataset, tmp_path: Path) -> None:
     evaluation = evaluate(digits, sureness=sureness)
     names = digits.class_names
-    assert_drawn(plotting.draw_confusion(evaluation), tmp_path / "confusion.png")
-    assert_drawn(plotting.draw_reliability(evaluation), tmp_path / "reliability.png")
-    assert_drawn(
-        plotting.draw_predictions(evaluation, digits.test, class_names=names, most=8), tmp_path / "predictions.png"
-    )
-    mistakes = plotting.draw_mistakes(evaluation, digits.test, class_names=names)
+    assert_drawn(draw_confusion(evaluation), tmp_path / "confusion.png")
+    assert_drawn(draw_reliability(evaluation), tmp_path / "reliability.png")
+    assert_drawn(draw_predictions(evaluation, digits.test, class_names=names, most=8), tmp_path / "predictions.png")
+    mistakes = draw_mistakes(evaluation, digits.test, class_names=names)
     if sureness == 100.0:
         assert mistakes.axes[0].get_title() == "no mistakes"
     else:
@@ -67,13 +68,13 @@ def test_every_figure_of_the_evaluation_is_drawn(sureness: float, digits: Datase
 
 
 def test_the_figures_of_the_data_are_drawn(digits: Dataset, tmp_path: Path) -> None:
-    counts = dataset.count_classes(digits)
-    assert_drawn(plotting.draw_class_counts(counts, name="digits"), tmp_path / "counts.png")
-    assert_drawn(plotting.draw_samples(digits.train, class_names=digits.class_names), tmp_path / "samples.png")
+    counts = splits.count_classes(digits)
+    assert_drawn(draw_class_counts(counts, name="digits"), tmp_path / "counts.png")
+    assert_drawn(draw_samples(digits.train, class_names=digits.class_names), tmp_path / "samples.png")
 
 
 @pytest.mark.parametrize(("validated", "num_lines"), [(True, 2), (False, 1)])
 def test_learning_curves_show_the_splits_there_are(validated: bool, num_lines: int, tmp_path: Path) -> None:
-    figure = plotting.draw_learning_curves(make_history(validated=validated))
+    figure = draw_learning_curves(make_history(validated=validated))
     assert [len(axes.lines) for axes in figure.axes] == [num_lines, num_lines]
     assert_drawn(figure, tmp_path / "curves.png")

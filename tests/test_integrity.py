@@ -20,23 +20,23 @@ import yaml
 from conftest import command
 from mlflow import MlflowClient
 
-from mnist_pipeline.serving import champion
-from mnist_pipeline.config import compose
-from mnist_pipeline.tracking import integrity, named_runs, sqlite_store, store
-from mnist_pipeline.pipeline import run
-from mnist_pipeline.system import plain_yaml
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.cli import report_commands
+from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import TrackingConfig
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.registry.changes import Registry, read_history
 from mnist_pipeline.registry.ledger import Outcome
 from mnist_pipeline.registry.promote import Promotion, promote
 from mnist_pipeline.registry.rollback import NO_VERSION, rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
-from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.serving import champion
+from mnist_pipeline.system import plain_yaml
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import integrity, named_runs, sqlite_store, store
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 
 MODEL = "digits-classifier"
 BOUNDS = PromoteConfig(alpha=0.05, min_test_accuracy=0.1, max_model_bytes=10_000_000, max_recall_drop=0.5)
@@ -83,7 +83,7 @@ def _local(address: str) -> Path:
 
 def train(overrides: list[str]) -> str:
     asked = prepare(compose.compose(overrides), overrides)
-    return run.run(asked, MlflowTracker(asked.config.tracking)).run_id
+    return run.execute(asked, MlflowTracker(asked.config.tracking)).run_id
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ import pytest
 from conftest import DEAD_ADDRESS
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import mnist
 from mnist_pipeline.config.sections import MnistConfig
-from mnist_pipeline.data.mnist import Arrays, MnistUnavailableError
+from mnist_pipeline.data import mnist
+from mnist_pipeline.data.dataset import Arrays
+from mnist_pipeline.data.mnist import MnistUnavailableError
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_pipeline.model import dense
 from mnist_pipeline.config.sections import ModelConfig
 from mnist_pipeline.data.dataset import Split
+from mnist_pipeline.model import dense, inspection, prediction, score
 
 BASELINE = ModelConfig(name="dense", hidden_width=128, dropout_rate=0.2)
 
@@ -24,7 +24,7 @@ def make_split(num_images: int = 50) -> Split:
 
 
 def test_the_baseline_has_the_tutorials_layers() -> None:
-    layers = dense.summarise_layers(build())
+    layers = inspection.summarise_layers(build())
     assert layers["kind"].tolist() == ["Rescaling", "Flatten", "Dense", "Dropout", "Dense"]
     assert layers["num_params"].tolist() == [0, 0, 784 * 128 + 128, 0, 128 * 10 + 10]
     assert build().count_params() == 101_770
@@ -32,7 +32,7 @@ def test_the_baseline_has_the_tutorials_layers() -> None:
 
 def test_shape_and_classes_come_from_the_caller() -> None:
     built = dense.build(BASELINE, image_shape=(8, 9, 3), num_classes=4, seed=0)
-    logits = dense.predict_logits(built, np.zeros((2, 8, 9, 3), np.uint8))
+    logits = prediction.predict_logits(built, np.zeros((2, 8, 9, 3), np.uint8))
     assert logits.shape == (2, 4)
     assert logits.dtype == np.float32
 
@@ -47,23 +47,23 @@ def test_the_weights_are_a_function_of_the_seed() -> None:
 
 def test_predictions_in_chunks_are_those_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     built, images = build(), make_split(50).images
-    whole = dense.predict_logits(built, images)
+    whole = prediction.predict_logits(built, images)
     monkeypatch.setattr(dense, "PREDICTION_CHUNK", 7)
-    np.testing.assert_allclose(dense.predict_logits(built, images), whole, atol=1e-6)
+    np.testing.assert_allclose(prediction.predict_logits(built, images), whole, atol=1e-6)
 
 
 def test_the_score_worked_by_hand() -> None:
     # Probabilities 3/4 and 1/4; the second image is labelled with the less likely class.
     logits = np.log(np.array([[3, 1], [3, 1]], np.float32))
-    found = dense.score(logits, np.array([0, 1], np.int32))
+    found = score.score(logits, np.array([0, 1], np.int32))
     assert found.loss == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
     assert found.accuracy == 0.5
 
 
 def test_the_logged_model_gives_probabilities() -> None:
     built, images = build(), make_split().images
-    probabilities = np.asarray(dense.with_probabilities(built)(images))
-    logits = dense.predict_logits(built, images)
+    probabilities = np.asarray(prediction.with_probabilities(built)(images))
+    logits = prediction.predict_logits(built, images)
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
     assert probabilities.dtype == np.float32
@@ -71,7 +71,7 @@ def test_the_logged_model_gives_probabilities() -> None:
 
 def test_an_untrained_model_knows_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):
-        look = dense.look_untrained(build(), make_split())
+        look = inspection.look_untrained(build(), make_split())
     assert look.expected_loss == pytest.approx(math.log(10))
     assert look.loss == pytest.approx(math.log(10), abs=0.5)
     assert look.probabilities.sum() == pytest.approx(1, abs=1e-6)
@@ -82,5 +82,5 @@ def test_a_loss_far_from_ln_10_is_told(caplog: pytest.LogCaptureFixture) -> None
     unscaled = build()
     unscaled.get_layer("hidden").set_weights([weights * 255 for weights in unscaled.get_layer("hidden").get_weights()])
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):
-        dense.look_untrained(unscaled, make_split())
+        inspection.look_untrained(unscaled, make_split())
     assert "far from ln 10 = 2.303" in caplog.text

@@ -14,11 +14,11 @@ from conftest import Cli
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from mnist_pipeline.serving import champion
-from mnist_pipeline.tracking import integrity, sqlite_store, store
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.serving import champion
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import integrity, sqlite_store, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
@@ -229,7 +229,7 @@ def kill(moment: str, arguments: list[str], home: Path) -> None:
 def test_a_repair_that_is_killed_is_done_or_not_begun(moment: str, moved: tuple[Path, Path], cli: Cli) -> None:
     new, _ = moved
     before = locations(new)
-    kill(f"call mnist_pipeline.sqlite_store {moment}", ["doctor", "--fix"], new)
+    kill(f"call mnist_pipeline.tracking.sqlite_store {moment}", ["doctor", "--fix"], new)
     assert lie_under(new) if moment.startswith("_repair") else locations(new) == before
     assert cli("doctor", "--fix", MNIST_PIPELINE_HOME=str(new)).returncode == 0
     assert lie_under(new)
@@ -254,7 +254,7 @@ def test_a_repair_killed_while_it_writes_is_taken_back(moved: tuple[Path, Path],
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_after_a_move(home: Path, tmp_path: Path, cli: Cli) -> None:
     arguments = ["train", "preset=smoke", "train.num_epochs=4", "train.checkpoint_every=1"]
-    kill("call mnist_pipeline.mlflow_tracking MlflowRun.log_metrics 2 after", arguments, home)
+    kill("call mnist_pipeline.tracking.mlflow_tracker MlflowRun.log_metrics 2 after", arguments, home)
     elsewhere = home.rename(tmp_path / "elsewhere")
     sqlite_store.repair(database_in(elsewhere))
     result = cli(*arguments, MNIST_PIPELINE_HOME=str(elsewhere))

@@ -42,7 +42,8 @@ def test_the_packaged_configuration_serves_where_there_is_no_checkout(wheel: Pat
         [
             sys.executable,
             "-c",
-            "import sys; from mnist_pipeline import cli, paths; print(paths.home(), paths.conf_dir());"
+            "import sys; from mnist_pipeline import cli; from mnist_pipeline.system import paths;"
+            "print(paths.home(), paths.conf_dir());"
             "sys.argv[1:] = ['train', '--cfg', 'job']; cli.main()",
         ],
         cwd=current,

@@ -16,11 +16,11 @@ import pytest
 from conftest import command, server
 from mlflow import MlflowClient
 
-from mnist_pipeline.tracking import patience, store
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import patience, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowRun, MlflowTracker
 from mnist_pipeline.tracking.registered_models import RegisteredModel

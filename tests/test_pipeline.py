@@ -14,20 +14,21 @@ from memory_tracker import MemoryRun, MemoryTracker
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.pipeline import run
 from mnist_pipeline.data.mnist import MnistUnavailableError
-from mnist_pipeline.model.dense import Score, build
-from mnist_pipeline.pipeline.run import RunResult
+from mnist_pipeline.model.dense import build
+from mnist_pipeline.model.score import Score
 from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.pipeline.run import RunResult, execute, log_checked_model
 from mnist_pipeline.tracking.tracker import Predict
-from mnist_pipeline.train.fit import Epoch, LossNotFiniteError
+from mnist_pipeline.train.epochs import Epoch
+from mnist_pipeline.train.fit import LossNotFiniteError
 
 SMOKE = ["preset=smoke"]
 
 
 def run(overrides: Sequence[str]) -> tuple[RunResult, MemoryRun]:
     tracker = MemoryTracker()
-    result = run.run(prepare(compose.compose(overrides), overrides), tracker)
+    result = execute(prepare(compose.compose(overrides), overrides), tracker)
     (tracked,) = tracker.runs
     return result, tracked
 
@@ -141,7 +142,7 @@ def test_a_diverging_run_is_marked_failed() -> None:
     tracker = MemoryTracker()
     overrides = [*SMOKE, "train.learning_rate=1e30"]
     with pytest.raises(LossNotFiniteError):
-        run.run(prepare(compose.compose(overrides), overrides), tracker)
+        execute(prepare(compose.compose(overrides), overrides), tracker)
     assert tracker.runs[0].status == "FAILED"
 
 
@@ -155,7 +156,7 @@ def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, Memory
             return lambda images: np.full((len(images), 10), 0.1, np.float32)
 
     with pytest.raises(RuntimeError, match="differ from the trained model's"):
-        run.log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
+        log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
 
 
 def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,18 +12,18 @@ from conftest import Cli
 from mlflow import MlflowClient
 from PIL import Image
 
-from mnist_pipeline.serving import champion, predict
-from mnist_pipeline.data import dataset
-from mnist_pipeline.tracking import store
-from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.serving.champion import Champion
 from mnist_pipeline.config.sections import TrackingConfig
-from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.data import digits
+from mnist_pipeline.data.dataset import Arrays
+from mnist_pipeline.serving import champion, predict
+from mnist_pipeline.serving.champion import Champion
 from mnist_pipeline.serving.images import Invert, fit, read_picture
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.data.mnist import Arrays
 from mnist_pipeline.serving.predict import Predictions
 from mnist_pipeline.serving.tables import FORMATS, TableFile
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import store
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 MODEL = "digits-classifier"
 
@@ -40,7 +40,7 @@ def loaded(champion_home: Path) -> Champion:
 
 @pytest.fixture(scope="module")
 def arrays() -> Arrays:
-    return dataset.digits_arrays()
+    return digits.digits_arrays()
 
 
 bad: list[tuple[str, str]] = []

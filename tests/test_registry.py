@@ -18,15 +18,11 @@ from conftest import Cli, command, server
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunData, RunInfo, RunTag
 
-from mnist_pipeline.config import compose
-from mnist_pipeline.pipeline import run
-from mnist_pipeline.tracking import store
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.cli import registry_commands as commands
+from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import TrackingConfig
-from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.registry import changes, ledger
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened, read_history, settle
 from mnist_pipeline.registry.comparison import level
@@ -34,7 +30,11 @@ from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promote import Promotion, promote
 from mnist_pipeline.registry.rollback import rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
-from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import store
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 
 MODEL = "digits-classifier"
 WEAK = ["data=digits", "model.hidden_width=8", "train.num_epochs=2", "force=true"]
@@ -54,7 +54,7 @@ class Trained:
 
 def train(overrides: list[str]) -> str:
     asked = prepare(compose.compose(overrides), overrides)
-    return run.run(asked, MlflowTracker(asked.config.tracking)).run_id
+    return run.execute(asked, MlflowTracker(asked.config.tracking)).run_id
 
 
 @pytest.fixture(scope="module")
@@ -491,21 +491,21 @@ def test_a_second_command_on_this_machine_gives_way_or_waits(local: str, trained
 
 MOMENTS = [
     "call mnist_pipeline.registry.ledger Ledger.decide 1 after",
-    "call mnist_pipeline.registry.versions RegisteredModel.point 2 after",
+    "call mnist_pipeline.tracking.registered_models RegisteredModel.point 2 after",
 ]
 SLOW_MOMENTS = [
     "call mnist_pipeline.registry.ledger Ledger.open 1 before",
     "call mnist_pipeline.registry.ledger Ledger.open 1 after",
-    "call mnist_pipeline.registry.versions RegisteredModel.register 1 after",
-    "call mnist_pipeline.registry.versions RegisteredModel.point 1 after",
+    "call mnist_pipeline.tracking.registered_models RegisteredModel.register 1 after",
+    "call mnist_pipeline.tracking.registered_models RegisteredModel.point 1 after",
     "call mlflow.tracking.client MlflowClient.create_model_version 1 after",
     "call mlflow.tracking.client MlflowClient.log_text 1 after",
     "call mnist_pipeline.registry.ledger Ledger.decide 1 before",
-    "call mnist_pipeline.registry.versions RegisteredModel.point 3 after",
-    "call mnist_pipeline.mlflow_runs tag_only 1 after",
-    "call mnist_pipeline.mlflow_runs tag_only 2 after",
-    "call mnist_pipeline.registry.versions RegisteredModel.describe_version 1 after",
-    "call mnist_pipeline.registry.versions RegisteredModel.describe 1 after",
+    "call mnist_pipeline.tracking.registered_models RegisteredModel.point 3 after",
+    "call mnist_pipeline.tracking.runs tag_only 1 after",
+    "call mnist_pipeline.tracking.runs tag_only 2 after",
+    "call mnist_pipeline.tracking.registered_models RegisteredModel.describe_version 1 after",
+    "call mnist_pipeline.tracking.registered_models RegisteredModel.describe 1 after",
     "call mnist_pipeline.registry.ledger Ledger.close 1 before",
     "call mnist_pipeline.registry.ledger Ledger.close 1 after",
 ]
@@ -547,7 +547,7 @@ def test_killed_at_any_moment_ledger_and_alias_agree_afterwards(moment: str, loc
     [
         "call mnist_pipeline.registry.ledger Ledger.open 1 after",
         "call mnist_pipeline.registry.ledger Ledger.decide 1 after",
-        "call mnist_pipeline.registry.versions RegisteredModel.point 1 after",
+        "call mnist_pipeline.tracking.registered_models RegisteredModel.point 1 after",
         "call mnist_pipeline.registry.ledger Ledger.close 1 before",
     ],
 )
@@ -578,7 +578,7 @@ def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pyte
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnist_pipeline.registry.promotion.judge", interrupt)
+    monkeypatch.setattr("mnist_pipeline.registry.promote.judge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         call(local, trained.better)
     entry = Registry(open_store(local), MODEL).ledger.entries()[-1]

@@ -11,9 +11,9 @@ from conftest import Cli, command
 from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.tracking import integrity, runs
 from mnist_pipeline.reports import cards, page, reproducing
 from mnist_pipeline.reports.page import Code, Lines, Page, Section, Table, Text
+from mnist_pipeline.tracking import integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 Result = subprocess.CompletedProcess[str]

@@ -24,16 +24,16 @@ from conftest import NO_MIRRORS, Cli, command
 from mlflow import MlflowClient
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.tracking import integrity
-from mnist_pipeline.pipeline import run
-from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.pipeline.checkpoints import Checkpoints
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.pipeline import run
+from mnist_pipeline.pipeline.checkpoints import Checkpoints
+from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.pipeline.run import RunResult
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import integrity
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.pipeline.run import RunResult
-from mnist_pipeline.pipeline.request import prepare
-from mnist_pipeline.train.fit import Epoch
+from mnist_pipeline.train.epochs import Epoch
 
 SMOKE = ["train", "preset=smoke", "train.num_epochs=4"]
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
@@ -172,17 +172,17 @@ def test_a_run_killed_four_times_ends_like_one_that_never_was(cli: Cli, home: Pa
 
 CLIENT = "call mlflow MlflowClient"
 MOMENTS = [
-    *(f"import {module}" for module in ("hydra", "tensorflow", "keras", "mlflow", "mnist_pipeline.pipeline")),
+    *(f"import {module}" for module in ("hydra", "tensorflow", "keras", "mlflow", "mnist_pipeline.pipeline.run")),
     f"{CLIENT}.create_experiment 1 before", f"{CLIENT}.create_experiment 1 after",
     f"{CLIENT}.create_run 1 before", f"{CLIENT}.create_run 1 after",
     f"{CLIENT}.log_batch 1 after",
     *(f"{CLIENT}.log_artifacts {nth} after" for nth in (1, 2, 3, 4, 5, 6)),
     f"{CLIENT}.log_inputs 1 after", f"{CLIENT}.log_inputs 3 before",
     "call shutil copy2 3 after", "call shutil copy2 12 before",
-    *(f"call mnist_pipeline.train Trainer.run_epoch {nth} after" for nth in (1, 3, 4)),
+    *(f"call mnist_pipeline.train.trainer Trainer.run_epoch {nth} after" for nth in (1, 3, 4)),
     # os.fsync: the id, its folder, then each checkpoint and its folder
     *(f"call os fsync {nth} {when}" for nth in (1, 2, 3, 6) for when in ("before", "after")),
-    *(f"call mnist_pipeline.checkpoint Checkpoints.save {nth} after" for nth in (1, 4)),
+    *(f"call mnist_pipeline.pipeline.checkpoints Checkpoints.save {nth} after" for nth in (1, 4)),
     f"{CLIENT}.log_batch 3 after", f"{CLIENT}.log_batch 6 before",
     f"{CLIENT}.create_logged_model 1 before", f"{CLIENT}.create_logged_model 1 after",
     "call mlflow.tensorflow save_model 1 before", "call mlflow.tensorflow save_model 1 after",
@@ -229,7 +229,7 @@ class StopAfter:
 def run_here(*overrides: str, stop_after: int = 0) -> RunResult:
     """Do in this process what the command does; it saves the imports."""
     request = prepare(compose.compose(list(overrides)), list(overrides))
-    return run.run(request, MlflowTracker(request.config.tracking), on_epoch=StopAfter(stop_after))
+    return run.execute(request, MlflowTracker(request.config.tracking), on_epoch=StopAfter(stop_after))
 
 
 def interrupt_here(*overrides: str, stop_after: int) -> None:

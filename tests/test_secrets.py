@@ -22,14 +22,14 @@ from typing import ClassVar
 import pytest
 from conftest import ROOT, command, server
 
-from mnist_pipeline.system import secrets
 from mnist_pipeline.config import compose, overrides
-from mnist_pipeline.tracking import runs
 from mnist_pipeline.pipeline import patch
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.reports import reproducing
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Text
+from mnist_pipeline.system import secrets
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.tracker import PastRun
 
@@ -223,7 +223,7 @@ def place(tmp_path: Path, empty_store: Path) -> Place:
     git(checkout, "add", "-A")
     git(checkout, "commit", "--quiet", "-m", "first")
     (checkout / "conf" / "notes.yaml").write_text(f"a: 2\npassword: {MARK}\n")  # it stands beside what was changed
-    with (checkout / "src" / "mnist_pipeline" / "web.py").open("a") as file:
+    with (checkout / "src" / "mnist_pipeline" / "system" / "web.py").open("a") as file:
         file.write(f'\nAPI_KEY = "{MARK}"\nADDED = "http://{USER}:{SLASHED}@h"\n')
     for name in (".env", "credentials.yaml", "x.pem", "notes.txt"):
         (checkout / "conf" / name).write_text(f"x={MARK}\n")
@@ -460,7 +460,7 @@ def test_a_patch_lacks_secrets_and_nothing_else(tmp_path: Path, name: str, line:
 def test_our_own_code_has_nothing_that_a_patch_would_mask() -> None:
     # In a process of its own: this one knows the secrets of other tests, which are ordinary words.
     code = (
-        "import sys; from pathlib import Path; from mnist_pipeline import patch\n"
+        "import sys; from pathlib import Path; from mnist_pipeline.pipeline import patch\n"
         "for path in [*Path('src').rglob('*.py'), *Path('conf').rglob('*.yaml')]:\n"
         "    lines = ''.join(f'\\n {line}' for line in path.read_text().splitlines())\n"
         "    whole = f'diff --git a/{path} b/{path}{lines}'\n"

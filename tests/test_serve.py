@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 from conftest import command
 
-from mnist_pipeline.data import dataset
-from mnist_pipeline.serving import server
-from mnist_pipeline.serving.server import RefusedRequestError
+from mnist_pipeline.data import digits
+from mnist_pipeline.serving import scoring_server
+from mnist_pipeline.serving.scoring_server import RefusedRequestError
 
 JSON = "application/json"
 IMAGE = [[0] * 28 for _ in range(28)]
@@ -91,7 +91,7 @@ def test_it_says_that_it_is_ready_and_how_to_ask(server: Server) -> None:
 
 
 def test_images_get_their_probabilities(server: Server) -> None:
-    arrays = dataset.digits_arrays()
+    arrays = digits.digits_arrays()
     images = arrays["x_test"][:50].tolist()
     for key in ("inputs", "instances"):
         status, answer = server.ask(json.dumps({key: images}))
@@ -136,13 +136,13 @@ def with_pixel(pixel: str) -> str:
 )
 def test_what_is_no_raw_image_is_refused_with_the_reason(body: str, reason: str) -> None:
     with pytest.raises(RefusedRequestError) as refused:
-        server.require_images(body.encode(), (28, 28))
+        scoring_server.require_images(body.encode(), (28, 28))
     assert refused.value.status == 400
     assert any(one in str(refused.value) for one in reason.split("|"))
 
 
 def test_whole_pixels_pass() -> None:
-    server.require_images(json.dumps({"inputs": [[[255] * 28] * 28]}).encode(), (28, 28))
+    scoring_server.require_images(json.dumps({"inputs": [[[255] * 28] * 28]}).encode(), (28, 28))
 
 
 def malformed(chance: random.Random) -> tuple[bytes, str | None]:
@@ -214,7 +214,7 @@ def test_a_type_is_known_however_it_is_written(server: Server) -> None:
 
 def test_many_large_requests_at_once_are_all_answered(server: Server) -> None:
     body = json.dumps({"inputs": [IMAGE] * 3000})
-    assert len(body) < server.MAX_BODY_BYTES
+    assert len(body) < scoring_server.MAX_BODY_BYTES
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: server.ask(body)[0], range(4)))
     assert found == [200] * 4
@@ -226,7 +226,7 @@ def test_other_methods_and_too_much_are_refused(server: Server, monkeypatch: pyt
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.putrequest("POST", "/invocations")
     connection.putheader("Content-Type", JSON)
-    connection.putheader("Content-Length", str(server.MAX_BODY_BYTES + 1))
+    connection.putheader("Content-Length", str(scoring_server.MAX_BODY_BYTES + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()

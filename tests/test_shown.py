@@ -17,17 +17,18 @@ from looking_home import CHAMPION, NAMES, client_of, copy_of, run_named
 from markdown_it import MarkdownIt
 from PIL import Image
 
-from mnist_pipeline.cli import console
-from mnist_pipeline.data import dataset
-from mnist_pipeline.tracking import sqlite_store
-from mnist_pipeline.system.errors import UserError, tell
-from mnist_pipeline.reports import page, report
-from mnist_pipeline.reports.terminal import to_markdown
-from mnist_pipeline.reports.page import Page, Section, Table, Text
+from mnist_pipeline.cli.errors import print_error
+from mnist_pipeline.data import digits
 from mnist_pipeline.registry import ledger
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome
+from mnist_pipeline.reports import page, report
+from mnist_pipeline.reports.page import Page, Section, Table, Text
+from mnist_pipeline.reports.terminal import to_markdown
+from mnist_pipeline.system import console
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown, plain, printable
+from mnist_pipeline.tracking import sqlite_store
 from mnist_pipeline.tracking.tracker import PastRun
 
 EVIL = "\x1b]0;x\x07\u202e\u2066\n\x9b2J\u200b:smile: [red]*b*"
@@ -93,7 +94,7 @@ def test_a_description_is_read_without_its_emphasis() -> None:
 def test_the_consoles_show_strings_as_single_lines_of_text(capsys: pytest.CaptureFixture[str]) -> None:
     table = rich.table.Table(EVIL, title=EVIL)
     table.add_row(EVIL)
-    for one in (console.out, console.err):
+    for one in (console.out(), console.err()):
         one.print(EVIL, style="bold", soft_wrap=True)
         one.print(table, width=500)
         one.print(rich.text.Text(EVIL))  # which Rich does not ask the console about
@@ -104,8 +105,8 @@ def test_the_consoles_show_strings_as_single_lines_of_text(capsys: pytest.Captur
 
 
 def test_errors_are_single_lines_and_bugs_show_their_text(capsys: pytest.CaptureFixture[str]) -> None:
-    tell(UserError(f"{EVIL}: no such run"))
-    tell(ValueError(EVIL))
+    print_error(UserError(f"{EVIL}: no such run"))
+    print_error(ValueError(EVIL))
     text = capsys.readouterr().err
     assert not ACTING.search(text)
     assert text.startswith("error: \\x1b]0;x\\x07")
@@ -231,7 +232,7 @@ def run_each(home: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
 def test_no_command_lets_foreign_text_act(hostile_home: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    arrays = dataset.digits_arrays()
+    arrays = digits.digits_arrays()
     Image.fromarray(arrays["x_test"][0]).save(pictures / f"{EVIL[:-6]}.png")
     (pictures / f"bad {EVIL[:-6]}.png").write_text("")
     with zipfile.ZipFile(pictures / "z.npz", "w") as archive:

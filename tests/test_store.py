@@ -12,10 +12,10 @@ import pytest
 import sqlalchemy
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.tracking import store
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 
@@ -81,7 +81,7 @@ def test_an_address_that_is_none_is_told(address: str) -> None:
 
 
 def creator(uri: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", f"from mnist_pipeline import store; store.create({uri!r})"])
+    return subprocess.Popen([sys.executable, "-c", f"from mnist_pipeline.tracking import store; store.create({uri!r})"])
 
 
 def has_experiments(database: Path) -> bool:

@@ -23,16 +23,16 @@ from mlflow.entities import Run as MlflowEntity
 from optuna.trial import TrialState
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.system import paths
-from mnist_pipeline.system.errors import Terminated, UserError
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.executors import worker
 from mnist_pipeline.sweep.executors.local import Stop
-from mnist_pipeline.sweep.sweep import SweepResult, sweep
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
+from mnist_pipeline.sweep.sweep import SweepResult, sweep
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.tracker import Point
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))

@@ -12,13 +12,14 @@ from test_sweep import ALONE, Recorder, own_workers, require_whole, runs, sweep_
 from test_sweep_study import BASELINE, make_config, open_study
 
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.sweep.failure import Kind
-from mnist_pipeline.sweep.search import describe_failures, require_few_failures
 from mnist_pipeline.sweep.executors.training import explain
 from mnist_pipeline.sweep.executors.worker import WorkerDiedError
+from mnist_pipeline.sweep.failure import Kind
+from mnist_pipeline.sweep.search import describe_failures, require_few_failures
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking.tracker import Point
-from mnist_pipeline.train.fit import LossNotFiniteError, TrainState
+from mnist_pipeline.train.epochs import TrainState
+from mnist_pipeline.train.fit import LossNotFiniteError
 
 # What version 0.1 wrote, and what it says.
 REASONS = {

@@ -3,9 +3,9 @@ import math
 import pytest
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Choice, Interval, SweepConfig
+from mnist_pipeline.system.errors import ConfigError
 
 
 def read(*overrides: str) -> SweepConfig:

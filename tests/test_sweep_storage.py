@@ -17,9 +17,9 @@ from conftest import Cli
 from optuna.trial import TrialState
 from test_sweep_study import make_config, open_study
 
-from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.sweep import storage
 from mnist_pipeline.sweep.storage import journal_path
+from mnist_pipeline.system.errors import ConfigError, UserError
 
 
 def npz() -> bytes:

@@ -7,12 +7,12 @@ import pytest
 from optuna.trial import Trial, TrialState
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study, count_finished
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address
 
 BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epochs": 9}
 

@@ -9,11 +9,11 @@ from conftest import server
 from mlflow import MlflowClient
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
-from mnist_pipeline.model import dense
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.config.sections import ModelConfig, TrackingConfig
+from mnist_pipeline.data import catalogue
+from mnist_pipeline.model import dense, prediction
 from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.tracker import Run
 
@@ -44,8 +44,8 @@ def open_run(tracker: MlflowTracker) -> AbstractContextManager[Run]:
 
 
 def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
-    digits = dataset.load(compose.compose(["data=digits"]).data)
-    built = dense.with_probabilities(
+    digits = catalogue.load(compose.compose(["data=digits"]).data)
+    built = prediction.with_probabilities(
         dense.build(
             ModelConfig(name="dense", hidden_width=8, dropout_rate=0), image_shape=(28, 28), num_classes=10, seed=0
         )

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
+from mnist_pipeline.config.sections import ModelConfig, TrainConfig
+from mnist_pipeline.data import catalogue
+from mnist_pipeline.data.dataset import Dataset, Split
 from mnist_pipeline.model import dense
 from mnist_pipeline.train import fit
-from mnist_pipeline.config.sections import ModelConfig, TrainConfig
-from mnist_pipeline.data.dataset import Dataset, Split
-from mnist_pipeline.train.fit import Epoch, LossNotFiniteError
+from mnist_pipeline.train.epochs import Epoch
+from mnist_pipeline.train.fit import LossNotFiniteError
 
 
 def make_config(**changes: float) -> TrainConfig:
@@ -36,7 +37,7 @@ def make_model(dropout_rate: float = 0.0) -> keras.Model:
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return dataset.load(compose.compose(["data=digits"]).data)
+    return catalogue.load(compose.compose(["data=digits"]).data)
 
 
 def first(dataset: Dataset, num_images: int) -> Dataset:
@@ -176,7 +177,7 @@ def test_constraints_hold_and_unused_weights_do_no_harm(digits: Dataset) -> None
 
 def train_and_digest() -> str:
     """Train on the digits with dropout; return the SHA-256 of the weights and of every metric but the times."""
-    dataset, built = dataset.load(compose.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
+    dataset, built = catalogue.load(compose.compose(["data=digits"]).data), make_model(dropout_rate=0.2)
     history = fit.fit(built, dataset, make_config())
     digest = hashlib.sha256(b"".join(weights.tobytes() for weights in built.get_weights()))
     for epoch in history:

@@ -1,1 +1,5 @@
-"""The commands, one file each or one for those that belong together; `cli.py` lists them."""
+"""The terminal: one file a command. `commands.py` lists them and runs the one that the arguments name."""
+
+from mnist_pipeline.cli.commands import COMMANDS, main
+
+__all__ = ["COMMANDS", "main"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mnist_pipeline.tracking import store
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.tracking import store
 
 STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train, and wait=true"
 

@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_pipeline.serving import tables
 from mnist_pipeline.cli.arguments import STORE_HELP, listen, make_parser, require_output, require_store
 from mnist_pipeline.cli.heavy_imports import heavy_imports
-from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.registry import settings
+from mnist_pipeline.serving import tables
+from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.text import printable
 
 
@@ -38,11 +38,10 @@ def predict(arguments: Sequence[str]) -> None:
 
         with heavy_imports():
             from mnist_pipeline.serving import champion, images
-            from mnist_pipeline.tracking import mlflow_store
             from mnist_pipeline.serving import predict as prediction
-        from mnist_pipeline.cli import console  # only now: it looks whether stderr is a terminal
+            from mnist_pipeline.tracking import mlflow_store
+        from mnist_pipeline.cli import console
 
-        console.show_log()
         store = mlflow_store.MlflowStore(where.tracking)
         with store.telling():
             loaded = champion.load(store, where.model_name)
@@ -66,12 +65,10 @@ def serve(arguments: Sequence[str]) -> None:
 
     with heavy_imports():
         from mnist_pipeline.serving import champion
-        from mnist_pipeline.tracking import mlflow_store
+        from mnist_pipeline.serving import scoring_server as serving
         from mnist_pipeline.system import web
-        from mnist_pipeline.serving import server as serving
-    from mnist_pipeline.cli import console
+        from mnist_pipeline.tracking import mlflow_store
 
-    console.show_log()
     store = mlflow_store.MlflowStore(where.tracking)
     with store.telling():
         loaded = champion.load(store, where.model_name)

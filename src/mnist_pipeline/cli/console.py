@@ -1,61 +1,22 @@
 """What a person sees in the terminal: progress while a run trains, and its result."""
 
-import logging
-import os
-import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
 from rich.table import Table
-from rich.text import Text
 
-from mnist_pipeline.system.secrets import hide
-from mnist_pipeline.plotting import NUM_SHOWN_PREDICTIONS
-from mnist_pipeline.system.text import printable
+from mnist_pipeline.evaluate.figures import NUM_SHOWN_PREDICTIONS
+from mnist_pipeline.system.console import err, out, print_fields
 
 if TYPE_CHECKING:
-    from mnist_pipeline.serving.champion import Champion
     from mnist_pipeline.pipeline.run import RunResult
+    from mnist_pipeline.serving.champion import Champion
     from mnist_pipeline.serving.predict import Predictions
-    from mnist_pipeline.train.fit import Epoch
-
-
-class _Console(Console):
-    """Shows whatever text it is given as one line of that text: as no markup, and with nothing in it that acts."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(markup=False, emoji=False, highlight=False, **settings)
-
-    def render_str(self, text: str, **how: Any) -> Text:
-        """Return text as Rich lays it out: a cell, a title, a line. Its width is then that of what is shown."""
-        shown = printable(text).encode(self.encoding, "backslashreplace").decode(self.encoding)
-        return super().render_str(shown, **how)
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """Return what Rich is about to write; text that did not come as a string is made printable here."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=printable(segment.text, keep="\n"))
-
-
-class _Output(_Console):
-    def on_broken_pipe(self) -> None:
-        """Go on in silence: whoever read has seen enough, and the exit code is still to tell what was decided."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-PIPED_WIDTH = 140
-
-# What is read by a pager or kept in a file need not be as narrow as the narrowest terminal.
-_width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-out = _Output(soft_wrap=True, width=_width)
-err = _Console(stderr=True)
+    from mnist_pipeline.train.epochs import Epoch
 
 
 class EpochProgress:
@@ -71,8 +32,8 @@ class EpochProgress:
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
             TextColumn("left"),
-            console=err,
-            disable=not err.is_terminal,
+            console=err(),
+            disable=not err().is_terminal,
             transient=True,
         )
         self._task = self._bar.add_task("", total=num_epochs)
@@ -90,8 +51,10 @@ class EpochProgress:
         """Show `epoch`."""
         self._num_shown += 1  # not the epoch's number: a resumed run begins in the middle
         left = (time.perf_counter() - self._started) / self._num_shown * (self._num_epochs - epoch.number)
-        ending = "" if err.is_terminal else f"  {left:.0f} s left"
-        err.print(f"train     epoch {epoch.number}/{self._num_epochs}  {describe_epoch(epoch)}{ending}", soft_wrap=True)
+        ending = "" if err().is_terminal else f"  {left:.0f} s left"
+        err().print(
+            f"train     epoch {epoch.number}/{self._num_epochs}  {describe_epoch(epoch)}{ending}", soft_wrap=True
+        )
         self._bar.update(self._task, completed=epoch.number, refresh=True)
 
 
@@ -118,7 +81,7 @@ def print_result(result: "RunResult") -> None:
             f"{row[f'probability_{predicted}']:.4f}",
             "" if row["label"] == row["predicted"] else "wrong",
         )
-    out.print(table)
+    out().print(table)
     metrics = result.metrics
     validation = metrics.get("validation/accuracy")
     lines = {
@@ -133,13 +96,12 @@ def print_result(result: "RunResult") -> None:
         "address": result.address,
         "next": 'make ui shows the run; make train ARGS="model.hidden_width=256" tries another width',
     }
-    for name, value in lines.items():
-        out.print(f"{name:<20}{value}")
+    print_fields(lines)
 
 
 def print_skipped(name: str, reason: str) -> None:
     """Say at once what cannot be used."""
-    err.print(f"skipped {name}: {reason}", style="yellow", soft_wrap=True)
+    err().print(f"skipped {name}: {reason}", style="yellow", soft_wrap=True)
 
 
 def print_predictions(result: "Predictions", champion: "Champion", *, output: Path | None) -> None:
@@ -151,26 +113,10 @@ def print_predictions(result: "Predictions", champion: "Champion", *, output: Pa
             table.add_column(heading, justify="right", no_wrap=True)
         for row in result.first:
             table.add_row(row["image"], row["predicted"], f"{row['probability']:.4f}")
-        out.print(table)
+        out().print(table)
     num_hidden = result.num_images - len(result.first)
     if num_hidden:
-        out.print(f"and {num_hidden:,} more{'' if output else '; --output FILE.csv has them all'}")
+        out().print(f"and {num_hidden:,} more{'' if output else '; --output FILE.csv has them all'}")
     lines = {"images": f"{result.num_images:,}", "model": f"version {champion.version} of {champion.name}"}
     written = {"written": str(output)} if output and result.num_images else {}
-    for name, value in {**lines, **written}.items():
-        out.print(f"{name:<20}{value}")
-
-
-class _Lines(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print the message."""
-        style, prefix = ("", "") if record.levelno < logging.WARNING else ("yellow", f"{record.levelname.lower()}: ")
-        err.print(f"{prefix}{hide(record.getMessage())}", style=style, soft_wrap=True)
-
-
-def show_log() -> None:
-    """Print what the package logs, one line a message, on stderr; warnings stand out."""
-    package = logging.getLogger("mnist_pipeline")
-    package.handlers = [_Lines()]
-    package.setLevel(logging.INFO)
-    package.propagate = False
+    print_fields({**lines, **written})

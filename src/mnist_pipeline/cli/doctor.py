@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from mnist_pipeline.config import compose
-from mnist_pipeline.tracking import sqlite_store, store
 from mnist_pipeline.cli.arguments import make_parser
+from mnist_pipeline.config import compose
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.tracking import sqlite_store, store
 
 
 def doctor(arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""How TensorFlow and MLflow are imported by the commands that need them."""
+"""How the commands that need TensorFlow and MLflow import them."""
 
 import contextlib
 import gc
@@ -9,14 +9,17 @@ from mnist_pipeline.system import quiet, temporary
 
 @contextlib.contextmanager
 def heavy_imports() -> Iterator[None]:
-    """Import TensorFlow in silence, and turn the garbage collector on again after it.
+    """Import TensorFlow silently, then show the package's log and turn the garbage collector on again.
 
     Raises:
-        UserError: No folder for temporary files can be written into.
+        UserError: No folder for temporary files can be written to.
     """
     temporary.begin()
     with quiet.library_noise():
+        from mnist_pipeline.system import console  # it takes a tenth of a second, which no refusal should wait for
+
         yield
-    if not gc.isenabled():  # once a process: what later runs leave behind is to be collected
+    console.show_log()
+    if not gc.isenabled():  # once per process, so that what later runs leave behind is collected
         gc.freeze()
         gc.enable()

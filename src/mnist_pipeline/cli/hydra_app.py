@@ -13,11 +13,11 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_pipeline.cli.arguments import with_short_errors
 from mnist_pipeline.config import overrides
 from mnist_pipeline.system import paths
-from mnist_pipeline.system.secrets import Address, hide
-from mnist_pipeline.cli.arguments import with_short_errors
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.secrets import Address, hide
 
 # One run, whatever a preset says; and no copy of the configuration beside it, as MLflow has that.
 _SINGLE_RUN = ("hydra.mode=RUN", "hydra.output_subdir=null")

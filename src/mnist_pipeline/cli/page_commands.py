@@ -5,16 +5,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from mnist_pipeline.config import compose
-from mnist_pipeline.system import paths
-from mnist_pipeline.tracking import store
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.cli.arguments import listen, listen_by_default, make_parser
 from mnist_pipeline.cli.heavy_imports import heavy_imports
-from mnist_pipeline.system.errors import ConfigError
-from mnist_pipeline.system.text import printable
+from mnist_pipeline.config import compose
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.storage import check, is_url, journal_path
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.system.text import printable
+from mnist_pipeline.tracking import store
 
 DEFAULT_PORT = 5000
 
@@ -38,8 +38,8 @@ def ui(arguments: Sequence[str]) -> None:
         print(f"port {DEFAULT_PORT} is taken: another one is used", file=sys.stderr)
 
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_store, mlflow_ui
         from mnist_pipeline.system import web
+        from mnist_pipeline.tracking import mlflow_store, mlflow_ui
 
     opened = mlflow_store.MlflowStore(config)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -70,8 +70,8 @@ def dashboard(arguments: Sequence[str]) -> None:
     listener = listen(parsed.port)
 
     with heavy_imports():
-        from mnist_pipeline.system import web
         from mnist_pipeline.sweep import dashboard as pages
+        from mnist_pipeline.system import web
 
     app = pages.make_app(storage, config.study)
     line = f"Optuna dashboard: http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import STORE_HELP, make_parser, require_store
 from mnist_pipeline.cli.heavy_imports import heavy_imports
-from mnist_pipeline.system.errors import ConfigError, RefusedError, UserError
 from mnist_pipeline.registry import settings
+from mnist_pipeline.system.errors import ConfigError, RefusedError, UserError
 
 
 def promote(arguments: Sequence[str]) -> None:
@@ -33,14 +33,12 @@ def promote(arguments: Sequence[str]) -> None:
     require_store(where.tracking)
 
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_store
-        from mnist_pipeline.reports import cards
         from mnist_pipeline.registry import changes, promote
+        from mnist_pipeline.reports import cards
+        from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.tracking.registered_models import CHAMPION
-    from mnist_pipeline.cli import console  # only now: it looks whether stderr is a terminal
     from mnist_pipeline.cli import registry_view as view
 
-    console.show_log()
     opened = mlflow_store.MlflowStore(where.tracking)
     with opened.telling():
         result = promote.promote(opened, where, bounds, named=named[0] if named else None, is_dry_run=parsed.dry_run)
@@ -70,12 +68,10 @@ def rollback(arguments: Sequence[str]) -> None:
     require_store(where.tracking)
 
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.registry import rollback as way_back
-    from mnist_pipeline.cli import console
+        from mnist_pipeline.tracking import mlflow_store
     from mnist_pipeline.cli import registry_view as view
 
-    console.show_log()
     opened = mlflow_store.MlflowStore(where.tracking)
     with opened.telling():
         decision = way_back.rollback(opened, where, to=parsed.to, reason=parsed.reason.strip())
@@ -96,12 +92,10 @@ def history(arguments: Sequence[str]) -> None:
     require_store(where.tracking)
 
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.registry import changes
-    from mnist_pipeline.cli import console
+        from mnist_pipeline.tracking import mlflow_store
     from mnist_pipeline.cli import registry_view as view
 
-    console.show_log()
     opened = mlflow_store.MlflowStore(where.tracking)
     with opened.telling():
         registry = changes.Registry(opened, where.model_name)

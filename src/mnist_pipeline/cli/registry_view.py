@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from mnist_pipeline.cli.console import out
 from mnist_pipeline.registry.changes import History
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promote import Promotion
+from mnist_pipeline.system.console import out, print_fields
 
 
 def print_promotion(promotion: Promotion) -> None:
@@ -50,7 +50,7 @@ def print_gates(gates: Sequence[Gate]) -> None:
     for gate in gates:
         style = {True: None, False: "red", None: "dim"}[gate.is_passed]
         table.add_row(gate.name, gate.figure, gate.bound, gate.verdict, style=style)
-    out.print(table)
+    out().print(table)
 
 
 def print_budget(history: History) -> None:
@@ -96,14 +96,13 @@ def print_history(history: History) -> None:
             _number(entry.version),
             entry.reason,
         )
-    out.print(table)
+    out().print(table)
     _print_lines({"registered model": history.name, "champion": _version(history.champion)})
     print_budget(history)
 
 
 def _print_lines(lines: dict[str, str]) -> None:
-    for name, value in lines.items():
-        out.print(f"{name:<20}{value}")
+    print_fields(lines)
 
 
 def _points(num_images: int, of: int) -> str:

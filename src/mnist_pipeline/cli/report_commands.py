@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_pipeline.system import paths
 from mnist_pipeline.cli.arguments import make_parser, require_output, require_store
+from mnist_pipeline.cli.errors import print_error
 from mnist_pipeline.cli.heavy_imports import heavy_imports
-from mnist_pipeline.system.errors import ConfigError, UserError, tell
 from mnist_pipeline.registry import settings
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import ConfigError, UserError
 
 _STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train"
 _NAMES_HELP = "id or name, champion, challenger, model@alias, or the number of a registered version"
@@ -42,11 +43,11 @@ def compare(arguments: Sequence[str]) -> None:
     group_by = parsed.group_by.split(",") if parsed.group_by else None
 
     with heavy_imports():
-        from mnist_pipeline.system import files
-        from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.reports import compare as comparing
         from mnist_pipeline.reports import comparison_page, naming, page, select
         from mnist_pipeline.reports import terminal as view
+        from mnist_pipeline.system import files
+        from mnist_pipeline.tracking import mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
     with store.telling():
@@ -87,10 +88,10 @@ def diff(arguments: Sequence[str]) -> None:
     named, where, output = _read_page_arguments(parser, arguments, metavar="A B", num_named=2, what="two runs, A and B")
 
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_store
-        from mnist_pipeline.reports import terminal as view
         from mnist_pipeline.reports import diff as comparing
         from mnist_pipeline.reports import diff_page, naming, page, pictures
+        from mnist_pipeline.reports import terminal as view
+        from mnist_pipeline.tracking import mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
     with store.telling():
@@ -131,9 +132,9 @@ def report(arguments: Sequence[str]) -> None:
     )
 
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.reports import cards, naming, page
         from mnist_pipeline.reports import terminal as view
+        from mnist_pipeline.tracking import mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
     with store.telling():
@@ -210,6 +211,6 @@ def _require_folder(folder: Path | None) -> None:
 def _raise_last(problems: Sequence[str]) -> None:
     """Tell every problem in a line of its own; the exit code is then 1."""
     for problem in problems[:-1]:
-        tell(UserError(problem))
+        print_error(UserError(problem))
     if problems:
         raise UserError(problems[-1])

@@ -8,14 +8,14 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from mnist_pipeline.config import compose
-from mnist_pipeline.system import temporary
-from mnist_pipeline.tracking import store
 from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.heavy_imports import heavy_imports
+from mnist_pipeline.config import compose
+from mnist_pipeline.sweep import space, storage
+from mnist_pipeline.system import temporary
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
 from mnist_pipeline.system.signals import STOP_SIGNALS
-from mnist_pipeline.sweep import space, storage
+from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:
     from mnist_pipeline.config.sections import Config
@@ -50,20 +50,18 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
     temporary.begin()
     forkserver.context()  # it imports TensorFlow while this process imports everything else
     with heavy_imports():
-        from mnist_pipeline.tracking import mlflow_tracker
         from mnist_pipeline.pipeline import request
-        from mnist_pipeline.sweep.executors import local
         from mnist_pipeline.sweep import sweep
-    from mnist_pipeline.cli import console  # only now: it looks whether stderr is a terminal
+        from mnist_pipeline.sweep.executors import local
+        from mnist_pipeline.tracking import mlflow_tracker
     from mnist_pipeline.cli import sweep_view as view
 
-    console.show_log()
     own, searched = hydra_app.split(overrides, config_dir)
 
-    def compose(changed: list[str]) -> "Config":
+    def compose_again(changed: list[str]) -> "Config":
         return compose.check_sweep([*searched, *changed], config_dir=config_dir)[0]
 
-    asked = request.prepare(base, own, compose=compose)
+    asked = request.prepare(base, own, compose=compose_again)
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     stop = local.Stop()
     is_second = False

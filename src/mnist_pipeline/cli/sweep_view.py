@@ -8,10 +8,10 @@ from typing import Self
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from mnist_pipeline.cli.console import err, out
-from mnist_pipeline.sweep.sweep import SweepResult
-from mnist_pipeline.sweep.space import Direction, SweepConfig
 from mnist_pipeline.sweep.artifacts import tabulate_trials
+from mnist_pipeline.sweep.space import Direction, SweepConfig
+from mnist_pipeline.sweep.sweep import SweepResult
+from mnist_pipeline.system.console import err, out, print_fields
 from mnist_pipeline.tracking.tracker import Point
 
 NUM_SHOWN_TRIALS = 10
@@ -28,8 +28,8 @@ class SweepProgress:
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}", markup=False),
-            console=err,
-            disable=not err.is_terminal,
+            console=err(),
+            disable=not err().is_terminal,
             transient=True,
         )
         self._members: dict[int, TaskID] = {}
@@ -56,7 +56,7 @@ class SweepProgress:
             self._bars.remove_task(task)
         self._members.clear()
         self._total = self._bars.add_task(what, total=num_total, completed=num_done, note="")
-        err.print(f"{what}: {num_done} of {num_total} are done; by {self._config.metric}")
+        err().print(f"{what}: {num_done} of {num_total} are done; by {self._config.metric}")
 
     def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
         """Show the epoch in the worker's bar."""
@@ -82,9 +82,9 @@ class SweepProgress:
             num_new = max(self._num_done - self._num_begun_with, 1)
             left = (time.perf_counter() - self._began) / num_new * max(self._num_total - self._num_done, 0)
             shown = "" if value is None else f"{value:.4f}  "
-            ending = "" if err.is_terminal else f"  {_describe_sec(left)} left"
+            ending = "" if err().is_terminal else f"  {_describe_sec(left)} left"
             best = "" if self._best is None or self._what != "trials" else f"best {self._best:.4f}  "
-            err.print(
+            err().print(
                 f"{name:<22} {outcome:<28} {shown}{best}{self._num_done}/{self._num_total}{ending}",
                 soft_wrap=True,
             )
@@ -93,7 +93,7 @@ class SweepProgress:
 
     def print_stopped(self) -> None:
         """Say what is kept when the sweep was stopped."""
-        err.print(f"stopped: {self._num_done} of {self._num_total} {self._what} are done; the same command goes on")
+        err().print(f"stopped: {self._num_done} of {self._num_total} {self._what} are done; the same command goes on")
 
     def _is_better(self, value: float) -> bool:
         if self._best is None:
@@ -117,7 +117,7 @@ def print_result(result: SweepResult) -> None:
         table.add_column(heading, justify="right")
     for row in best.head(NUM_SHOWN_TRIALS).to_dict("records"):
         table.add_row(str(row["number"]), f"{row['value']:.4f}", *(_describe_value(row[key]) for key in swept))
-    out.print(table)
+    out().print(table)
     counts = trials["state"].value_counts()
     lines = {
         "trials": ", ".join(f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if state in counts)
@@ -136,8 +136,7 @@ def print_result(result: SweepResult) -> None:
     lines["study"] = result.study.name
     lines["address"] = result.parent.address
     lines["next"] = "make ui shows the trials; make dashboard shows the study"
-    for name, value in lines.items():
-        out.print(f"{name:<24}{value}")
+    print_fields(lines, width=24)
 
 
 def _describe_value(value: object) -> str:

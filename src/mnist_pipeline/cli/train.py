@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from mnist_pipeline.config import compose, overrides
-from mnist_pipeline.tracking import store
 from mnist_pipeline.cli import hydra_app
+from mnist_pipeline.cli.errors import print_error
 from mnist_pipeline.cli.heavy_imports import heavy_imports
-from mnist_pipeline.system.errors import ConfigError, tell
+from mnist_pipeline.config import compose, overrides
+from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:
     from mnist_pipeline.config.sections import Config
@@ -39,25 +40,24 @@ def train(arguments: Sequence[str]) -> None:
     found = [hydra_app.run(job, parsed, given, config_name=compose.CONFIG_NAME) for job, given in jobs]
     failures = [failure for failure in found if failure is not None]
     for failure in failures[:-1]:
-        tell(failure)
+        print_error(failure)
     if failures:
         raise failures[-1]
 
 
 def _train_once(config: "Config", given: Sequence[str], *, config_dir: str | None) -> None:
     with heavy_imports():
+        from mnist_pipeline.pipeline import request, run
         from mnist_pipeline.tracking import mlflow_tracker
-        from mnist_pipeline.pipeline import run, request
-    from mnist_pipeline.cli import console  # only now: it looks whether stderr is a terminal
+    from mnist_pipeline.cli import console
 
-    console.show_log()
     own, searched = hydra_app.split(given, config_dir)
 
-    def compose(changed: list[str]) -> "Config":
+    def compose_again(changed: list[str]) -> "Config":
         return compose.check([*searched, *changed], config_dir=config_dir)[0]
 
-    asked = request.prepare(config, own, compose=compose)
+    asked = request.prepare(config, own, compose=compose_again)
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     with console.EpochProgress(asked.config.train.num_epochs) as progress:
-        result = run.run(asked, tracker, on_epoch=progress)
+        result = run.execute(asked, tracker, on_epoch=progress)
     console.print_result(result)

@@ -23,10 +23,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_pipeline.config import overrides as given
+from mnist_pipeline.config.sections import (
+    SECTIONS,
+    SWITCHES,
+    Config,
+    DigitsConfig,
+    EvaluateConfig,
+    MnistConfig,
+    ModelConfig,
+    TrackingConfig,
+    TrainConfig,
+)
 from mnist_pipeline.system import paths
-from mnist_pipeline.system.secrets import Address, mask
-from mnist_pipeline.config.sections import SECTIONS, SWITCHES, Config, DigitsConfig, EvaluateConfig, MnistConfig, ModelConfig, TrackingConfig, TrainConfig
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.secrets import Address, mask
 
 CONFIG_NAME = "config"
 SWEEP_CONFIG_NAME = "sweep"

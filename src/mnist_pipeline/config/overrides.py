@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
 from hydra.errors import HydraException
 
-from mnist_pipeline.system.secrets import STARS, Address, hide
 from mnist_pipeline.config.sections import ADDRESS_KEYS
+from mnist_pipeline.system.secrets import STARS, Address, hide
 
 _ADDRESS_SECTIONS = {key.partition(".")[0] for key in ADDRESS_KEYS}
 

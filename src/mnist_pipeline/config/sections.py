@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from omegaconf import OmegaConf
 
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.secrets import Address
 
 
 def _require(condition: bool, *, key: str, value: object, expected: str) -> None:

@@ -10,19 +10,17 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pooch
 
-from mnist_pipeline.system import paths
-from mnist_pipeline.system.secrets import Address, hide
 from mnist_pipeline.config.sections import MnistConfig
+from mnist_pipeline.data.dataset import Arrays, Attempt
+from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
-
-Arrays = dict[str, npt.NDArray[np.uint8]]
+from mnist_pipeline.system.secrets import Address, hide
 
 DIGESTS = {
     "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
@@ -32,12 +30,14 @@ DIGESTS = {
 }
 """SHA-256 of the bytes of each array (C order, uint8, no header), whatever file it came from."""
 
+
 SHAPES: dict[str, tuple[int, ...]] = {
     "x_train": (60_000, 28, 28),
     "y_train": (60_000,),
     "x_test": (10_000, 28, 28),
     "y_test": (10_000,),
 }
+
 
 _NPZ_NAME = "mnist.npz"
 _IDX_NAMES = {
@@ -46,9 +46,14 @@ _IDX_NAMES = {
     "x_test": "t10k-images-idx3-ubyte",
     "y_test": "t10k-labels-idx1-ubyte",
 }
+
+
 _UNREADABLE = (OSError, MemoryError)  # the file may be whole: it is not set aside
+
+
 _CONNECT_TIMEOUT_SEC = 5.0
 _LARGEST_IDX_BYTES = 64 * 2**20  # the largest of the four has 47 MB; a gzip file may pretend to any size
+
 
 _log = logging.getLogger(__name__)
 
@@ -59,14 +64,6 @@ class DamagedError(ValueError):
     def __init__(self, message: str, *damaged: Path) -> None:
         self.files = damaged
         super().__init__(message)
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A source that was tried, and what came of it."""
-
-    source: str
-    outcome: str
 
 
 class MnistUnavailableError(UserError):

@@ -11,7 +11,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mnist_pipeline.config.sections import EvaluateConfig
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.model.dense import Score, predict_logits, score
+from mnist_pipeline.model.prediction import predict_logits
+from mnist_pipeline.model.score import Score, score
 
 
 @dataclass(frozen=True)

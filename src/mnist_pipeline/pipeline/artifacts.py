@@ -11,16 +11,25 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
-from mnist_pipeline.data import dataset
-from mnist_pipeline.pipeline import environment
 from mnist_pipeline import plotting
-from mnist_pipeline.system import files, paths
+from mnist_pipeline.data import splits
 from mnist_pipeline.data.dataset import Dataset
+from mnist_pipeline.data.figures import draw_class_counts, draw_samples
 from mnist_pipeline.evaluate.evaluation import Evaluation
-from mnist_pipeline.model.dense import look_untrained, summarise_layers
+from mnist_pipeline.evaluate.figures import (
+    NUM_SHOWN_PREDICTIONS,
+    draw_confusion,
+    draw_mistakes,
+    draw_predictions,
+    draw_reliability,
+)
+from mnist_pipeline.model.inspection import look_untrained, summarise_layers
+from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.pipeline.request import Request
+from mnist_pipeline.system import files, paths
 from mnist_pipeline.tracking.tracker import Run, describe_tables
-from mnist_pipeline.train.fit import History
+from mnist_pipeline.train.epochs import History
+from mnist_pipeline.train.figures import draw_learning_curves
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +66,7 @@ def track_surroundings(request: Request, stages: Stages) -> None:
             "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))),
         },
     )
-    stages.log("environment", environment.describe(paths.checkout()))
+    stages.log("environment", provenance.describe(paths.checkout()))
 
 
 def track_data(dataset: Dataset, tracked: Run, stages: Stages) -> None:
@@ -65,13 +74,13 @@ def track_data(dataset: Dataset, tracked: Run, stages: Stages) -> None:
     source = dataset.attempts[-1].source
     for name, split in dataset.splits.items():
         tracked.log_split(split, name=f"{dataset.name}-{name}", context=name, source=source)
-    counts = dataset.count_classes(dataset)
+    counts = splits.count_classes(dataset)
     stages.log(
         "data",
         {
             "class_counts.csv": counts.to_csv(index=False),
-            "class_counts.png": plotting.draw_class_counts(counts, name=dataset.name),
-            "samples.png": plotting.draw_samples(dataset.train, class_names=dataset.class_names),
+            "class_counts.png": draw_class_counts(counts, name=dataset.name),
+            "samples.png": draw_samples(dataset.train, class_names=dataset.class_names),
             "digests.json": json.dumps(
                 {"dataset": dataset.digest, **{name: split.digest for name, split in dataset.splits.items()}}, indent=2
             ),
@@ -115,7 +124,7 @@ def track_training(history: History, stages: Stages) -> None:
     table = pd.DataFrame([{"epoch": epoch.number, **epoch.metrics()} for epoch in history])
     stages.log(
         "train",
-        {"history.csv": table.to_csv(index=False), "learning_curves.png": plotting.draw_learning_curves(history)},
+        {"history.csv": table.to_csv(index=False), "learning_curves.png": draw_learning_curves(history)},
     )
 
 
@@ -140,11 +149,11 @@ def track_evaluation(evaluation: Evaluation, dataset: Dataset, tracked: Run, sta
             "confusion.csv": evaluation.confusion.to_csv(),
             "calibration.csv": evaluation.calibration.to_csv(index=False),
             "predictions.parquet": lambda path: evaluation.predictions.to_parquet(path, index=False),
-            "confusion.png": plotting.draw_confusion(evaluation),
-            "reliability.png": plotting.draw_reliability(evaluation),
-            "mistakes.png": plotting.draw_mistakes(evaluation, test, class_names=class_names),
-            "first_predictions.png": plotting.draw_predictions(
-                evaluation, test, class_names=class_names, most=plotting.NUM_SHOWN_PREDICTIONS
+            "confusion.png": draw_confusion(evaluation),
+            "reliability.png": draw_reliability(evaluation),
+            "mistakes.png": draw_mistakes(evaluation, test, class_names=class_names),
+            "first_predictions.png": draw_predictions(
+                evaluation, test, class_names=class_names, most=NUM_SHOWN_PREDICTIONS
             ),
         },
     )

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mnist_pipeline.model.score import Score
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.model.dense import Score
 from mnist_pipeline.system.locks import own
-from mnist_pipeline.train.fit import Epoch, TrainState
+from mnist_pipeline.train.epochs import Epoch, TrainState
 
 NUM_KEPT = 2
 _MAGIC = b"mnist-pipeline checkpoint 1\n"

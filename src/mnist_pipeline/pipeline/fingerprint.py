@@ -5,15 +5,18 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from mnist_pipeline.config.sections import Config
+from mnist_pipeline.pipeline import sources
 
-DECIDING_SECTIONS = ("data", "model", "train", "evaluate")
-DECIDING_MODULES = ("data", "model", "train", "evaluate")
 NUMERIC_LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pandas")
+
+NUMERIC_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_USE_LEGACY_KERAS")
+"""Variables that change the bits of a training."""
 
 UNDECIDING_KEYS = frozenset(
     {
@@ -22,8 +25,6 @@ UNDECIDING_KEYS = frozenset(
         "train.checkpoint_every",
     }
 )
-
-_PACKAGE = Path(__file__).parent
 
 
 def fingerprint(config: Config, *, data_digest: str) -> str:
@@ -53,7 +54,7 @@ def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
         "config": {
             key: value
             for key, value in config.flat().items()
-            if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS
+            if key.split(".")[0] in sources.STAGE_ROOMS and key not in UNDECIDING_KEYS
         },
         "data": data_digest,
         **_surroundings(),
@@ -70,52 +71,26 @@ def _surroundings() -> dict[str, Any]:
             **{name: importlib.metadata.version(name) for name in NUMERIC_LIBRARIES},
         },
         "machine": platform.machine(),
+        "environment": {name: os.environ.get(name, "") for name in NUMERIC_VARIABLES},
     }
 
 
-def code_digest(package: Path = _PACKAGE) -> str:
-    """Return the SHA-256 of the syntax trees of the modules that decide results, and of what of ours they import.
+def code_digest(search_path: Sequence[str] | None = None) -> str:
+    """Return the SHA-256 of the syntax trees of all modules that decide results.
 
     Comments, docstrings and layout are not in it: they void no checkpoint.
+
+    Args:
+        search_path: As for `sources.find_deciding_modules`.
     """
-    trees: dict[str, str] = {}
-    pending = list(DECIDING_MODULES)
-    while pending:
-        module = pending.pop()
-        if module in trees:
-            continue
-        tree = _without_docstrings(ast.parse((package / f"{module}.py").read_text(encoding="utf-8")))
-        trees[module] = ast.dump(tree)
-        pending += [name for name in _imports(tree) if (package / f"{name}.py").is_file()]
-    return _sha256(trees)
-
-
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        body: list[ast.stmt] | None = getattr(node, "body", None)
-        if isinstance(body, list):
-            # Every bare string, not only the first: those below a field document it.
-            node.body = [statement for statement in body if not _is_string(statement)]  # type: ignore[attr-defined]
-    return tree
-
-
-def _is_string(statement: ast.stmt) -> bool:
-    return (
-        isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Constant)
-        and isinstance(statement.value.value, str)
+    return _sha256(
+        {
+            name: ast.dump(sources.parse(file))
+            if file.suffix == ".py"
+            else hashlib.sha256(file.read_bytes()).hexdigest()
+            for name, file in sources.find_deciding_modules(search_path).items()
+        }
     )
-
-
-def _imports(tree: ast.Module) -> list[str]:
-    """Return the names of this package's modules that `tree` imports."""
-    found: list[str] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module == "mnist_pipeline":
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("mnist_pipeline."):
-            found.append(node.module.split(".")[1])
-    return found
 
 
 def _sha256(value: Any) -> str:

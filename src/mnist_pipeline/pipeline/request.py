@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
-from mnist_pipeline.pipeline import environment, patch
-from mnist_pipeline.system import paths
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.sections import Config, MnistConfig
+from mnist_pipeline.data import catalogue, splits
 from mnist_pipeline.data.dataset import Dataset, Found
-from mnist_pipeline.pipeline.fingerprint import fingerprint, training_fingerprint
 from mnist_pipeline.data.mnist import MnistUnavailableError
+from mnist_pipeline.pipeline import patch, provenance
+from mnist_pipeline.pipeline.fingerprint import fingerprint, training_fingerprint
+from mnist_pipeline.system import paths
 from mnist_pipeline.tracking.tracker import PATCH_TAG, TRAINING_TAG
 
 if TYPE_CHECKING:
-    from mnist_pipeline.model.dense import Score
+    from mnist_pipeline.model.score import Score
 
 # What stands in conf/train/default.yaml: a name leaves it out, and keeps its meaning should the default ever change.
 _USUAL_LEARNING_RATE = 0.001
@@ -62,7 +62,7 @@ def prepare(
     """
     tags = {"data.requested": config.data.name}
     try:
-        found = dataset.find(config.data)
+        found = catalogue.find(config.data)
         attempts = found.attempts
     except MnistUnavailableError as error:
         assert isinstance(config.data, MnistConfig)
@@ -78,7 +78,7 @@ def prepare(
             tags["data.dropped_overrides"] = shown
         tags["data.fallback"] = fallback
         config = compose([*kept, f"data={fallback}"])
-        found = dataset.find(config.data)
+        found = catalogue.find(config.data)
         attempts = (*error.attempts, *found.attempts)
     tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
     tags |= {"data.digest": found.digest, "data.test_digest": found.test.digest}
@@ -100,7 +100,7 @@ def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, 
         "fingerprint": fingerprint(config, data_digest=found.digest),
         TRAINING_TAG: training_fingerprint(config, data_digest=found.digest),
     }
-    dataset = dataset.split(found, config.data)
+    dataset = splits.split(found, config.data)
     return Request(
         config=config,
         overrides=tuple(map(given.mask, overrides)),
@@ -146,7 +146,7 @@ def describe_training(config: Config) -> str:
 def code_tags() -> dict[str, str]:
     """Return the tags that say which code ran, and what became of its changes that are in no commit."""
     root = paths.checkout()
-    state = environment.git_state(root) if root else None
+    state = provenance.git_state(root) if root else None
     if state is None:
         return {}
     kept = patch.make(root) if root else None

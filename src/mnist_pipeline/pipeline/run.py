@@ -11,15 +11,25 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate
-from mnist_pipeline.model.dense import build, with_probabilities
+from mnist_pipeline.model.dense import build
+from mnist_pipeline.model.prediction import with_probabilities
+from mnist_pipeline.pipeline.artifacts import (
+    Stages,
+    track_data,
+    track_evaluation,
+    track_model,
+    track_surroundings,
+    track_training,
+)
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim
 from mnist_pipeline.pipeline.request import Request, code_tags, describe, describe_name
-from mnist_pipeline.pipeline.artifacts import Stages, track_data, track_evaluation, track_model, track_surroundings, track_training
 from mnist_pipeline.tracking.tracker import RESUME_TAG, PastRun, Run, Tracker
-from mnist_pipeline.train.fit import Epoch, History, TrainState, enough_memory, fit, require_finite, set_num_threads
+from mnist_pipeline.train.epochs import Epoch, History, TrainState
+from mnist_pipeline.train.fit import fit, require_finite
+from mnist_pipeline.train.runtime import enough_memory, set_num_threads
 
 NUM_COMPARED_IMAGES = 1000
 
@@ -46,7 +56,7 @@ class RunResult:
     digest: str
 
 
-def run(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
+def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
     """Make sure that the run has been made: find it done, or go on with it where it was interrupted, or begin it.
 
     Raises:

@@ -1,1 +1,1 @@
-"""The registry: which version of a model is the champion, why, and since when."""
+"""Which version of a model is the champion, and why."""

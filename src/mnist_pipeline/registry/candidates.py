@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from mlflow.entities import Run as MlflowEntity
 from mlflow.entities import ViewType
 
-from mnist_pipeline.tracking import integrity, runs, named_runs
-from mnist_pipeline.system.errors import GoneError, UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.registry.gates import DIGEST_TAGS
+from mnist_pipeline.system.errors import GoneError, UserError
+from mnist_pipeline.tracking import integrity, named_runs, runs
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.tracker import PastRun
 
 KINDS = ("train", "final")
@@ -145,9 +145,7 @@ def _finished(store: MlflowStore, experiments: list[str]) -> list[MlflowEntity]:
     """Return the finished runs that may be promoted, the newest first."""
     finished = ("attributes.status = 'FINISHED'",)
     found = [
-        entity
-        for kind in KINDS
-        for entity in runs.search(store, experiments, {"kind": kind}, conditions=finished)
+        entity for kind in KINDS for entity in runs.search(store, experiments, {"kind": kind}, conditions=finished)
     ]
     return sorted(found, key=lambda entity: int(entity.info.start_time), reverse=True)
 

@@ -15,17 +15,26 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline.system import files, paths
-from mnist_pipeline.tracking import runs, named_runs
-from mnist_pipeline.system.secrets import hide
-from mnist_pipeline.system.errors import Terminated, UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.system.locks import own
 from mnist_pipeline.registry import candidates, evidence
 from mnist_pipeline.registry.comparison import Budget, on_split
-from mnist_pipeline.registry.ledger import Decision, Entry, Ledger, Outcome, champion_of, describe_open, fixed_alpha, require_turn
-from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
+from mnist_pipeline.registry.ledger import (
+    Decision,
+    Entry,
+    Ledger,
+    Outcome,
+    champion_of,
+    describe_open,
+    fixed_alpha,
+    require_turn,
+)
+from mnist_pipeline.system import files, paths
+from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.system.locks import own
+from mnist_pipeline.system.secrets import hide
 from mnist_pipeline.system.text import markdown
+from mnist_pipeline.tracking import named_runs, runs
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
 from mnist_pipeline.tracking.tracker import ALIAS_TAG, PastRun
 
 _POLL_SEC = 1.0

@@ -12,14 +12,14 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import dataset
+from mnist_pipeline.data import catalogue, dataset
+from mnist_pipeline.registry.gates import DIGEST_TAGS, class_names, describe_signature
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import integrity, logged_model
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking.integrity import Seal
 from mnist_pipeline.tracking.logged_model import BadModelError, LoadedModel
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.registry.gates import DIGEST_TAGS, class_names, describe_signature
 from mnist_pipeline.tracking.tracker import PastRun
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def find_test_split(run: PastRun) -> dataset.Split:
         raise UserError(
             f"run {run.run_id} does not say which data it used (data.name={name!r}): its params were edited"
         )
-    test = dataset.find(compose.compose([f"data={name}"]).data).test
+    test = catalogue.find(compose.compose([f"data={name}"]).data).test
     if test.digest != digest:
         raise UserError(
             f"the test split found here ({test.digest[:12]}) is not the run's ({digest[:12]}): set "

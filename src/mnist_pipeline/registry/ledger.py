@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from mlflow.entities import Metric, Param, RunTag, ViewType
 from mlflow.entities import Run as MlflowEntity
 
-from mnist_pipeline.tracking import runs
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore, host, user
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown
+from mnist_pipeline.tracking import runs
+from mnist_pipeline.tracking.mlflow_store import MlflowStore, host, user
 from mnist_pipeline.tracking.tracker import describe_tables
 
 ABANDONED_AFTER_SEC = 600.0

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mnist_pipeline.tracking import integrity
-from mnist_pipeline.tracking.artifacts import ArtifactFolder
-from mnist_pipeline.system.errors import ConfigError, GoneError, UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.candidates import Candidate
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
@@ -17,6 +13,10 @@ from mnist_pipeline.registry.comparison import Budget, Spent, compare
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha, rolled_back
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig, registered_name
+from mnist_pipeline.system.errors import ConfigError, GoneError, UserError
+from mnist_pipeline.tracking import integrity
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION
 from mnist_pipeline.tracking.tracker import PastRun
 

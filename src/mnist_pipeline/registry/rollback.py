@@ -1,11 +1,11 @@
 """The way back: an earlier champion becomes the champion again, once it has shown that it still predicts as it did."""
 
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.registry import candidates, evidence, gates, promote
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
 from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_champion
 from mnist_pipeline.registry.settings import RegistryConfig
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.registered_models import CHAMPION
 
 NO_VERSION = "none"

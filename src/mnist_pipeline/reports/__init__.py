@@ -1,1 +1,1 @@
-"""Looking at runs: many in one table, two side by side, one in a report."""
+"""What people read about runs: compare, diff, report."""

@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 
-from mnist_pipeline.tracking import runs
 from mnist_pipeline.reports import naming, page, report, study_report
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Page
+from mnist_pipeline.tracking import registered_models, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking import registered_models
 from mnist_pipeline.tracking.tracker import PastRun
 
 

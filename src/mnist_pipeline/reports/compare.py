@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
+from mnist_pipeline.pipeline.fingerprint import UNDECIDING_KEYS
+from mnist_pipeline.pipeline.sources import STAGE_ROOMS
 from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
+from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking.tracker import PATCH_TAG, TRAINING_TAG, PastRun
 
 VALIDATION, TEST = "validation/accuracy", "test/accuracy"
@@ -63,9 +64,7 @@ def compare(
         UserError: None has an accuracy.
     """
     params = pd.DataFrame([run.params for run in runs]).apply(_as_numbers)
-    deciding = [
-        key for key in map(str, params) if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS
-    ]
+    deciding = [key for key in map(str, params) if key.split(".")[0] in STAGE_ROOMS and key not in UNDECIDING_KEYS]
     deciding += [key for key in SEED_KEYS if key not in deciding]
     params = params.reindex(columns=deciding)
     differing = tuple(sorted(key for key in deciding if params[key].nunique(dropna=False) > 1))

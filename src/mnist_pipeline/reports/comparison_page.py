@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mnist_pipeline import plotting
+from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.compare import TEST, Comparison
 from mnist_pipeline.reports.configurations import ALL, CONFIDENCE, SEED_KEYS, short_names
 from mnist_pipeline.reports.page import Page, Picture, Section, Table, Text, draw, tabulate
@@ -73,7 +73,7 @@ def draw_figures(comparison: Comparison) -> dict[str, Picture]:
             name = "training time in seconds" if key == "time/train_sec" else key
             alt = f"{metric} against {name}, {count(len(known), 'run')}: {_describe_range(known, key, metric)}"
             drawn[f"accuracy_by_{name.split('.')[-1].replace(' ', '_')}"] = draw(
-                plotting.draw_against(known[key], known[metric], of=name), alt=alt
+                figures.draw_against(known[key], known[metric], of=name), alt=alt
             )
     return drawn
 

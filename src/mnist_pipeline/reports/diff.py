@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mnist_pipeline.reports.logged import PATCH, Logged
 from mnist_pipeline.registry import comparison
 from mnist_pipeline.registry.comparison import Comparison
 from mnist_pipeline.registry.gates import class_names
+from mnist_pipeline.reports.logged import PATCH, Logged
 from mnist_pipeline.tracking.tracker import PATCH_TAG, PastRun
 
 _DIGEST = "data.digest"

@@ -4,14 +4,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from mnist_pipeline.pipeline import environment, patch
-from mnist_pipeline import plotting
-from mnist_pipeline.system import paths
+from mnist_pipeline.pipeline import patch, provenance
+from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.diff import Diff, Side
 from mnist_pipeline.reports.logged import PATCH
 from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, draw, tabulate
 from mnist_pipeline.reports.values import count, points, show, when
+from mnist_pipeline.system import paths
 
 MOST_PICTURES = 24
 _MOST_PATCH_LINES = 400
@@ -107,7 +107,7 @@ def _show_code(diff: Diff) -> tuple[Item, ...]:
         items.append(Text(f"The same commit, {a.commit[:12]}."))
     else:
         root = paths.checkout()
-        stat = environment.commit_stat(root, a.commit, b.commit) if root else ""
+        stat = provenance.commit_stat(root, a.commit, b.commit) if root else ""
         command = f"git diff {a.commit[:12]} {b.commit[:12]} -- {' '.join(patch.CODE_PATHS)}"
         items.append(Code(f"$ {command}\n{stat}".rstrip()))
     if a.patch and a.patch == b.patch and "masked" not in (a.code, b.code):
@@ -141,7 +141,7 @@ def _show_metrics(diff: Diff) -> tuple[Item, ...]:
     if histories:
         ends = [f"{letter} ends at {_describe_end(history)}" for letter, history in histories.items()]
         alt = f"Learning curves of both runs, loss and accuracy by epoch: {'; '.join(ends)}."
-        items.append(draw(plotting.draw_curves(histories), alt=alt))
+        items.append(draw(figures.draw_curves(histories), alt=alt))
     return tuple(items)
 
 
@@ -180,5 +180,5 @@ def _show_images(diff: Diff, images: npt.NDArray[np.uint8] | None) -> tuple[Item
             for row in first.to_dict("records")
         ]
         alt = f"{count(len(first), 'test image')} of which A and B say different things; the table says what."
-        items.append(draw(plotting.draw_disagreements(images[first["image"].to_numpy()], captions), alt=alt))
+        items.append(draw(figures.draw_disagreements(images[first["image"].to_numpy()], captions), alt=alt))
     return (*items, shown)

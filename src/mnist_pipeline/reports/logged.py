@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline.pipeline.environment import PATCH_FILE
-from mnist_pipeline.reports.page import Item, Picture, Section, Text
+from mnist_pipeline.pipeline.provenance import PATCH_FILE
 from mnist_pipeline.registry import evidence
+from mnist_pipeline.reports.page import Item, Picture, Section, Text
 from mnist_pipeline.tracking.tracker import PastRun
 
 PATCH = f"environment/{PATCH_FILE}"

@@ -2,10 +2,10 @@
 
 import difflib
 
-from mnist_pipeline.tracking import runs, named_runs
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.registry import candidates
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import named_runs, runs
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, list_models
 from mnist_pipeline.tracking.tracker import PastRun
 

@@ -124,7 +124,7 @@ def write(page: Page, path: Path) -> None:
 
 def render(page: Page) -> str:
     """Return the page as HTML that asks nothing of any other file."""
-    template = importlib.resources.files("mnist_pipeline.looking").joinpath("page.html").read_text(encoding="utf-8")
+    template = importlib.resources.files("mnist_pipeline.reports").joinpath("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize
     )

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.registry import evidence
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking.tracker import PastRun
 
 

@@ -4,11 +4,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from mnist_pipeline.config import overrides as given
-from mnist_pipeline.system import plain_yaml
-from mnist_pipeline.pipeline.environment import PATCH_FILE
-from mnist_pipeline.pipeline.fingerprint import DECIDING_SECTIONS, UNDECIDING_KEYS
+from mnist_pipeline.pipeline.fingerprint import UNDECIDING_KEYS
+from mnist_pipeline.pipeline.provenance import PATCH_FILE
+from mnist_pipeline.pipeline.sources import STAGE_ROOMS
 from mnist_pipeline.reports.logged import PATCH, Logged
 from mnist_pipeline.reports.page import Code, Item, Text
+from mnist_pipeline.system import plain_yaml
 from mnist_pipeline.tracking.tracker import PATCH_TAG
 
 _OVERRIDES = "config/overrides.yaml"
@@ -33,7 +34,7 @@ def read_overrides(logged: Logged) -> list[str] | None:
 
 def deciding_overrides(params: Mapping[str, str]) -> list[str]:
     """Return overrides that name every value which decides a run's result, whatever it was asked for with."""
-    keys = [key for key in params if key.split(".")[0] in DECIDING_SECTIONS and key not in UNDECIDING_KEYS]
+    keys = [key for key in params if key.split(".")[0] in STAGE_ROOMS and key not in UNDECIDING_KEYS]
     groups = [f"{key.removesuffix('.name')}={params[key]}" for key in keys if key.endswith(".name")]
     fallback = ["data.fallback=null"] if "data.fallback" in params else []  # rather no run than one on other data
     return [*groups, *(f"{key}={params[key]}" for key in keys if not key.endswith(".name")), *fallback]

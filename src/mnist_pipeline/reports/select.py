@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline.tracking import runs
-from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.reports import naming
 from mnist_pipeline.reports.values import count
+from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.tracking.tracker import PastRun
 
 _KINDS = ("train", "confirm", "final")

@@ -9,8 +9,8 @@ import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 
-from mnist_pipeline.cli.console import out
 from mnist_pipeline.reports.page import Code, Lines, Page, Picture, Table, Text
+from mnist_pipeline.system.console import out, print_fields
 from mnist_pipeline.system.text import markdown, printable
 
 MOST_ROWS = 20
@@ -24,49 +24,47 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
     for section in page.sections:
         if all(isinstance(item, Picture) for item in section.items):
             continue
-        out.print()
-        out.print(section.title, style="bold")
+        out().print()
+        out().print(section.title, style="bold")
         for item in section.items:
             match item:
                 case Text():
                     _print_prose(item.text, style="yellow" if item.is_warning else "")
                 case Lines():
-                    for name, value in item.lines.items():
-                        out.print(f"{name:<19} {value}")
+                    print_fields(item.lines)
                 case Code():
                     for line in item.text.split("\n"):
-                        out.print(line.expandtabs())
+                        out().print(line.expandtabs())
                 case Table():
                     _print_table(item, most_rows)
-    out.print()
+    out().print()
     _print_prose(page.lead, style="bold")
 
 
 def _print_prose(text: str, *, style: str) -> None:
-    out.print(text, style=style, soft_wrap=not out.is_terminal)  # a pipe gets whole lines
+    out().print(text, style=style, soft_wrap=not out().is_terminal)  # a pipe gets whole lines
 
 
 def print_report(page: Page, path: Path) -> None:
     """Say what the report comes to, and where it is."""
-    out.print(page.lead, style="bold")
+    out().print(page.lead, style="bold")
     print_written(path)
 
 
 def print_addresses(addresses: Mapping[str, str]) -> None:
     """Say where it is in the MLflow UI."""
-    for name, address in addresses.items():
-        out.print(f"{name:<19} {address}")
+    print_fields(addresses)
 
 
 def print_written(path: Path) -> None:
     """Say what was written."""
-    out.print(f"{'written':<20}{path}")
+    print_fields({"written": path})
 
 
 def _print_table(table: Table, most_rows: int | None) -> None:
     hidden: list[str] = []
     table = dataclasses.replace(table, rows=tuple(tuple(map(printable, row)) for row in table.rows))  # for their widths
-    while len(table.headings) > _MIN_COLUMNS and _least_width(table, most_rows) > out.width:
+    while len(table.headings) > _MIN_COLUMNS and _least_width(table, most_rows) > out().width:
         hidden.insert(0, table.headings[-1])
         rows = tuple(row[:-1] for row in table.rows)
         table = Table(table.caption, table.headings[:-1], rows, table.numeric[:-1])
@@ -77,11 +75,11 @@ def _print_table(table: Table, most_rows: int | None) -> None:
         shown.add_column(heading, justify=justify, overflow="fold", no_wrap=number == 0 and is_short)
     for row in table.rows[:most_rows]:
         shown.add_row(*row)
-    out.print(shown)
+    out().print(shown)
     if most_rows is not None and len(table.rows) > most_rows:
-        out.print(f"and {len(table.rows) - most_rows:,} more")
+        out().print(f"and {len(table.rows) - most_rows:,} more")
     if hidden:
-        out.print(f"not shown, for want of width: {', '.join(hidden)}")
+        out().print(f"not shown, for want of width: {', '.join(hidden)}")
 
 
 def _least_width(table: Table, most_rows: int | None) -> int:

@@ -8,11 +8,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from mlflow.models import Model
 
-from mnist_pipeline.tracking import logged_model, runs, named_runs
+from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import logged_model, named_runs, runs
 from mnist_pipeline.tracking.logged_model import BadModelError
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.tracking.registered_models import CHAMPION, RegisteredModel
 from mnist_pipeline.tracking.tracker import PastRun, Predict
 

@@ -14,8 +14,8 @@ import pandas as pd
 from mnist_pipeline.serving.arrays import SUFFIXES, read_arrays
 from mnist_pipeline.serving.champion import Champion
 from mnist_pipeline.serving.images import PICTURES, BadImageError, Invert, fit, is_bright, read_picture
-from mnist_pipeline.system.text import printable
 from mnist_pipeline.serving.tables import TableFile
+from mnist_pipeline.system.text import printable
 
 NUM_SHOWN = 20
 

@@ -1,1 +1,1 @@
-"""The sweep: Optuna proposes, workers train, MLflow has it all."""
+"""The sweep: search, confirm, train the winner."""

@@ -15,14 +15,15 @@ from matplotlib.ticker import NullFormatter
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_pipeline.pipeline import environment
 from mnist_pipeline import plotting
-from mnist_pipeline.system import files, paths
+from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.pipeline.request import Request
+from mnist_pipeline.sweep import figures
 from mnist_pipeline.sweep.confirm import Verdict
 from mnist_pipeline.sweep.failure import REASON
 from mnist_pipeline.sweep.space import SweepConfig
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study
+from mnist_pipeline.system import files, paths
 from mnist_pipeline.tracking.tracker import Run, describe_tables
 
 MAX_LEGEND_ENTRIES = 12
@@ -60,7 +61,7 @@ def log_surroundings(request: Request, parent: Run) -> None:
         config.mkdir()
         (config / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))))
         surroundings.mkdir()
-        for name, content in environment.describe(paths.checkout()).items():
+        for name, content in provenance.describe(paths.checkout()).items():
             (surroundings / name).write_bytes(content)
         parent.log_artifacts(config)
         parent.log_artifacts(surroundings)
@@ -150,7 +151,7 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, stu
         }
         (folder / "verdict.json").write_text(json.dumps(shown, indent=2), encoding="utf-8")
         if verdict.comparisons:
-            plotting.save(plotting.draw_intervals(verdict.comparisons), folder / "verdict.png")
+            plotting.save(figures.draw_intervals(verdict.comparisons), folder / "verdict.png")
         parent.log_artifacts(folder)
     parent.set_tags({"sweep.winner": verdict.winner or "baseline"})
 

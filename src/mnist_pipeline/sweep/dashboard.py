@@ -14,10 +14,10 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from starlette.types import ASGIApp
 
-from mnist_pipeline.system.secrets import Address, hide
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import open_storage
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address, hide
 
 
 def make_app(storage: str, study: str | None) -> ASGIApp:

@@ -8,13 +8,13 @@ from functools import partial
 
 from optuna.trial import Trial, TrialState
 
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.sweep.executors.local import Crew, Job, Member
 from mnist_pipeline.sweep.failure import REASON, Kind, TrainingFailedError
 from mnist_pipeline.sweep.plan import Setting
 from mnist_pipeline.sweep.space import Sampler, SweepConfig, apply
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking.tracker import Point
 
 _log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.config.compose import fill
 from mnist_pipeline.config.sections import Config, ModelConfig, TrainConfig, require_integer
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.secrets import Address
 
 Value = int | float | str
 

@@ -10,8 +10,8 @@ import sqlite3
 from pathlib import Path
 
 from mnist_pipeline.system import paths
-from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.secrets import Address
 
 _MAX_LINE_LENGTH = 1_000_000
 _SQLITE_START = b"SQLite format 3\0"

@@ -34,12 +34,12 @@ from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline.system import paths
-from mnist_pipeline.system.secrets import Address, hide
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.sweep import storage as storage_files
 from mnist_pipeline.sweep.failure import KIND_ATTRIBUTE, REASON, Failure, Kind, read_kind
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address, hide
 
 IDENTITY = "identity"
 UNIQUE_ID = "id"

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mnist_pipeline.system import paths, quiet
 from mnist_pipeline.config.sections import Config
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.system.locks import own
 from mnist_pipeline.pipeline.request import Request, code_tags, data_tags, retarget
 from mnist_pipeline.sweep import confirm
+from mnist_pipeline.sweep.artifacts import log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.confirm import Pair, Verdict
 from mnist_pipeline.sweep.executors.local import Crew, Job, Member, Stop
 from mnist_pipeline.sweep.failure import Kind, TrainingFailedError
-from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.plan import Setting, describe_config, describe_sweep
+from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.space import SweepConfig, apply
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.artifacts import log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.trainings import Progress, Trainings
+from mnist_pipeline.system import paths, quiet
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.locks import own
 from mnist_pipeline.tracking.tracker import PastRun, Run, Tracker
 
 if TYPE_CHECKING:
@@ -173,9 +173,10 @@ def train_winner(
     if past is not None:
         return past
     with quiet.library_noise():  # only now: TensorFlow takes seconds
-        from mnist_pipeline.pipeline import checkpoints, run
+        from mnist_pipeline.pipeline import run
+        from mnist_pipeline.pipeline.checkpoints import Checkpoints
 
     folder = paths.checkpoints_dir() / study.id / request.tags["fingerprint"]
-    checkpoints = checkpoints.Checkpoints(folder)
+    checkpoints = Checkpoints(folder)
     tags = {"study": study.name, "mlflow.parentRunId": parent.run_id}
     return run.perform(request, tracker, checkpoints, kind="final", tags=tags, on_epoch=lambda _: stop.check())

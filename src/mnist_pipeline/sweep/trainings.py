@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from mnist_pipeline.system import paths
 from mnist_pipeline.config.sections import Config
-from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.pipeline.fingerprint import training_fingerprint
 from mnist_pipeline.pipeline.request import describe_name, describe_training
-from mnist_pipeline.system.text import markdown
 from mnist_pipeline.sweep.executors.local import Member, Stop
+from mnist_pipeline.sweep.executors.worker import Task
 from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
 from mnist_pipeline.sweep.plan import Setting
 from mnist_pipeline.sweep.space import read_params
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.executors.worker import Task
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.text import markdown
 from mnist_pipeline.tracking.tracker import TRAINING_TAG, PastTraining, Point, Run, Tracker
 
 

@@ -1,11 +1,6 @@
-"""Errors that a user can cause. Only these are printed as one line; any other exception is a bug and shows itself."""
-
-import os
-import sys
-import traceback
+"""The errors that a user can cause. Any other exception is a bug."""
 
 from mnist_pipeline.system.secrets import hide
-from mnist_pipeline.system.text import printable
 
 
 class UserError(Exception):
@@ -15,14 +10,13 @@ class UserError(Exception):
     """
 
     exit_code = 1
-    label = "error"
 
     def __init__(self, message: str) -> None:
         super().__init__(hide(message))
 
 
 class ConfigError(UserError):
-    """The command line or the configuration is wrong. Raised before a run is opened or anything written."""
+    """The command line or the configuration is wrong. Raised before a run is opened or anything is written."""
 
     exit_code = 2
 
@@ -35,18 +29,9 @@ class RefusedError(UserError):
     """A gate of the registry refused."""
 
     exit_code = 3
-    label = "refused"
 
 
 class Terminated(BaseException):
-    """SIGTERM came. Like KeyboardInterrupt it is no Exception: nothing but the end of the command may swallow it."""
+    """SIGTERM arrived. Like KeyboardInterrupt it is not an Exception: only the end of the command may swallow it."""
 
     exit_code = 143
-
-
-def tell(error: Exception) -> None:
-    """Print an error on stderr: what a user can fix as one line, a bug with its traceback."""
-    if not isinstance(error, UserError) or os.environ.get("MNIST_PIPELINE_TRACEBACK") == "1":
-        print(printable(hide("".join(traceback.format_exception(error))), keep="\n\t"), end="", file=sys.stderr)
-    if isinstance(error, UserError):
-        print(f"{error.label}: {printable(' '.join(str(error).split()))}", file=sys.stderr)

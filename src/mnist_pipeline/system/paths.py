@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mnist_pipeline.system.errors import ConfigError
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def checkout() -> Path | None:

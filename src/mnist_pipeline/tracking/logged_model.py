@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from mlflow.models import Model
 
-from mnist_pipeline.tracking import integrity
 from mnist_pipeline.system import plain_yaml, quiet
-from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import integrity
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.integrity import Seal
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline.tracking import sqlite_store, store
-from mnist_pipeline.system.secrets import Address, hide
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.secrets import Address, hide
+from mnist_pipeline.tracking import sqlite_store, store
 from mnist_pipeline.tracking.patience import PatientClient, patiently
 from mnist_pipeline.tracking.reasons import is_locked, reason
 

@@ -29,19 +29,31 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from sqlalchemy.exc import SQLAlchemyError
 
-from mnist_pipeline.system import files
-from mnist_pipeline.tracking import integrity, runs
-from mnist_pipeline.system.secrets import hide
-from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.pipeline.environment import MODEL_LIBRARIES, requirements
+from mnist_pipeline.system import files
 from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.system.secrets import hide
+from mnist_pipeline.system.versions import MODEL_LIBRARIES, requirements
+from mnist_pipeline.tracking import integrity, runs
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.integrity import Seal, Seals
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking.patience import patiently
 from mnist_pipeline.tracking.reasons import is_locked, reason
-from mnist_pipeline.tracking.tracker import EPOCH_METRICS, FILES, FILES_TAG, REPORT, RESUME_TAG, TRAINING_TAG, PastRun, PastTraining, Point, Predict, Run
+from mnist_pipeline.tracking.tracker import (
+    EPOCH_METRICS,
+    FILES,
+    FILES_TAG,
+    REPORT,
+    RESUME_TAG,
+    TRAINING_TAG,
+    PastRun,
+    PastTraining,
+    Point,
+    Predict,
+    Run,
+)
 
 MODEL_NAME = "model"
 _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema

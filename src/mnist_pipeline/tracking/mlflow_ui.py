@@ -9,8 +9,8 @@ import warnings
 from starlette.types import ASGIApp
 
 from mnist_pipeline.system import paths
-from mnist_pipeline.tracking import store
 from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.tracking import store
 
 
 def make_app(uri: Address) -> ASGIApp:

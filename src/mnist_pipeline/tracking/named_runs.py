@@ -8,8 +8,8 @@ from mlflow.entities import Run as MlflowEntity
 from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 
-from mnist_pipeline.tracking import runs
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 _MIN_PREFIX = 6

@@ -7,8 +7,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
-from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.system.errors import GoneError, UserError
+from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.store import UI_VIEW
 

@@ -7,9 +7,9 @@ from mlflow.entities import LoggedModel, ViewType
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
+from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system import secrets
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
-from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.tracker import REPORT, PastRun
 

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mnist_pipeline.system import paths
-from mnist_pipeline.tracking import sqlite_store
-from mnist_pipeline.system.secrets import Address, authorize
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.secrets import Address, authorize
+from mnist_pipeline.tracking import sqlite_store
 
 _SQLITE = "sqlite:///"
 _SQLITE_START = b"SQLite format 3\0"
@@ -90,7 +90,11 @@ def begin(uri: str) -> None:
     database = database_of(uri)
     if database is not None and not database.exists():
         subprocess.Popen(
-            [sys.executable, "-c", f"from mnist_pipeline import store; store.create({sqlite_uri(database)!r})"],
+            [
+                sys.executable,
+                "-c",
+                f"from mnist_pipeline.tracking import store; store.create({sqlite_uri(database)!r})",
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ from typing import Any
 from mnist_pipeline.system import quiet
 from mnist_pipeline.system.errors import UserError
 
-_PRELOADED = ["mnist_pipeline.sweep.work", "mnist_pipeline.sweep.worker"]
+_PRELOADED = ["mnist_pipeline.sweep.executors.training", "mnist_pipeline.sweep.executors.worker"]
 _STARTING = threading.Lock()
 
 

@@ -4,8 +4,8 @@ import threading
 from collections.abc import Callable, Generator
 
 from mnist_pipeline.data.dataset import Found
-from mnist_pipeline.sweep.failure import HinderedError, Kind, TrainingFailedError
 from mnist_pipeline.sweep.executors.worker import Task, Worker, WorkerDiedError
+from mnist_pipeline.sweep.failure import HinderedError, Kind, TrainingFailedError
 from mnist_pipeline.tracking.tracker import Point
 
 MAX_DEATHS = 2

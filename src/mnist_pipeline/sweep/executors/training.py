@@ -6,12 +6,14 @@ from pathlib import Path
 
 import keras
 
-from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.model.dense import build
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
 from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Failure, Kind
-from mnist_pipeline.train.fit import OUT_OF_MEMORY, Epoch, LossNotFiniteError, describe_shortage, fit, set_num_threads
+from mnist_pipeline.train.epochs import Epoch
+from mnist_pipeline.train.fit import LossNotFiniteError, fit
+from mnist_pipeline.train.runtime import OUT_OF_MEMORY, describe_shortage, set_num_threads
 
 _MAX_REASON_LENGTH = 2_000
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.config.sections import Config
-from mnist_pipeline.data.dataset import Dataset, Found, split
+from mnist_pipeline.data.dataset import Dataset, Found
+from mnist_pipeline.data.splits import split
 from mnist_pipeline.sweep.executors import forkserver
 from mnist_pipeline.sweep.failure import MEMORY_STEP, Failure, HinderedError, Kind, TrainingFailedError
 from mnist_pipeline.tracking.tracker import Point
 
 if TYPE_CHECKING:
-    from mnist_pipeline.train.fit import Epoch
+    from mnist_pipeline.train.epochs import Epoch
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 _CRASHES = {

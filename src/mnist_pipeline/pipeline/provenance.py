@@ -1,16 +1,13 @@
 """What surrounds a run: versions, the machine, the state of the code."""
 
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_pipeline.pipeline import patch
+from mnist_pipeline.system.versions import machine, versions
 
-MODEL_LIBRARIES = ("tensorflow", "keras", "numpy")
 PATCH_FILE = "code.patch"
 
 
@@ -22,25 +19,6 @@ def describe(checkout: Path | None) -> dict[str, bytes]:
         "machine.json": json.dumps(machine(), indent=2).encode(),
         **({PATCH_FILE: kept.content} if kept and kept.content else {}),
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python, this package and every installed distribution, by name."""
-    installed = {
-        distribution.metadata["Name"].lower(): distribution.version
-        for distribution in importlib.metadata.distributions()
-    }
-    return {"python": platform.python_version(), **dict(sorted(installed.items()))}
-
-
-def requirements(names: tuple[str, ...]) -> list[str]:
-    """Return `name==version` of the named distributions, as installed."""
-    return [f"{name}=={importlib.metadata.version(name)}" for name in names]
-
-
-def machine() -> dict[str, str | int | None]:
-    """Return the system, the processor's kind and its number of cores."""
-    return {"system": platform.platform(), "processor": platform.machine(), "num_cores": os.cpu_count()}
 
 
 @dataclass(frozen=True)

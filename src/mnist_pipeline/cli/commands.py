@@ -8,25 +8,26 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
+from mnist_pipeline.cli.errors import print_error
 from mnist_pipeline.system import signals
-from mnist_pipeline.system.errors import ConfigError, Terminated, UserError, tell
+from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
 
 COMMANDS = {
     "train": ("train", "train, evaluate and track a model"),
     "sweep": ("sweep", "search for a better one, and confirm that it is"),
-    "compare": ("looking", "compare runs: which is best, by how much, and how sure that is"),
-    "diff": ("looking", "compare two runs, down to the images on which they disagree"),
-    "report": ("looking", "write a page about a run or a study, and make it the model card"),
-    "promote": ("registry", "make a run's model the champion, if it passes the gates"),
-    "rollback": ("registry", "make an earlier champion the champion again"),
-    "history": ("registry", "show every decision about the champion"),
-    "predict": ("champion", "let the champion classify the images in files"),
-    "serve": ("champion", "serve the champion over HTTP"),
-    "dashboard": ("pages", "look at a sweep's study in Optuna's dashboard"),
-    "ui": ("pages", "look at the runs in the MLflow UI"),
+    "compare": ("report_commands", "compare runs: which is best, by how much, and how sure that is"),
+    "diff": ("report_commands", "compare two runs, down to the images on which they disagree"),
+    "report": ("report_commands", "write a page about a run or a study, and make it the model card"),
+    "promote": ("registry_commands", "make a run's model the champion, if it passes the gates"),
+    "rollback": ("registry_commands", "make an earlier champion the champion again"),
+    "history": ("registry_commands", "show every decision about the champion"),
+    "predict": ("champion_commands", "let the champion classify the images in files"),
+    "serve": ("champion_commands", "serve the champion over HTTP"),
+    "dashboard": ("page_commands", "look at a sweep's study in Optuna's dashboard"),
+    "ui": ("page_commands", "look at the runs in the MLflow UI"),
     "doctor": ("doctor", "check the store, and repair one that was moved or copied"),
 }
-"""By name: the module of `commands/` whose function has that name, and what it does."""
+"""By name: the module of this package whose function has that name, and what it does."""
 
 
 def main() -> int:
@@ -34,7 +35,7 @@ def main() -> int:
     signals.install()
     _never_fail_to_encode()
     # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
-    # a fifth of the time. `commands/importing.py` turns the collector on again.
+    # a fifth of the time. `heavy_imports.py` turns the collector on again.
     gc.disable()
     try:
         _dispatch(sys.argv[1:])
@@ -49,7 +50,7 @@ def main() -> int:
         print("terminated", file=sys.stderr)
         return termination.exit_code
     except Exception as error:  # a bug; not for Python's own hook, which knows no secrets and prints raw text
-        tell(error)
+        print_error(error)
         return error.exit_code if isinstance(error, UserError) else 1
     return 0
 
@@ -93,7 +94,7 @@ def _help() -> str:
 
 def _load(command: str) -> Callable[[Sequence[str]], None]:
     function: Callable[[Sequence[str]], None] = getattr(
-        importlib.import_module(f"mnist_pipeline.commands.{COMMANDS[command][0]}"), command
+        importlib.import_module(f"mnist_pipeline.cli.{COMMANDS[command][0]}"), command
     )
     return function
 

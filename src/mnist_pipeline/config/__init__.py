@@ -1,0 +1,1 @@
+"""YAML and the command line, turned into checked dataclasses."""

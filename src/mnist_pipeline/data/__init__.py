@@ -1,0 +1,1 @@
+"""The data stage: find a data set, verify it, split it."""

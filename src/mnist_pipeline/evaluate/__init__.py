@@ -1,0 +1,1 @@
+"""The evaluate stage: scores, tables and figures of a split."""

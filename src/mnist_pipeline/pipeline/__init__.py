@@ -1,0 +1,1 @@
+"""One run: requested, identified, carried out, resumed."""

@@ -1,0 +1,52 @@
+"""TODO."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from mnist_pipeline.plotting import BLUE, ORANGE, draw_image_grid, literal, make_axes
+
+WIDE_RANGE = 30
+"""Where the largest value is so many times the smallest, the axis is logarithmic."""
+
+
+def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> Figure:
+    """Draw the accuracy of runs against a param or a time, named `of`; both are float, one value a run."""
+    name = literal(of)
+    figure, axes = make_axes(6.4, 4, f"{accuracy.name} against {name}")
+    axes.plot(x, accuracy, "o", color=BLUE, alpha=0.6, markeredgewidth=0)
+    if x.min() > 0 and x.max() / x.min() > WIDE_RANGE:
+        axes.set_xscale("log")
+    axes.set_xlabel(name)
+    axes.set_ylabel(str(accuracy.name))
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw the learning curves of runs over each other: tables with epoch and the metrics, by the names of the runs."""
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for (name, history), colour in zip(histories.items(), (BLUE, ORANGE), strict=False):
+            for split, style in (("train", "--"), ("validation", "o-")):
+                if f"{split}/{metric}" in history:
+                    values = history[f"{split}/{metric}"]
+                    axes.plot(history["epoch"], values, style, color=colour, label=f"{name} {split}", markersize=4)
+        axes.set_title(metric)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(axis="y", alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
+def draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> Figure:
+    """Draw images uint8 (n, height, width) that two models see differently, each with what they say."""
+    return draw_image_grid(
+        images, list(map(literal, captions)), title="Images on which the two disagree", empty="no image"
+    )

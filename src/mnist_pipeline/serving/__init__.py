@@ -1,0 +1,1 @@
+"""The champion in use: predictions for files and over HTTP."""

@@ -1,0 +1,1 @@
+"""What carries out the trainings of a sweep."""

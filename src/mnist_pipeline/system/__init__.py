@@ -1,0 +1,1 @@
+"""The operating system: errors, files, locks, signals. Nothing here knows about runs."""

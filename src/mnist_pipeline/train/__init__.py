@@ -1,0 +1,1 @@
+"""The train stage: epochs as compiled calls."""

@@ -1,0 +1,49 @@
+"""TODO."""
+
+import contextlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from mnist_pipeline.system.errors import UserError
+
+OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
+"""What is raised where there is too little memory."""
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Report in one line that there is too little memory.
+
+    Raises:
+        UserError: There is.
+    """
+    try:
+        yield
+    except OUT_OF_MEMORY as error:
+        raise UserError(
+            f"{describe_shortage(error)}; free some and run the same command again, which resumes"
+        ) from error
+
+
+def describe_shortage(error: Exception) -> str:
+    """Return in a few words what there was too little memory for."""
+    return f"not enough memory ({' '.join(str(error).split())[:200]})"
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Give TensorFlow its number of threads, before it starts, and keep its results the same with any of them.
+
+    Raises:
+        UserError: TensorFlow has already started in this process with another number.
+    """
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+        if num_threads > 1:  # one thread is deterministic by itself, and a tenth faster without the guarantee
+            tf.config.experimental.enable_op_determinism()
+    except RuntimeError as error:
+        raise UserError(
+            f"train.num_threads={num_threads}: TensorFlow already runs with "
+            f"{tf.config.threading.get_intra_op_parallelism_threads()} in this process; use one command a number"
+        ) from error
