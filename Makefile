@@ -78,10 +78,11 @@ bench: $(INSTALLED) ## measure (ARGS=--write puts the table into README.md)
 pictures: $(INSTALLED) ## make the README's pictures from real runs (needs MNIST and Chromium)
 	@$(BIN)/python docs/make_pictures.py $(ARGS)
 
-lint: $(INSTALLED) ## check format, style and types
+lint: $(INSTALLED) ## check format, style, types and the layers of imports
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
 
 format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff format .

@@ -14,7 +14,7 @@ from mnist_pipeline.data import catalogue
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.model.dense import build
 from mnist_pipeline.train.fit import fit, score_split
-from mnist_pipeline.train.runtime import set_num_threads
+from mnist_pipeline.train.runtime import start_tensorflow
 
 
 def fit_compiled(model: keras.Model, dataset: Dataset, composed: Config) -> float:
@@ -40,7 +40,7 @@ def main(way: str, seed: str) -> None:
     """Train and print."""
     composed = compose.compose(["preset=tutorial", f"train.seed={seed}"])
     if way == "compiled":
-        set_num_threads(composed.train.num_threads)
+        start_tensorflow(composed.train.num_threads)
     dataset = catalogue.load(composed.data)
     model = build(composed.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=int(seed))
     seconds = {"compiled": fit_compiled, "keras": fit_keras}[way](model, dataset, composed)

@@ -22,7 +22,7 @@ from mnist_pipeline.sweep.executors.local import Stop
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import sweep
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.tracking.record import Point
 
 
 class Meter:

@@ -115,9 +115,9 @@ def nobodys_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """TensorFlow takes its number of threads once a process, before it starts."""
-    from mnist_pipeline.train.runtime import set_num_threads
+    from mnist_pipeline.train.runtime import start_tensorflow
 
-    set_num_threads(1)
+    start_tensorflow(1)
 
 
 @pytest.fixture(scope="session")

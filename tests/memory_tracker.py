@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.tracking.tracker import RESUME_TAG, PastRun, PastTraining, Predict, Run
+from mnist_pipeline.tracking.record import RunRecord, Tag
+from mnist_pipeline.tracking.tracker import Predict, RecordedTraining, Run, RunSpec
 
 
 @dataclass
@@ -34,8 +35,8 @@ class MemoryRun:
         """The last value of each metric."""
         return {key: value for (key, _, _), value in sorted(self.points.items(), key=lambda point: point[0][1])}
 
-    def past(self) -> PastRun:
-        return PastRun(
+    def past(self) -> RunRecord:
+        return RunRecord(
             run_id=self.run_id,
             experiment_id="memory",
             name=self.name,
@@ -45,8 +46,13 @@ class MemoryRun:
             params={key: str(value) for key, value in self.params.items()},
             metrics=self.metrics,
             tags=self.tags,
-            read=self.artifacts.__getitem__,
+            read_bytes=self._read,
         )
+
+    def _read(self, path: str) -> bytes:
+        if path not in self.artifacts:
+            raise FileNotFoundError(path)
+        return self.artifacts[path]
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         self.events.append(f"metrics {step}")
@@ -87,20 +93,11 @@ class MemoryTracker:
         self.runs: list[MemoryRun] = []
 
     @contextlib.contextmanager
-    def run(
-        self,
-        *,
-        kind: str,
-        name: str,
-        description: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        resume_id: str,
-    ) -> Iterator[Run]:
-        known = [run for run in self.runs if run.tags[RESUME_TAG] == resume_id and run.status != "FINISHED"]
-        run = known[0] if known else MemoryRun(name=name)
-        run.is_resumed, run.status, run.params = bool(known), "RUNNING", dict(params)
-        run.tags = {"kind": kind, RESUME_TAG: resume_id, **tags}
+    def run(self, spec: RunSpec) -> Iterator[Run]:
+        known = [run for run in self.runs if run.tags[Tag.RESUME_ID] == spec.resume_id and run.status != "FINISHED"]
+        run = known[0] if known else MemoryRun(name=spec.name)
+        run.is_resumed, run.status, run.params = bool(known), "RUNNING", dict(spec.params)
+        run.tags = {Tag.KIND: spec.kind, Tag.RESUME_ID: spec.resume_id, **spec.tags}
         if not known:
             self.runs.append(run)
         try:
@@ -110,9 +107,9 @@ class MemoryTracker:
             raise
         run.status = "FINISHED"
 
-    def find_training(self, mark: str) -> PastTraining | None:
+    def find_training(self, fingerprint: str) -> RecordedTraining | None:
         return None
 
-    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+    def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
         found = [run for run in self.runs if run.status == "FINISHED" and tags.items() <= run.tags.items()]
         return found[-1].past() if found else None

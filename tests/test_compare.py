@@ -19,7 +19,7 @@ from mnist_pipeline.reports import comparison_page, select
 from mnist_pipeline.reports.compare import Comparison, compare
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import RunRecord
 
 
 def past(
@@ -31,13 +31,13 @@ def past(
     started_ms: int = 0,
     commit: str = "c",
     code: str = "same",
-) -> PastRun:
+) -> RunRecord:
     params = {
         "data.name": "mnist", "data.split_seed": "0", "data.npz_url": f"http://{seed}",
         "model.hidden_width": str(width), "model.dropout_rate": "0.2", "train.seed": str(seed),
     }  # fmt: skip
     ranked = {} if validation is None else {"validation/accuracy": validation}
-    return PastRun(
+    return RunRecord(
         run_id=f"{width:04}{seed:04}{started_ms:024}",
         experiment_id="1",
         name=f"w{width}-s{seed}",
@@ -47,11 +47,11 @@ def past(
         params=params,
         metrics={**ranked, "test/accuracy": test, "time/train_sec": width / 10},
         tags={"kind": "train", "mlflow.source.git.commit": commit, "training.fingerprint": f"{width} {seed} {code}"},
-        read=lambda path: b"",
+        read_bytes=lambda path: b"",
     )
 
 
-def compared(*runs: PastRun, group_by: Sequence[str] | None = None) -> Comparison:
+def compared(*runs: RunRecord, group_by: Sequence[str] | None = None) -> Comparison:
     return compare(runs, aliases={}, group_by=group_by)
 
 
@@ -327,7 +327,7 @@ def test_a_name_may_look_like_an_alias_or_a_number(home: Path) -> None:
     hand_made(home, "me@home")
     hand_made(home, "7")
     assert names(selected(home, "me@home", "7")) == {"me@home", "7"}
-    with pytest.raises(UserError, match="@champion: no such alias; no model has any"):
+    with pytest.raises(UserError, match="@champion: no such alias"):
         selected(home, "@champion")
     with pytest.raises(UserError, match="x/y@champion: no such alias"):
         selected(home, "x/y@champion")
@@ -359,7 +359,7 @@ def test_nothing_to_compare_is_told(home: Path) -> None:
 
 def test_a_filter_that_mlflow_does_not_understand_is_bad_usage(home: Path) -> None:
     hand_made(home, "a")
-    with pytest.raises(ConfigError, match=r"--filter accuracy > 1: .*as in MLflow's search box"):
+    with pytest.raises(ConfigError, match=r"--filter accuracy > 1: "):
         selected(home, condition="accuracy > 1")
 
 

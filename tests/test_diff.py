@@ -16,7 +16,7 @@ from mnist_pipeline.reports import diff as comparing
 from mnist_pipeline.reports import diff_page
 from mnist_pipeline.reports.diff import Diff
 from mnist_pipeline.reports.page import Picture
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import RunRecord
 
 PREDICTIONS = pd.DataFrame(
     {
@@ -34,7 +34,7 @@ OTHER = PREDICTIONS.assign(
 )
 
 
-def past(name: str, predictions: pd.DataFrame | None = PREDICTIONS, /, **changes: str) -> PastRun:
+def past(name: str, predictions: pd.DataFrame | None = PREDICTIONS, /, **changes: str) -> RunRecord:
     tags = {"kind": "train", "data.digest": "d", "mlflow.source.git.commit": "abc", "git.dirty": "false"}
     files = {
         "environment/versions.json": b'{"keras": "3.1", "numpy": "' + changes.pop("numpy", "2.1").encode() + b'"}',
@@ -52,7 +52,7 @@ def past(name: str, predictions: pd.DataFrame | None = PREDICTIONS, /, **changes
             raise FileNotFoundError(path)
         return files[path]
 
-    return PastRun(
+    return RunRecord(
         run_id=name * 32,
         experiment_id=changes.pop("experiment_id", "1"),
         name=name,
@@ -62,11 +62,11 @@ def past(name: str, predictions: pd.DataFrame | None = PREDICTIONS, /, **changes
         params={"train.seed": "0", "model.hidden_width": changes.pop("width", "32")},
         metrics={"test/accuracy": 0.5, "time/train_sec": 1.0},
         tags={**tags, **changes},
-        read=read,
+        read_bytes=read,
     )
 
 
-def compared(a: PastRun, b: PastRun) -> Diff:
+def compared(a: RunRecord, b: RunRecord) -> Diff:
     return comparing.diff(comparing.read_side("A", a), comparing.read_side("B", b))
 
 
@@ -219,13 +219,13 @@ def test_names_of_classes_are_drawn_as_they_are() -> None:
     assert any(isinstance(item, Picture) for item in last.items)
 
 
-def damaged_run(name: str, path: str, damage: bytes) -> PastRun:
+def damaged_run(name: str, path: str, damage: bytes) -> RunRecord:
     whole = past(name, OTHER if name == "b" else PREDICTIONS)
-    return dataclasses.replace(whole, read=lambda wanted: damage if wanted == path else whole.read(wanted))
+    return dataclasses.replace(whole, read_bytes=lambda wanted: damage if wanted == path else whole.read_bytes(wanted))
 
 
 def test_the_same_is_not_said_of_what_is_not_known() -> None:
-    unknown = dataclasses.replace(past("b"), tags={"kind": "train"}, read=lambda path: b"[1]")
+    unknown = dataclasses.replace(past("b"), tags={"kind": "train"}, read_bytes=lambda path: b"[1]")
     found = compared(past("a"), unknown)
     assert found.comparison is None
     assert "it is not known of both what data they are of: their images cannot be compared" in found.problems
@@ -238,7 +238,7 @@ def test_the_same_is_not_said_of_what_is_not_known() -> None:
 def test_another_validation_split_is_other_data_to_rank_by() -> None:
     other = dataclasses.replace(past("b"))
     files = {"data/digests.json": b'{"dataset": "d", "test": "t", "validation": "v"}'}
-    other = dataclasses.replace(other, read=lambda path: files.get(path) or past("b").read(path))
+    other = dataclasses.replace(other, read_bytes=lambda path: files.get(path) or past("b").read(path))
     assert compared(past("a"), other).data.to_dict("records") == [{"of": "validation", "A": "", "B": "v"}]
 
 

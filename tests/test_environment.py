@@ -53,7 +53,9 @@ def test_the_patch_gives_the_code_that_was_there(checkout: Path, tmp_path: Path)
     (checkout / "src" / "täst.py").write_text("b = 2\n")
     (checkout / "conf" / "staged.yaml").write_text("b: 2\n")
     git(checkout, "add", "conf/staged.yaml")
-    (content,) = [content for name, content in provenance.describe(checkout).items() if name == "code.patch"]
+    (content,) = [
+        content for name, content in provenance.describe(checkout).items() if name == "environment/code.patch"
+    ]
     other = tmp_path / "other"
     git(tmp_path, "clone", "--quiet", str(checkout), str(other))
     (tmp_path / "code.patch").write_bytes(content)

@@ -34,7 +34,7 @@ from mnist_pipeline.serving import champion
 from mnist_pipeline.system import plain_yaml
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.tracking import integrity, named_runs, sqlite_store, store
+from mnist_pipeline.tracking import integrity, runs, sqlite_store, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 
@@ -349,7 +349,7 @@ def test_champions_whose_runs_were_removed_for_good_are_no_dead_end(made: Home) 
         [str(Path(command()[0]).with_name("mlflow")), "gc", "--backend-store-uri", made.store.uri],
         env=environment, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    assert named_runs.get(made.store, made.second) is None
+    assert runs.get(made.store, made.second) is None
     new = train([*FIRST, "train.seed=5"])
     with pytest.raises(UserError, match="--to none"):
         made.promote(new)

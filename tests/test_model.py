@@ -48,7 +48,7 @@ def test_the_weights_are_a_function_of_the_seed() -> None:
 def test_predictions_in_chunks_are_those_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
     built, images = build(), make_split(50).images
     whole = prediction.predict_logits(built, images)
-    monkeypatch.setattr(dense, "PREDICTION_CHUNK", 7)
+    monkeypatch.setattr(prediction, "PREDICTION_CHUNK", 7)
     np.testing.assert_allclose(prediction.predict_logits(built, images), whole, atol=1e-6)
 
 

@@ -16,7 +16,6 @@ import pandas as pd
 import pytest
 from conftest import Cli, command, server
 from mlflow import MlflowClient
-from mlflow.entities import Run, RunData, RunInfo, RunTag
 
 from mnist_pipeline.cli import registry_commands as commands
 from mnist_pipeline.config import compose
@@ -25,16 +24,17 @@ from mnist_pipeline.pipeline import run
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.registry import changes, ledger
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened, read_history, settle
-from mnist_pipeline.registry.comparison import level
 from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promote import Promotion, promote
 from mnist_pipeline.registry.rollback import rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
+from mnist_pipeline.stats import level
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking import store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.tracking.record import RunRecord
 
 MODEL = "digits-classifier"
 WEAK = ["data=digits", "model.hidden_width=8", "train.num_epochs=2", "force=true"]
@@ -457,8 +457,8 @@ SPENT = {
     ids=range(14),
 )  # fmt: skip
 def test_a_comparison_that_was_edited_is_named(damage: str) -> None:
-    info = RunInfo("e", "1", "me", "FINISHED", 0, 1, "active")
-    entry = Run(info, RunData(tags=[RunTag("ledger.comparison", damage)]))
+    tags = {"ledger.comparison": damage}
+    entry = RunRecord("e", "1", "entry", "FINISHED", "", 0, {}, {}, tags, read_bytes=lambda path: b"")
     with pytest.raises(UserError, match="the ledger's entry e cannot be read"):
         ledger._read(entry)
 

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnist_pipeline.registry.comparison import Budget, Comparison, compare, least_gain, level, mcnemar, on_split
+from mnist_pipeline.registry.comparison import Budget, Comparison, compare, on_split
+from mnist_pipeline.stats import least_gain, level, mcnemar
 
 ALPHA = 0.05
 

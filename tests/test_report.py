@@ -176,7 +176,7 @@ DAMAGES: dict[str, list[bytes]] = {
 def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
     store = MlflowStore(compose.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
     whole = runs.read(store, run_named(looking_home, NAMES[1]))
-    run = dataclasses.replace(whole, read=lambda name: damage if name == path else whole.read(name))
+    run = dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
     card = cards.make(store, run)
     assert len(card.problems) == 1
     assert len(card.page.sections) == 9
@@ -219,7 +219,9 @@ def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes,
     store = MlflowStore(compose.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
     (parent,) = client_of(looking_home).search_runs(["1"], "tags.kind = 'sweep'")
     whole = runs.read(store, parent)
-    card = cards.make(store, dataclasses.replace(whole, read=lambda name: damage if name == path else whole.read(name)))
+    card = cards.make(
+        store, dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
+    )
     assert len(card.problems) == 1
     text = page.render(card.page)
     assert "is better than the baseline" not in text or path != "sweep/verdict.json"

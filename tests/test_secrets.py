@@ -31,7 +31,7 @@ from mnist_pipeline.system import secrets
 from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import RunRecord
 
 # Every planted secret has it as each of its parts: where a half of one is shown, it is found too.
 MARK = "S3cret"
@@ -340,7 +340,7 @@ def test_a_report_says_that_a_patch_is_not_all(tag: str, is_kept: bool) -> None:
         return b"diff"
 
     tags = {"mlflow.source.git.commit": "c0ffee", "git.dirty": "true", "git.patch": tag}
-    past = PastRun("id", "1", "name", "FINISHED", "", 0, {}, {}, tags, read)
+    past = RunRecord("id", "1", "name", "FINISHED", "", 0, {}, {}, tags, read)
     items = reproducing.check_out(Logged(past), "sqlite:///x.db")
     assert [item.is_warning for item in items if isinstance(item, Text)] == [True]
     assert any(isinstance(item, Code) and "git apply" in item.text for item in items) == is_kept

@@ -29,7 +29,7 @@ from mnist_pipeline.system import console
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown, plain, printable
 from mnist_pipeline.tracking import sqlite_store
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import RunRecord
 
 EVIL = "\x1b]0;x\x07\u202e\u2066\n\x9b2J\u200b:smile: [red]*b*"
 SHOWN = "\\x1b]0;x\\x07\\u202e\\u2066\\n\\x9b2J\\u200b:smile: [red]*b*"
@@ -141,7 +141,7 @@ def test_mlflow_shows_reasons_and_gates_as_typed() -> None:
 
 
 def test_the_report_reads_a_description_that_was_escaped() -> None:
-    run = PastRun(
+    run = RunRecord(
         "a" * 32,
         "1",
         "a",

@@ -18,6 +18,7 @@ from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking import store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.tracking.tracker import RunSpec
 
 
 def resolve(*overrides: str) -> str:
@@ -181,7 +182,7 @@ def test_a_full_disk_is_named_as_the_cause(home: Path, capfd: pytest.CaptureFixt
 
 def start_run(tracker: MlflowTracker) -> None:
     tags = {f"tag {number}": "x" * 5000 for number in range(50)}
-    with tracker.run(kind="train", name="", description="", params={}, tags=tags, resume_id="a" * 32):
+    with tracker.run(RunSpec(kind="train", name="", description="", params={}, tags=tags, resume_id="a" * 32)):
         pass
 
 

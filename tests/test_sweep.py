@@ -33,7 +33,7 @@ from mnist_pipeline.sweep.sweep import SweepResult, sweep
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import Terminated, UserError
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.tracking.record import Point
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
 SMOKE = ["preset=smoke", "sweep.study=s", "sweep.confirm=null"]

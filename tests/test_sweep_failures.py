@@ -14,32 +14,32 @@ from test_sweep_study import BASELINE, make_config, open_study
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
 from mnist_pipeline.sweep.executors.training import explain
 from mnist_pipeline.sweep.executors.worker import WorkerDiedError
-from mnist_pipeline.sweep.failure import Kind
+from mnist_pipeline.sweep.failure import Cause
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.tracking.record import Point
 from mnist_pipeline.train.epochs import TrainState
 from mnist_pipeline.train.fit import LossNotFiniteError
 
 # What version 0.1 wrote, and what it says.
 REASONS = {
-    "LossNotFiniteError: the training loss of epoch 1 is inf: lower train.learning_rate": Kind.diverged,
-    "UserError: the checkpoint of epoch 1 cannot be written to /x (No space left on device)": Kind.surroundings,
-    "OSError: [Errno 28] No space left on device": Kind.surroundings,
-    "FileNotFoundError: [Errno 2] No usable temporary directory found in ['/tmp']": Kind.surroundings,
-    "MemoryError: Unable to allocate 3.1 GiB": Kind.surroundings,
-    "ResourceExhaustedError: {{function_node __wrapped__}} OOM when allocating": Kind.surroundings,
-    "its worker died (signal 9, out of memory?)": Kind.surroundings,
-    "its worker died (signal 15)": Kind.surroundings,
-    "its worker died (signal 11)": Kind.error,
-    "its worker died (exit code 1)": Kind.error,
-    "ValueError: shapes differ": Kind.error,
+    "LossNotFiniteError: the training loss of epoch 1 is inf: lower train.learning_rate": Cause.diverged,
+    "UserError: the checkpoint of epoch 1 cannot be written to /x (No space left on device)": Cause.surroundings,
+    "OSError: [Errno 28] No space left on device": Cause.surroundings,
+    "FileNotFoundError: [Errno 2] No usable temporary directory found in ['/tmp']": Cause.surroundings,
+    "MemoryError: Unable to allocate 3.1 GiB": Cause.surroundings,
+    "ResourceExhaustedError: {{function_node __wrapped__}} OOM when allocating": Cause.surroundings,
+    "its worker died (signal 9, out of memory?)": Cause.surroundings,
+    "its worker died (signal 15)": Cause.surroundings,
+    "its worker died (signal 11)": Cause.error,
+    "its worker died (exit code 1)": Cause.error,
+    "ValueError: shapes differ": Cause.error,
 }
 
 
 @pytest.mark.parametrize("sweep", ["default", "grid"])
 @pytest.mark.parametrize(("reason", "kind"), REASONS.items())
-def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Kind, sweep: str, home: Path) -> None:
+def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Cause, sweep: str, home: Path) -> None:
     config = make_config(f"sweep={sweep}")
     study = open_study(config)
     study.plan(BASELINE)
@@ -51,13 +51,13 @@ def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Ki
     study = open_study(config)
     study.plan(BASELINE)
     study.plan(BASELINE)
-    is_final = kind is Kind.diverged
+    is_final = kind is Cause.diverged
     assert len(study.trials()) == num_planned + (0 if is_final else 1)
-    assert len(study.failed()) == (0 if kind is Kind.surroundings else 1)
+    assert len(study.failed()) == (0 if kind is Cause.surroundings else 1)
     waiting = [waiting.system_attrs["fixed_params"] for waiting in study.trials(TrialState.WAITING)]
     assert (BASELINE in waiting) == (not is_final)
     told = describe_failures(study, config)
-    assert (told is None) == (kind is Kind.surroundings)
+    assert (told is None) == (kind is Cause.surroundings)
     assert told is None or "replaced" not in told
 
 
@@ -67,30 +67,30 @@ def test_what_an_error_says_of_the_training_that_raised_it(tmp_path: Path) -> No
         Checkpoints(tmp_path / "file").save(TrainState(history=(), arrays=()))
     exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
     expected = {
-        LossNotFiniteError("the training loss is inf"): (Kind.diverged, "LossNotFiniteError"),
-        unsaved.value: (Kind.surroundings, "File exists: the checkpoint"),
-        OSError(errno.ENOSPC, "No space left on device", "x"): (Kind.surroundings, "No space left on device"),
-        OSError("something"): (Kind.surroundings, "OSError: something"),
-        MemoryError("3 GiB"): (Kind.surroundings, "not enough memory (3 GiB)"),
-        exhausted: (Kind.surroundings, "not enough memory (OOM"),
-        ValueError("a bug"): (Kind.error, "ValueError: a bug"),
+        LossNotFiniteError("the training loss is inf"): (Cause.diverged, "LossNotFiniteError"),
+        unsaved.value: (Cause.surroundings, "File exists: the checkpoint"),
+        OSError(errno.ENOSPC, "No space left on device", "x"): (Cause.surroundings, "No space left on device"),
+        OSError("something"): (Cause.surroundings, "OSError: something"),
+        MemoryError("3 GiB"): (Cause.surroundings, "not enough memory (3 GiB)"),
+        exhausted: (Cause.surroundings, "not enough memory (OOM"),
+        ValueError("a bug"): (Cause.error, "ValueError: a bug"),
     }
     for error, (kind, start) in expected.items():
         failure = explain(error)
-        assert failure.kind is kind
+        assert failure.cause is kind
         assert failure.reason.startswith(start)
-        assert bool(failure.next_step) == (kind is Kind.surroundings)
+        assert bool(failure.next_step) == (kind is Cause.surroundings)
 
 
 @pytest.mark.parametrize(
     ("codes", "kind"),
     [
-        ([-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGXCPU, 255], Kind.surroundings),
-        ([-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, 0, 1, None], Kind.error),
+        ([-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGXCPU, 255], Cause.surroundings),
+        ([-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, 0, 1, None], Cause.error),
     ],
 )
-def test_what_the_end_of_a_worker_says(codes: list[int | None], kind: Kind) -> None:
-    assert {WorkerDiedError(code).failure.kind for code in codes} == {kind}
+def test_what_the_end_of_a_worker_says(codes: list[int | None], kind: Cause) -> None:
+    assert {WorkerDiedError(code).failure.cause for code in codes} == {kind}
 
 
 GRID = [

@@ -15,7 +15,7 @@ from mnist_pipeline.model import dense, prediction
 from mnist_pipeline.system.errors import Terminated, UserError
 from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.tracking.tracker import Run
+from mnist_pipeline.tracking.tracker import Run, RunSpec
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -34,12 +34,14 @@ def open_tracker(uri: str) -> MlflowTracker:
 
 def open_run(tracker: MlflowTracker) -> AbstractContextManager[Run]:
     return tracker.run(
-        kind="train",
-        name="a run",
-        description="**what** it is",
-        params={"train.seed": 0},
-        tags={"own": "tag"},
-        resume_id="c" * 32,
+        RunSpec(
+            kind="train",
+            name="a run",
+            description="**what** it is",
+            params={"train.seed": 0},
+            tags={"own": "tag"},
+            resume_id="c" * 32,
+        )
     )
 
 

@@ -14,6 +14,7 @@ from mnist_pipeline.config.sections import ModelConfig, TrainConfig
 from mnist_pipeline.data import catalogue
 from mnist_pipeline.data.dataset import Dataset, Split
 from mnist_pipeline.model import dense
+from mnist_pipeline.tracking.record import read_epoch_metrics
 from mnist_pipeline.train import fit
 from mnist_pipeline.train.epochs import Epoch
 from mnist_pipeline.train.fit import LossNotFiniteError
@@ -107,7 +108,7 @@ def test_every_epoch_is_reported_in_order(digits: Dataset) -> None:
     assert seen == history
     assert [epoch.number for epoch in history] == [1, 2, 3]
     assert all(later.train.loss < earlier.train.loss for earlier, later in pairwise(history))
-    assert set(history[0].metrics()) == {
+    assert set(read_epoch_metrics(history[0])) == {
         "train/loss",
         "train/accuracy",
         "validation/loss",
@@ -120,7 +121,7 @@ def test_without_validation_nothing_is_said_of_it(digits: Dataset) -> None:
     dataset = Dataset(**{**vars(digits), "validation": None})
     (epoch,) = fit.fit(make_model(), dataset, make_config(num_epochs=1))
     assert epoch.validation is None
-    assert set(epoch.metrics()) == {"train/loss", "train/accuracy", "time/epoch_sec"}
+    assert set(read_epoch_metrics(epoch)) == {"train/loss", "train/accuracy", "time/epoch_sec"}
 
 
 def test_what_on_epoch_raises_ends_the_training(digits: Dataset) -> None:
@@ -187,7 +188,7 @@ def train_and_digest() -> str:
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_two_processes_give_the_same_bits(num_threads: int) -> None:
-    code = f"import test_train; test_train.train.set_num_threads({num_threads}); print(test_train.train_and_digest())"
+    code = f"import test_train; test_train.train.start_tensorflow({num_threads}); print(test_train.train_and_digest())"
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120
     children = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)

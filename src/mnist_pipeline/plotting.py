@@ -5,7 +5,7 @@ Every function returns a `matplotlib.figure.Figure` of its own; pyplot's global 
 
 import io
 import math
-from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,15 +22,10 @@ mpl.rcParams.update(
 )
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as a PNG file."""
-    path.write_bytes(to_png(figure))
-
-
-def to_png(figure: Figure) -> bytes:
-    """Return `figure` as the bytes of a PNG file."""
+def to_png(figure: Figure, **how: Any) -> bytes:
+    """Return `figure` as the bytes of a PNG file; `how` is for `Figure.savefig`."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 3})
+    figure.savefig(buffer, format="png", **how, pil_kwargs={"compress_level": 3})
     return buffer.getvalue()
 
 

@@ -43,7 +43,7 @@ def predict(arguments: Sequence[str]) -> None:
         from mnist_pipeline.cli import console
 
         store = mlflow_store.MlflowStore(where.tracking)
-        with store.telling():
+        with store.reporting_errors():
             loaded = champion.load(store, where.model_name)
         result = prediction.predict(
             paths, loaded, invert=images.Invert(parsed.invert), output=output, on_bad=console.print_skipped
@@ -70,7 +70,7 @@ def serve(arguments: Sequence[str]) -> None:
         from mnist_pipeline.tracking import mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
-    with store.telling():
+    with store.reporting_errors():
         loaded = champion.load(store, where.model_name)
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         example = Path(scratch) / "example.json"

@@ -40,7 +40,7 @@ def promote(arguments: Sequence[str]) -> None:
     from mnist_pipeline.cli import registry_view as view
 
     opened = mlflow_store.MlflowStore(where.tracking)
-    with opened.telling():
+    with opened.reporting_errors():
         result = promote.promote(opened, where, bounds, named=named[0] if named else None, is_dry_run=parsed.dry_run)
         if not parsed.dry_run and result.registry.model.named(CHAMPION) == result.version:
             cards.log(opened, cards.make(opened, result.candidate.run))
@@ -73,7 +73,7 @@ def rollback(arguments: Sequence[str]) -> None:
     from mnist_pipeline.cli import registry_view as view
 
     opened = mlflow_store.MlflowStore(where.tracking)
-    with opened.telling():
+    with opened.reporting_errors():
         decision = way_back.rollback(opened, where, to=parsed.to, reason=parsed.reason.strip())
     view.print_rollback(decision, where.model_name)
     if any(gate.is_passed is False for gate in decision.gates):
@@ -97,7 +97,7 @@ def history(arguments: Sequence[str]) -> None:
     from mnist_pipeline.cli import registry_view as view
 
     opened = mlflow_store.MlflowStore(where.tracking)
-    with opened.telling():
+    with opened.reporting_errors():
         registry = changes.Registry(opened, where.model_name)
         with contextlib.suppress(UserError), changes.alone(registry, wait=False):
             pass  # what a killed command left is settled now; a living one does so itself

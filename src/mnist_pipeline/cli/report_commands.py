@@ -44,15 +44,15 @@ def compare(arguments: Sequence[str]) -> None:
 
     with heavy_imports():
         from mnist_pipeline.reports import compare as comparing
-        from mnist_pipeline.reports import comparison_page, naming, page, select
+        from mnist_pipeline.reports import comparison_page, page, select
         from mnist_pipeline.reports import terminal as view
         from mnist_pipeline.system import files
-        from mnist_pipeline.tracking import mlflow_store
+        from mnist_pipeline.tracking import find_run, mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
-    with store.telling():
+    with store.reporting_errors():
         selected = select.select(store, where, named, condition=parsed.filter)
-        aliases = naming.list_aliases(store)
+        aliases = find_run.list_aliases(store)
     found = comparing.compare(selected.runs, aliases=aliases, group_by=group_by)
     is_page = parsed.output is not None and parsed.output.suffix.lower() == ".html"
     laid_out = comparison_page.lay_out(found, top=parsed.top, notes=selected.notes, with_figures=is_page)
@@ -89,21 +89,21 @@ def diff(arguments: Sequence[str]) -> None:
 
     with heavy_imports():
         from mnist_pipeline.reports import diff as comparing
-        from mnist_pipeline.reports import diff_page, naming, page, pictures
+        from mnist_pipeline.reports import diff_page, page, pictures
         from mnist_pipeline.reports import terminal as view
-        from mnist_pipeline.tracking import mlflow_store
+        from mnist_pipeline.tracking import find_run, mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
-    with store.telling():
+    with store.reporting_errors():
         runs, unknown = [], []
         for name in named:
             try:
-                runs.append(naming.find(store, name, model_name=where.model_name))
+                runs.append(find_run.find(store, name, model_name=where.model_name))
             except UserError as error:
                 unknown.append(str(error))
         _raise_last(unknown)
         a, b = (comparing.read_side(letter, run) for letter, run in zip("AB", runs, strict=True))
-        aliases = naming.list_aliases(store)
+        aliases = find_run.list_aliases(store)
     found = comparing.diff(a, b)
     problems = list(found.problems)
     images = None
@@ -132,13 +132,13 @@ def report(arguments: Sequence[str]) -> None:
     )
 
     with heavy_imports():
-        from mnist_pipeline.reports import cards, naming, page
+        from mnist_pipeline.reports import cards, page
         from mnist_pipeline.reports import terminal as view
-        from mnist_pipeline.tracking import mlflow_store
+        from mnist_pipeline.tracking import find_run, mlflow_store
 
     store = mlflow_store.MlflowStore(where.tracking)
-    with store.telling():
-        run = naming.find(store, named[0], model_name=where.model_name)
+    with store.reporting_errors():
+        run = find_run.find(store, named[0], model_name=where.model_name)
         card = cards.make(store, run)
         path = _place(output, f"report-{run.run_id[:8]}")
         page.write(card.page, path)

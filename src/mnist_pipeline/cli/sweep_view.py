@@ -12,7 +12,7 @@ from mnist_pipeline.sweep.artifacts import tabulate_trials
 from mnist_pipeline.sweep.space import Direction, SweepConfig
 from mnist_pipeline.sweep.sweep import SweepResult
 from mnist_pipeline.system.console import err, out, print_fields
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.tracking.record import Point
 
 NUM_SHOWN_TRIALS = 10
 

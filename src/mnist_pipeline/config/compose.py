@@ -222,6 +222,15 @@ def compose(overrides: Sequence[str]) -> Config:
     return check(overrides)[0]
 
 
+def read_defaults(group: str, option: str) -> dict[str, Any]:
+    """Return the values in the file of a group's option in `conf/`, by their dotted keys; empty where there is none."""
+    file = paths.conf_dir() / group / f"{option}.yaml"
+    if not file.is_file():
+        return {}
+    values = OmegaConf.to_container(OmegaConf.load(file))
+    return {f"{group}.{key!s}": value for key, value in values.items()} if isinstance(values, dict) else {}
+
+
 @contextlib.contextmanager
 def _hydra(config_dir: str | None) -> Iterator[list[str]]:
     """Let Hydra's compose API work on `conf/` and a further folder; yield the overrides that add that folder."""

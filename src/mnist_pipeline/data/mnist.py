@@ -86,7 +86,7 @@ def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
     another name; the user's own folder is left alone.
 
     Args:
-        config: The mirrors and how patiently they are asked.
+        config: The mirrors and how retry they are asked.
         home: The folder whose `data/` receives a download.
 
     Returns:
@@ -239,7 +239,7 @@ def _download(files: Mapping[str, Address], config: MnistConfig, *, into: Path) 
 
     Args:
         files: Where each is, by the name that it gets.
-        config: How patiently they are asked for.
+        config: How retry they are asked for.
         into: The folder.
     """
     into.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ import numpy as np
 from mnist_pipeline.model.score import Score
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.system.locks import own
+from mnist_pipeline.system.locks import hold
 from mnist_pipeline.train.epochs import Epoch, TrainState
 
 NUM_KEPT = 2
@@ -123,7 +123,7 @@ def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
     folder = paths.checkpoints_dir() / fingerprint
     lock = folder.with_name(f"{fingerprint}.lock")
     next_step = "(to train it twice at once, give one of them another train.seed)"
-    with own(lock, what="this very run", wait=wait, next_step=next_step):
+    with hold(lock, what="this very run", wait=wait, next_step=next_step):
         yield Checkpoints(folder)
         if not folder.exists():
             # While the lock is still held: whoever waits for it notices that its file is gone, and makes a new one.

@@ -5,23 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from omegaconf import OmegaConf
+
 from mnist_pipeline.config import compose
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.sections import Config, MnistConfig
 from mnist_pipeline.data import catalogue, splits
 from mnist_pipeline.data.dataset import Dataset, Found
 from mnist_pipeline.data.mnist import MnistUnavailableError
-from mnist_pipeline.pipeline import patch, provenance
 from mnist_pipeline.pipeline.fingerprint import fingerprint, training_fingerprint
-from mnist_pipeline.system import paths
-from mnist_pipeline.tracking.tracker import PATCH_TAG, TRAINING_TAG
+from mnist_pipeline.tracking.record import Tag
 
 if TYPE_CHECKING:
-    from mnist_pipeline.model.score import Score
-
-# What stands in conf/train/default.yaml: a name leaves it out, and keeps its meaning should the default ever change.
-_USUAL_LEARNING_RATE = 0.001
-_USUAL_BATCH_SIZE = 32
+    pass
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +40,10 @@ class Request:
     dataset: Dataset
     tags: dict[str, str]
 
+    def overrides_to_yaml(self) -> str:
+        """Return the overrides as a YAML list, which `RunRecord.read_yaml_list` reads back."""
+        return OmegaConf.to_yaml(OmegaConf.create(list(self.overrides)))
+
 
 def prepare(
     config: Config, overrides: Sequence[str], *, compose: Callable[[list[str]], Config] = compose.compose
@@ -60,7 +60,7 @@ def prepare(
     Raises:
         MnistUnavailableError: No source has MNIST and `data.fallback` is null.
     """
-    tags = {"data.requested": config.data.name}
+    tags = {Tag.DATA_REQUESTED: config.data.name}
     try:
         found = catalogue.find(config.data)
         attempts = found.attempts
@@ -75,13 +75,13 @@ def prepare(
         if dropped:
             shown = " ".join(map(given.mask, dropped))
             _log.warning("FALLBACK: dropped, since they were meant for %s: %s", config.data.name, shown)
-            tags["data.dropped_overrides"] = shown
-        tags["data.fallback"] = fallback
+            tags[Tag.DATA_DROPPED_OVERRIDES] = shown
+        tags[Tag.DATA_FALLBACK] = fallback
         config = compose([*kept, f"data={fallback}"])
         found = catalogue.find(config.data)
         attempts = (*error.attempts, *found.attempts)
-    tags["data.sources"] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
-    tags |= {"data.digest": found.digest, "data.test_digest": found.test.digest}
+    tags[Tag.DATA_SOURCES] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
+    tags |= {Tag.DATA_DIGEST: found.digest, Tag.TEST_DIGEST: found.test.digest}
     return _of(config, overrides, found, tags)
 
 
@@ -97,8 +97,8 @@ def retarget(request: Request, config: Config) -> Request:
 
 def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, str]) -> Request:
     prints = {
-        "fingerprint": fingerprint(config, data_digest=found.digest),
-        TRAINING_TAG: training_fingerprint(config, data_digest=found.digest),
+        Tag.FINGERPRINT: fingerprint(config, data_digest=found.digest),
+        Tag.TRAINING_FINGERPRINT: training_fingerprint(config, data_digest=found.digest),
     }
     dataset = splits.split(found, config.data)
     return Request(
@@ -108,62 +108,3 @@ def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, 
         dataset=dataset,
         tags={**tags, **prints},
     )
-
-
-def describe_name(config: Config) -> str:
-    """Return a run's name: the data, what is swept most often, and of the rest what is not as usual."""
-    train, split = config.train, config.data
-    unusual = {
-        f"lr{train.learning_rate:g}": train.learning_rate != _USUAL_LEARNING_RATE,
-        f"b{train.batch_size}": train.batch_size != _USUAL_BATCH_SIZE,
-        "all": split.validation_size == 0,  # of the images that are not for the test
-        f"split{split.split_seed}": split.validation_size > 0 and split.split_seed != 0,
-    }
-    parts = [
-        f"{split.name}-w{config.model.hidden_width}-d{config.model.dropout_rate:g}",
-        f"e{train.num_epochs}-s{train.seed}",
-        *(part for part, is_named in unusual.items() if is_named),
-    ]
-    return "-".join(parts)
-
-
-def describe(config: Config, dataset: Dataset, *, score: "Score | None" = None) -> str:
-    """Return what MLflow shows as a run's description, in Markdown; `score` is that of the test split."""
-    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    result = f" **Test accuracy {score.accuracy:.4f}**, loss {score.loss:.4f}." if score else ""
-    return f"**{dataset.name}** ({sizes}); {describe_training(config)}.{result}"
-
-
-def describe_training(config: Config) -> str:
-    """Return in words what is trained, and how."""
-    return (
-        f"one hidden layer of {config.model.hidden_width} units, dropout {config.model.dropout_rate:g}; Adam "
-        f"{config.train.learning_rate:g}, batches of {config.train.batch_size}, {config.train.num_epochs} epochs, "
-        f"seed {config.train.seed}"
-    )
-
-
-def code_tags() -> dict[str, str]:
-    """Return the tags that say which code ran, and what became of its changes that are in no commit."""
-    root = paths.checkout()
-    state = provenance.git_state(root) if root else None
-    if state is None:
-        return {}
-    kept = patch.make(root) if root else None
-    if kept is None:
-        _log.warning(
-            "the code differs from its commit in ways that cannot be kept with the run: commit it for the record"
-        )
-    return {
-        "mlflow.source.git.commit": state.commit,
-        "git.dirty": str(state.is_dirty).lower(),
-        PATCH_TAG: _describe_patch(kept),
-    }
-
-
-def _describe_patch(kept: patch.Patch | None) -> str:
-    if kept is None:
-        return "lost"
-    if not kept.is_exact:
-        return "masked"
-    return "kept" if kept.content else "none"

@@ -1,7 +1,6 @@
-"""The story of a run, from top to bottom: data, model, train, evaluate, each tracked as it happens."""
+"""The story of a run: data, model, train, evaluate, each tracked as it happens."""
 
 import hashlib
-import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,20 +15,16 @@ from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate
 from mnist_pipeline.model.dense import build
 from mnist_pipeline.model.prediction import with_probabilities
-from mnist_pipeline.pipeline.artifacts import (
-    Stages,
-    track_data,
-    track_evaluation,
-    track_model,
-    track_surroundings,
-    track_training,
-)
+from mnist_pipeline.pipeline import artifacts
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim
-from mnist_pipeline.pipeline.request import Request, code_tags, describe, describe_name
-from mnist_pipeline.tracking.tracker import RESUME_TAG, PastRun, Run, Tracker
+from mnist_pipeline.pipeline.names import describe_run, name_run
+from mnist_pipeline.pipeline.provenance import code_tags
+from mnist_pipeline.pipeline.request import Request
+from mnist_pipeline.tracking.record import Kind, Metric, RecordError, RunRecord, Tag, read_epoch_metrics
+from mnist_pipeline.tracking.tracker import Run, RunSpec, Tracker
 from mnist_pipeline.train.epochs import Epoch, History, TrainState
 from mnist_pipeline.train.fit import fit, require_finite
-from mnist_pipeline.train.runtime import enough_memory, set_num_threads
+from mnist_pipeline.train.runtime import enough_memory, start_tensorflow
 
 NUM_COMPARED_IMAGES = 1000
 
@@ -42,7 +37,7 @@ class RunResult:
 
     Attributes:
         metrics: The last value of every metric, as logged.
-        predictions: One row a test image, as in `Evaluation`.
+        predictions: One row per test image, as in `Evaluation`.
         digest: SHA-256 of the weights, of every metric but the times, and of the predictions.
     """
 
@@ -57,34 +52,40 @@ class RunResult:
 
 
 def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
-    """Make sure that the run has been made: find it done, or go on with it where it was interrupted, or begin it.
+    """Return the result of the requested run: find it finished, resume it where it was interrupted, or start it.
 
     Raises:
-        UserError: Another command is at this run, the loss is not finite, there is too little space or memory, or
+        UserError: The run is already in progress, the loss is not finite, there is too little space or memory, or
             TensorFlow already runs with another number of threads.
     """
-    mark = request.tags["fingerprint"]
-    with claim(mark, wait=request.config.wait) as checkpoints:
-        if tracker.find_finished({RESUME_TAG: checkpoints.id}):
+    fingerprint = request.tags[Tag.FINGERPRINT]
+    with claim(fingerprint, wait=request.config.wait) as checkpoints:
+        if tracker.find_finished({Tag.RESUME_ID: checkpoints.id}):
             checkpoints.clear()  # its command was killed between its last two acts
-        # A run that fell back on these data is not the one that asked for them: it cannot be promoted.
-        alike = {"kind": "train", "fingerprint": mark, "data.requested": request.tags["data.requested"]}
-        past = None if request.config.force else tracker.find_finished(alike)
-        result = recall(past, request) if past else None
+        result = None if request.config.force else _recall(request, tracker)
         if result is None:
-            result = perform(request, tracker, checkpoints, on_epoch=on_epoch)
+            result = carry_out(request, tracker, checkpoints, on_epoch=on_epoch)
         checkpoints.clear()
     return result
 
 
-def recall(past: PastRun, request: Request) -> RunResult | None:
-    """Return the result of a finished run; None where its predictions can no longer be read."""
+def _recall(request: Request, tracker: Tracker) -> RunResult | None:
+    """Return the result of a finished run that is the same; None where there is none that can be read."""
+    # A run that fell back to these data is not the one that was requested for them: it cannot be promoted.
+    keys = (Tag.FINGERPRINT, Tag.DATA_REQUESTED)
+    past = tracker.find_finished({Tag.KIND: Kind.TRAIN, **{key: request.tags[key] for key in keys}})
+    if past is None:
+        return None
     try:
-        predictions = pd.read_parquet(io.BytesIO(past.read("evaluate/predictions.parquet")))
-    except (OSError, ValueError) as error:
-        _log.warning("run %s is finished, but its predictions cannot be read (%s): it does not count", past.name, error)
+        predictions = past.read_predictions()
+    except RecordError as error:
+        _log.warning("run %s is finished, but does not count: %s", past.name, error)
         return None
     _log.info("done      run %s has the same fingerprint; force=true trains again, as a new run", past.name)
+    return _result_of(past, request, predictions)
+
+
+def _result_of(past: RunRecord, request: Request, predictions: pd.DataFrame) -> RunResult:
     return RunResult(
         run_id=past.run_id,
         name=past.name,
@@ -93,81 +94,55 @@ def recall(past: PastRun, request: Request) -> RunResult | None:
         dataset=request.dataset,
         metrics=dict(past.metrics),
         predictions=predictions,
-        digest=past.tags["result.digest"],
+        digest=past.tags[Tag.RESULT_DIGEST],
     )
 
 
-def perform(
+def carry_out(
     request: Request,
     tracker: Tracker,
     checkpoints: Checkpoints,
     *,
-    kind: str = "train",
+    kind: str = Kind.TRAIN,
     tags: Mapping[str, str] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> RunResult:
-    """Build, train and evaluate a model, and track all of it; go on from the last checkpoint where there is one.
+    """Build, train and evaluate a model, and track all of it; resume from the last checkpoint if there is one.
 
     Every step may be taken a second time after the command was killed, and then leaves what the first time left.
     """
-    config, dataset = request.config, request.dataset
     started = time.perf_counter()
-    name = describe_name(config) if kind == "train" else f"{kind} {describe_name(config)}"
+    config, dataset = request.config, request.dataset
+    name = name_run(config) if kind == Kind.TRAIN else f"{kind} {name_run(config)}"
+    spec = RunSpec(
+        kind=kind,
+        name=name,
+        description=describe_run(config, dataset),
+        params=config.flat(),
+        tags={**request.tags, **code_tags(), **(tags or {})},
+        resume_id=checkpoints.id,
+    )
     state = checkpoints.load()
-    with (
-        tracker.run(
-            kind=kind,
-            name=name,
-            description=describe(config, dataset),
-            params=config.flat(),
-            tags={**request.tags, **code_tags(), **(tags or {})},
-            resume_id=checkpoints.id,
-        ) as tracked,
-        enough_memory(),
-    ):
-        tell_start(state, tracked, num_epochs=config.train.num_epochs)
-        stages = Stages(tracked)
-        track_surroundings(request, stages)
-        track_data(dataset, tracked, stages)
-
-        set_num_threads(config.train.num_threads)
-        keras.backend.clear_session()  # a run must not depend on what was built before it in this process
-        model = build(
-            config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=config.train.seed
-        )
-        track_model(model, dataset, stages)
-
-        def keep(state: TrainState) -> None:
-            # In this order: should the command be killed in between, the next one sends the very same points.
-            checkpoints.save(state)
-            log_epochs(tracked, state.history[-config.train.checkpoint_every :])
-
-        log_epochs(tracked, state.history if state else ())
-        history = fit(model, dataset, config.train, start=state, checkpoint=keep, on_epoch=on_epoch)
-        track_training(history, stages)
-
+    with tracker.run(spec) as tracked, enough_memory():
+        _report_start(state, tracked, num_epochs=config.train.num_epochs)
+        artifacts.log_surroundings(request, tracked)
+        artifacts.log_data(dataset, tracked)
+        model = _build_model(request)
+        artifacts.log_model_summary(model, dataset, tracked)
+        history = _train_model(model, request, tracked, checkpoints, state=state, on_epoch=on_epoch)
+        artifacts.log_training(history, tracked)
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
         require_finite(evaluation.score.loss, what="test loss", config=config.train)
-        track_evaluation(evaluation, dataset, tracked, stages)
+        artifacts.log_evaluation(evaluation, dataset, tracked)
 
         last = history[-1]
-        test_metrics = {
-            "test/loss": evaluation.score.loss,
-            "test/accuracy": evaluation.score.accuracy,
-            "test/calibration_error": evaluation.calibration_error,
-            "time/train_sec": sum(epoch.train_sec for epoch in history),
-            "model/num_parameters": float(model.count_params()),
-        }
-        # With the last epoch's time stamp, which the checkpoint holds: sent twice they are the same points.
-        tracked.log_metrics(test_metrics, step=last.number, timestamp_ms=last.ended_ms)
-        metrics = {**last.metrics(), **test_metrics}
+        metrics = _log_test_metrics(model, history, evaluation, tracked)
         log_checked_model(model, dataset, tracked, metrics=metrics, epoch=last)
         digest = digest_result(model, history, evaluation)
-        tracked.set_tags(
-            {"result.digest": digest, "mlflow.note.content": describe(config, dataset, score=evaluation.score)}
-        )
+        description = describe_run(config, dataset, score=evaluation.score)
+        tracked.set_tags({Tag.RESULT_DIGEST: digest, Tag.DESCRIPTION: description})
         tracked.log_files()
-        total = {"time/total_sec": time.perf_counter() - started}
+        total = {Metric.TOTAL_SEC: time.perf_counter() - started}
         tracked.log_metrics(total, step=last.number, timestamp_ms=last.ended_ms)
     return RunResult(
         run_id=tracked.run_id,
@@ -181,21 +156,62 @@ def perform(
     )
 
 
-def tell_start(state: TrainState | None, tracked: Run, *, num_epochs: int) -> None:
-    """Say where an interrupted run goes on."""
+def _report_start(state: TrainState | None, tracked: Run, *, num_epochs: int) -> None:
+    """Log where an interrupted run is resumed."""
     if state is None:
         if tracked.is_resumed:
             _log.info("resume    the same run, from its beginning")
         return
     _log.info("resume    after epoch %d of %d", len(state.history), num_epochs)
     if not tracked.is_resumed:
-        _log.warning("the run that was interrupted is no longer in the store: its epochs become part of a new run")
+        _log.warning("the interrupted run is no longer in the store: its epochs become part of a new run")
 
 
-def log_epochs(tracked: Run, epochs: Sequence[Epoch]) -> None:
-    """Log the metrics of epochs."""
+def _build_model(request: Request) -> keras.Model:
+    config, dataset = request.config, request.dataset
+    start_tensorflow(config.train.num_threads)
+    keras.backend.clear_session()  # a run must not depend on what was built before it in this process
+    return build(config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=config.train.seed)
+
+
+def _train_model(
+    model: keras.Model,
+    request: Request,
+    tracked: Run,
+    checkpoints: Checkpoints,
+    *,
+    state: TrainState | None,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> History:
+    config = request.config.train
+
+    def save(state: TrainState) -> None:
+        # In this order: should the command be killed in between, the next one sends the very same points.
+        checkpoints.save(state)
+        _log_epochs(tracked, state.history[-config.checkpoint_every :])
+
+    _log_epochs(tracked, state.history if state else ())
+    return fit(model, request.dataset, config, start=state, checkpoint=save, on_epoch=on_epoch)
+
+
+def _log_epochs(tracked: Run, epochs: Sequence[Epoch]) -> None:
     for epoch in epochs:
-        tracked.log_metrics(epoch.metrics(), step=epoch.number, timestamp_ms=epoch.ended_ms)
+        tracked.log_metrics(read_epoch_metrics(epoch), step=epoch.number, timestamp_ms=epoch.ended_ms)
+
+
+def _log_test_metrics(model: keras.Model, history: History, evaluation: Evaluation, tracked: Run) -> dict[str, float]:
+    """Log the metrics of the whole training and of the test split; return them with those of the last epoch."""
+    last = history[-1]
+    metrics = {
+        Metric.TEST_LOSS: evaluation.score.loss,
+        Metric.TEST_ACCURACY: evaluation.score.accuracy,
+        Metric.CALIBRATION_ERROR: evaluation.calibration_error,
+        Metric.TRAIN_SEC: sum(epoch.train_sec for epoch in history),
+        Metric.NUM_PARAMETERS: float(model.count_params()),
+    }
+    # With the last epoch's time stamp, which the checkpoint holds: sent twice they are the same points.
+    tracked.log_metrics(metrics, step=last.number, timestamp_ms=last.ended_ms)
+    return {**read_epoch_metrics(last), **metrics}
 
 
 def digest_result(model: keras.Model, history: History, evaluation: Evaluation) -> str:
@@ -204,7 +220,7 @@ def digest_result(model: keras.Model, history: History, evaluation: Evaluation) 
     for variable in model.variables:
         digest.update(variable.numpy().tobytes())
     scores = [*((epoch.train, epoch.validation) for epoch in history), evaluation.score, evaluation.calibration_error]
-    digest.update(repr(scores).encode())  # of floats it has every bit
+    digest.update(repr(scores).encode())  # the repr of a float has every bit of it
     for column in evaluation.predictions:
         digest.update(evaluation.predictions[column].to_numpy().tobytes())
     return digest.hexdigest()
@@ -213,7 +229,7 @@ def digest_result(model: keras.Model, history: History, evaluation: Evaluation) 
 def log_checked_model(
     model: keras.Model, dataset: Dataset, tracked: Run, *, metrics: Mapping[str, float], epoch: Epoch
 ) -> None:
-    """Log the model as of `epoch`, load it as a caller would, and require of it the probabilities of the trained one.
+    """Log the model as of `epoch`, load it as a caller would, and require the trained model's probabilities of it.
 
     Raises:
         RuntimeError: They differ.
@@ -227,6 +243,6 @@ def log_checked_model(
     reloaded = predict(images)
     if reloaded.dtype != np.float32 or not np.allclose(reloaded, expected, rtol=0, atol=1e-6):
         raise RuntimeError(
-            f"the logged model gives {reloaded.dtype} that differ from the trained model's by "
+            f"the logged model returns {reloaded.dtype} values that differ from the trained model's by "
             f"{np.abs(reloaded - expected).max():.2g}"
         )

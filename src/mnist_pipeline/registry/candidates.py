@@ -4,17 +4,14 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mlflow.entities import Run as MlflowEntity
-from mlflow.entities import ViewType
-
 from mnist_pipeline.registry.gates import DIGEST_TAGS
-from mnist_pipeline.system.errors import GoneError, UserError
-from mnist_pipeline.tracking import integrity, named_runs, runs
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
 
-KINDS = ("train", "final")
-WAYS_ON = (
+KINDS = (Kind.TRAIN, Kind.FINAL)
+NEXT_STEPS = (
     "train the same run again and promote it (its report has the command), roll back (mnist-pipeline rollback --reason "
     "WHY), or give it up (mnist-pipeline rollback --to none --reason WHY)"
 )
@@ -34,78 +31,77 @@ class Candidate:
         why: How it came to be chosen.
     """
 
-    run: PastRun
+    run: RunRecord
     model_id: str
     why: str
 
 
-def find_named(store: MlflowStore, named: str) -> Candidate:
-    """Return the run that a person calls `named`, as `named_runs.find` does.
+def find_typed(store: MlflowStore, typed: str, *, model_name: str) -> Candidate:
+    """Return the run that a person means by `typed`, as `find_run.find` does.
 
     Raises:
-        UserError: There is none, there are several, or it is no candidate.
+        UserError: There is no such run, there are several, or it is not a candidate.
     """
-    entity = named_runs.find(store, named, kinds=KINDS)
-    kind = entity.data.tags.get("kind", "unknown")
-    if kind not in KINDS or entity.info.status != "FINISHED":
+    run = find_run.find(store, typed, model_name=model_name, kinds=KINDS)
+    if run.kind not in KINDS or not run.is_finished:
         raise UserError(
-            f"{named} is a {entity.info.status} run of kind {kind}: expected a finished {' or '.join(KINDS)}"
+            f"{typed} is a {run.status} run of kind {run.kind or 'unknown'}: expected a finished {' or '.join(KINDS)}"
         )
-    candidate = _candidate(store, entity, why="as named")
+    candidate = _make_candidate(store, run, why="as named")
     if candidate is None:
-        raise UserError(f"{named} has no logged model: give another run, or train it again with force=true")
+        raise UserError(f"{typed} has no logged model: give another run, or train it again with force=true")
     return candidate
 
 
 def find_best(
-    store: MlflowStore, experiment: str, *, champion: PastRun | None, data_name: str, shunned: Collection[str] = ()
+    store: MlflowStore, experiment: str, *, champion: RunRecord | None, data_name: str, shunned: Collection[str] = ()
 ) -> Candidate:
     """Return the run with the best validation accuracy among those that can be compared with each other.
 
     Those are the finished runs on the champion's data, of one validation split: the champion's, else the newest run's.
-    A run whose files are damaged is passed over.
+    A run whose files are damaged is skipped.
 
     Args:
         store: Where they are.
         experiment: Name of the experiment in which they are looked for.
         champion: The champion's run; None: there is none.
         data_name: Of the registered model.
-        shunned: Ids of runs that are not to be chosen.
+        shunned: Ids of runs that must not be chosen.
 
     Raises:
         UserError: There is none.
     """
-    found = store.find_experiment(experiment)
-    entities = [
-        entity
-        for entity in _finished(store, [found] if found else [])
-        if "data.fallback" not in entity.data.tags and entity.data.params.get("data.name") == data_name
-        if entity.info.run_id not in shunned
-        if champion is None or all(entity.data.tags.get(tag) == champion.tags.get(tag) for tag in DIGEST_TAGS)
+    experiment_id = store.find_experiment(experiment)
+    found = [
+        run
+        for run in _list_finished(store, [experiment_id] if experiment_id else [])
+        if Tag.DATA_FALLBACK not in run.tags and run.params.get("data.name") == data_name
+        if run.run_id not in shunned
+        if champion is None or all(run.tags.get(tag) == champion.tags.get(tag) for tag in DIGEST_TAGS)
     ]
-    if not entities:
+    if not found:
         whose = "on the champion's data " if champion else ""
         raise UserError(
             f"no run {whose}can be promoted in the experiment {experiment} (runs that fell back on other data do not "
             f"count): train one (mnist-pipeline train data={data_name}), or give tracking.experiment= another name"
         )
-    ranked = [entity for entity in entities if "validation/accuracy" in entity.data.metrics]
+    ranked = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
     if not ranked:
         raise UserError(
-            f"none of the {len(entities)} runs has a validation split to rank them by: name the one to promote"
+            f"none of the {len(found)} runs has a validation split to rank them by: name the one to promote"
         )
     split = _split(champion) if champion and _split(champion) in map(_split, ranked) else _split(ranked[0])
-    comparable = [entity for entity in ranked if _split(entity) == split]
+    comparable = [run for run in ranked if _split(run) == split]
     # Of equal ones the oldest, so that a run made twice is not promoted twice.
-    comparable.sort(key=lambda entity: (-entity.data.metrics["validation/accuracy"], entity.info.start_time))
+    comparable.sort(key=lambda run: (-run.metrics[Metric.VALIDATION_ACCURACY], run.started_ms))
     names = ", ".join(f"{key}={value}" for key, value in zip(_SPLIT_KEYS, split, strict=True))
-    for entity in comparable:
-        accuracy = entity.data.metrics["validation/accuracy"]
+    for run in comparable:
+        accuracy = run.metrics[Metric.VALIDATION_ACCURACY]
         why = f"best validation accuracy, {accuracy:.4f}, of {len(comparable)} with {names}"
-        candidate = _candidate(store, entity, why=why)
-        damage = integrity.find_damage(store, entity.info.run_id) if candidate else ()
+        candidate = _make_candidate(store, run, why=why)
+        damage = integrity.find_damage(store, run.run_id) if candidate else ()
         if damage:
-            _log.warning("%s (%s) is passed over: %s", entity.info.run_name, entity.info.run_id, "; ".join(damage))
+            _log.warning("%s (%s) is skipped: %s", run.name, run.run_id, "; ".join(damage))
         elif candidate is not None:
             return candidate
     raise UserError(
@@ -113,43 +109,17 @@ def find_best(
     )
 
 
-def find_run(store: MlflowStore, run_id: str) -> PastRun:
-    """Return the run that a version came of, even if it was deleted since.
-
-    Raises:
-        GoneError: It was deleted for good.
-    """
-    entity = named_runs.get(store, run_id)
-    if entity is None:
-        raise GoneError(
-            f"the version's run {run_id} is gone, and with it the predictions to compare with: roll back to another "
-            "version (mnist-pipeline rollback --to VERSION --reason WHY), or give the champion up (--to none)"
-        )
-    return runs.read(store, entity)
+def _split(run: RunRecord) -> tuple[str, ...]:
+    return tuple(str(run.params.get(key)) for key in _SPLIT_KEYS)
 
 
-def count_scored(store: MlflowStore, test_digest: str) -> int:
-    """Return how many runs were ever scored on a test split, deleted ones included."""
-    experiments = runs.experiment_ids(store, view=ViewType.ALL)
-    scored = ("metrics.`test/accuracy` >= 0",)
-    tags = {"data.test_digest": test_digest}
-    return sum(1 for _ in runs.search(store, experiments, tags, conditions=scored, view=ViewType.ALL))
-
-
-def _split(run: MlflowEntity | PastRun) -> tuple[str, ...]:
-    params = run.params if isinstance(run, PastRun) else run.data.params
-    return tuple(str(params.get(key)) for key in _SPLIT_KEYS)
-
-
-def _finished(store: MlflowStore, experiments: list[str]) -> list[MlflowEntity]:
+def _list_finished(store: MlflowStore, experiments: list[str]) -> list[RunRecord]:
     """Return the finished runs that may be promoted, the newest first."""
     finished = ("attributes.status = 'FINISHED'",)
-    found = [
-        entity for kind in KINDS for entity in runs.search(store, experiments, {"kind": kind}, conditions=finished)
-    ]
-    return sorted(found, key=lambda entity: int(entity.info.start_time), reverse=True)
+    found = [run for kind in KINDS for run in runs.search(store, experiments, {Tag.KIND: kind}, conditions=finished)]
+    return sorted(found, key=lambda run: run.started_ms, reverse=True)
 
 
-def _candidate(store: MlflowStore, entity: MlflowEntity, *, why: str) -> Candidate | None:
-    model = runs.find_model(store, entity)
-    return None if model is None else Candidate(runs.read(store, entity), model.model_id, why)
+def _make_candidate(store: MlflowStore, run: RunRecord, *, why: str) -> Candidate | None:
+    model = runs.find_model(store, run)
+    return None if model is None else Candidate(run, model.model_id, why)

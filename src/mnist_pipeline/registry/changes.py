@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlflow.exceptions import MlflowException
-
-from mnist_pipeline.registry import candidates, evidence
+from mnist_pipeline.registry import evidence
 from mnist_pipeline.registry.comparison import Budget, on_split
 from mnist_pipeline.registry.ledger import (
     Decision,
@@ -28,14 +26,14 @@ from mnist_pipeline.registry.ledger import (
     require_turn,
 )
 from mnist_pipeline.system import files, paths
-from mnist_pipeline.system.errors import Terminated, UserError
-from mnist_pipeline.system.locks import own
+from mnist_pipeline.system.errors import GoneError, Terminated, UserError
+from mnist_pipeline.system.locks import hold
 from mnist_pipeline.system.secrets import hide
 from mnist_pipeline.system.text import markdown
-from mnist_pipeline.tracking import named_runs, runs
+from mnist_pipeline.tracking import find_run, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.record import RunRecord, Tag
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, link_to_card
-from mnist_pipeline.tracking.tracker import ALIAS_TAG, PastRun
 
 _POLL_SEC = 1.0
 _MAX_REASON_LENGTH = 4000  # a description in MLflow holds 5,000 characters
@@ -52,14 +50,14 @@ class Registry:
         self.model = RegisteredModel(store, name)
         self.ledger = Ledger(store, name)
 
-    def champion_run(self) -> PastRun | None:
+    def champion_run(self) -> RunRecord | None:
         """Return the champion's run; None where there is no champion.
 
         Raises:
             UserError: The run is gone for good.
         """
         champion = self.model.named(CHAMPION)
-        return None if champion is None else candidates.find_run(self.store, self.model.run_of(champion))
+        return None if champion is None else find_run.find_run_of_version(self.store, self.model.run_of(champion))
 
     def budget(self, test_digest: str, *, alpha: float) -> Budget:
         """Return what comparisons on a test split may still spend."""
@@ -93,8 +91,8 @@ def read_history(registry: Registry) -> History:
     alpha, run = fixed_alpha(entries), None
     with contextlib.suppress(UserError):  # its run is gone: the ledger can be read all the same
         run = registry.champion_run()
-    test_digest = run.tags.get("data.test_digest") if run else None
-    predictions = evidence.read_predictions(run) if run else None
+    test_digest = run.tags.get(Tag.TEST_DIGEST) if run else None
+    predictions = evidence.find_predictions(run) if run else None
     if alpha is None or test_digest is None or predictions is None:
         return History(registry.name, entries, champion)
     return History(
@@ -103,7 +101,7 @@ def read_history(registry: Registry) -> History:
         champion=champion,
         budget=registry.budget(test_digest, alpha=alpha),
         num_images=len(predictions),
-        num_scored_runs=candidates.count_scored(registry.store, test_digest),
+        num_scored_runs=runs.count_scored(registry.store, {Tag.TEST_DIGEST: test_digest}),
     )
 
 
@@ -119,7 +117,7 @@ def alone(registry: Registry, *, wait: bool) -> Iterator[None]:
     which = hashlib.sha256(f"{registry.store.uri} {registry.name}".encode()).hexdigest()[:12]
     lock = paths.mlruns_dir() / "locks" / f"{registry.name}-{which}.lock"
     paths.require_writable(lock.parent)
-    with own(lock, what=f"the registered model {registry.name}", wait=wait, next_step="(as an override)"):
+    with hold(lock, what=f"the registered model {registry.name}", wait=wait, next_step="(as an override)"):
         registry.ledger.lock_id = _identify(lock)
         has_said = False
         while others := settle(registry):
@@ -224,9 +222,7 @@ def _finish(registry: Registry, entry_id: str) -> None:
     try:
         _tag_runs(registry)
         _describe(registry, registry.ledger.read(entry_id), champion)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    except GoneError:
         _log.warning("the version or its registered model was deleted: only the ledger tells of it")
     registry.ledger.close(entry_id)
 
@@ -236,7 +232,7 @@ def _tag_runs(registry: Registry) -> None:
     for alias in (CHAMPION, CHALLENGER):
         version = registry.model.named(alias)
         run_id = None if version is None else registry.model.run_id(version)
-        runs.tag_only(registry.store, run_id, ALIAS_TAG, f"{registry.name}@{alias}")
+        runs.tag_only(registry.store, run_id, Tag.ALIAS, f"{registry.name}@{alias}")
 
 
 def _describe(registry: Registry, entry: Entry, champion: int | None) -> None:
@@ -262,10 +258,10 @@ def _name(version: int | None) -> str:
 
 
 def _link_card(registry: Registry, run_id: str) -> str:
-    run = named_runs.get(registry.store, run_id) if run_id else None
+    run = runs.get(registry.store, run_id) if run_id else None
     if run is None or not runs.has_report(registry.store, run_id):
         return ""
-    return link_to_card(runs.report_page(run.info.experiment_id, run_id))
+    return link_to_card(runs.report_page(run.experiment_id, run_id))
 
 
 def _require_champion(registry: Registry, champion: int | None) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import binom, norm
+from scipy.stats import norm
+
+from mnist_pipeline.stats import least_gain, level, mcnemar
 
 
 @dataclass(frozen=True)
@@ -65,34 +67,6 @@ def compare(champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
         num_gained=int((challenger_right & ~champion_right).sum()),
         num_lost=int((champion_right & ~challenger_right).sum()),
     )
-
-
-def mcnemar(*, num_gained: int, num_lost: int) -> float:
-    """Return the p-value of the one-sided exact McNemar test.
-
-    Where the models are equally good, each image on which just one of them is right falls to either with chance 1/2:
-    the p-value is P(X >= num_gained) for X ~ Binomial(num_gained + num_lost, 1/2) (McNemar, 1947, Psychometrika 12,
-    in its exact form: Fay, 2010, R Journal 2/1). The images on which both are right or wrong tell nothing.
-    """
-    return float(binom.sf(num_gained - 1, num_gained + num_lost, 0.5))
-
-
-def level(number: int, alpha: float) -> float:
-    """Return the significance level of comparison `number`, counted from 1.
-
-    Online Bonferroni: the levels alpha * 6 / (pi^2 number^2) of any number of comparisons sum to alpha at most, since
-    the inverse squares sum to pi^2/6. So the chance of even one false promotion stays at or under alpha (alpha
-    spending: Foster and Stine, 2008, Journal of the Royal Statistical Society B 70).
-    """
-    return 6 * alpha / (math.pi**2 * number**2)
-
-
-def least_gain(level: float, *, num_lost: int = 0) -> int:
-    """Return the least number of gained images that passes at `level` where `num_lost` are lost."""
-    gained = num_lost + 1
-    while mcnemar(num_gained=gained, num_lost=num_lost) > level:
-        gained += 1
-    return gained
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a run left as evidence: what it logged, and its model, loaded anew."""
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,23 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from mlflow.exceptions import MlflowException
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.data import catalogue, dataset
-from mnist_pipeline.registry.gates import DIGEST_TAGS, class_names, describe_signature
+from mnist_pipeline.registry.gates import DIGEST_TAGS, describe_signature
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import integrity, logged_model
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.integrity import Seal
 from mnist_pipeline.tracking.logged_model import BadModelError, LoadedModel
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import RecordError, RunRecord, Tag
 
 if TYPE_CHECKING:
     from mlflow.models import Model
 
-_NEEDED_TAGS = ("fingerprint", *DIGEST_TAGS, "result.digest")
+_NEEDED_TAGS = (Tag.FINGERPRINT, *DIGEST_TAGS, Tag.RESULT_DIGEST)
 _BATCH = 1024
 
 
@@ -58,7 +56,7 @@ class Evidence:
     reloaded: Reloaded
 
 
-def examine(store: MlflowStore, run: PastRun, folder: ArtifactFolder) -> tuple[tuple[str, ...], Evidence | None]:
+def examine(store: MlflowStore, run: RunRecord, folder: ArtifactFolder) -> tuple[tuple[str, ...], Evidence | None]:
     """Check the run's files, load its model from `folder`, and let it predict the test split again.
 
     Returns:
@@ -70,7 +68,7 @@ def examine(store: MlflowStore, run: PastRun, folder: ArtifactFolder) -> tuple[t
     missing = [f"the tag {tag}" for tag in _NEEDED_TAGS if tag not in run.tags]
     problems = [f"missing: {', '.join(missing)}"] if missing else []
     problems += integrity.find_damage(store, run.run_id)
-    predictions = read_predictions(run)
+    predictions = find_predictions(run)
     if predictions is None and not problems:
         problems.append("its predictions cannot be read")
     if problems or predictions is None:
@@ -83,45 +81,26 @@ def examine(store: MlflowStore, run: PastRun, folder: ArtifactFolder) -> tuple[t
         return (str(error),), None
 
 
-def find_seals(run: PastRun) -> Mapping[str, Seal] | None:
+def find_seals(run: RunRecord) -> Mapping[str, Seal] | None:
     """Return the files of the run's model as it logged them; None where nobody can tell.
 
     Raises:
         UserError: The list cannot be read now.
     """
-    seals, _ = integrity.read_list(run.read, run.tags)
+    seals, _ = integrity.read_list(run.read_bytes, run.tags)
     return None if seals is None else seals.model
 
 
-def read_predictions(run: PastRun) -> pd.DataFrame | None:
-    """Return the run's predictions, one row a test image; None where they cannot be read, or are none."""
-    try:
-        content = run.read("evaluate/predictions.parquet")
-    except (MlflowException, OSError):
-        return None
-    try:
-        table = pd.read_parquet(io.BytesIO(content)).reset_index(drop=True)
-        return table if _are_predictions(table) else None
-    except Exception:  # what is raised for a damaged table may be anything
-        return None
+def find_predictions(run: RunRecord) -> pd.DataFrame | None:
+    """Return the run's predictions, one row per test image; None where they are missing or damaged.
 
-
-def _are_predictions(table: pd.DataFrame) -> bool:
-    """Return whether a table is as `evaluate.Evaluation.predictions` says."""
-    names = class_names(table)
-    whole = ["index", "label", "predicted"]
-    shares = [column for column in table if str(column).startswith("probability_")]
-    if table.empty or not names or not set(whole) <= set(table):
-        return False
-    if not all(isinstance(dtype, np.dtype) for dtype in table[[*whole, *shares]].dtypes):  # pandas has others too
-        return False
-    if not all(map(pd.api.types.is_integer_dtype, table[whole].dtypes)):
-        return False
-    if not all(map(pd.api.types.is_float_dtype, table[shares].dtypes)):
-        return False
-    are_classes = table[["label", "predicted"]].isin(range(len(names))).all(axis=None)
-    is_in_order = (table["index"] == np.arange(len(table))).all()
-    return bool(are_classes and is_in_order and table.notna().all(axis=None))
+    Raises:
+        UserError: They cannot be read now.
+    """
+    try:
+        return run.read_predictions()
+    except RecordError:
+        return None
 
 
 def _reload(loaded: LoadedModel, images: npt.NDArray[np.uint8]) -> Reloaded:
@@ -133,7 +112,7 @@ def _reload(loaded: LoadedModel, images: npt.NDArray[np.uint8]) -> Reloaded:
     return Reloaded(signature, loaded.num_bytes, np.asarray(probabilities))
 
 
-def find_test_split(run: PastRun) -> dataset.Split:
+def find_test_split(run: RunRecord) -> dataset.Split:
     """Return the test split that a run was scored on.
 
     It is looked for where this machine is told to look. The run's own record of where its data came from is not
@@ -142,7 +121,7 @@ def find_test_split(run: PastRun) -> dataset.Split:
     Raises:
         UserError: The data cannot be had here, or is other data.
     """
-    name, digest = run.params.get("data.name", ""), run.tags.get("data.test_digest", "")
+    name, digest = run.params.get("data.name", ""), run.tags.get(Tag.TEST_DIGEST, "")
     if not re.fullmatch(r"\w+", name):
         raise UserError(
             f"run {run.run_id} does not say which data it used (data.name={name!r}): its params were edited"

@@ -9,13 +9,12 @@ import pandas as pd
 from sklearn.metrics import recall_score
 
 from mnist_pipeline.registry.comparison import Spent
+from mnist_pipeline.tracking.record import PROBABILITY, Tag, class_names
 
 TOLERANCE = 1e-5
 """Of probabilities that a reloaded model gives again: float32, on whatever machine."""
 
-_PROBABILITY = "probability_"
-
-DIGEST_TAGS = ("data.digest", "data.test_digest")
+DIGEST_TAGS = (Tag.DATA_DIGEST, Tag.TEST_DIGEST)
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,9 @@ def complete(found: Sequence[Gate], names: Sequence[str]) -> tuple[Gate, ...]:
     return (*found, *(Gate(name, "", "", None) for name in names[len(found) :]))
 
 
-def class_names(predictions: pd.DataFrame) -> list[str]:
-    """Return the names of the classes in a table of predictions, in the order of the labels."""
-    return [str(column).removeprefix(_PROBABILITY) for column in predictions if str(column).startswith(_PROBABILITY)]
-
-
 def data_as_asked(tags: Mapping[str, str]) -> Gate:
     """Refuse a run that had to fall back on other data than it was asked to train on."""
-    fallback = tags.get("data.fallback")
+    fallback = tags.get(Tag.DATA_FALLBACK)
     figure = f"fell back on {fallback}" if fallback else "as asked for"
     return Gate("data", figure, "no fallback", not fallback)
 
@@ -78,7 +72,7 @@ def same_predictions(logged: pd.DataFrame, again: npt.NDArray[np.float32], label
         labels: int32 (n,), of the test split.
     """
     bound = f"the logged ones, at most {TOLERANCE:g} off"
-    probabilities = logged.filter(like=_PROBABILITY).to_numpy()
+    probabilities = logged.filter(like=PROBABILITY).to_numpy()
     if probabilities.shape != again.shape or not np.array_equal(logged["label"], labels):
         return Gate("predictions", "of other images", bound, False)
     if not np.array_equal(logged["predicted"], probabilities.argmax(axis=1)):

@@ -10,22 +10,17 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mlflow.entities import Metric, Param, RunTag, ViewType
-from mlflow.entities import Run as MlflowEntity
-
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
-from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.errors import GoneError, UserError
 from mnist_pipeline.system.text import markdown
-from mnist_pipeline.tracking import runs
-from mnist_pipeline.tracking.mlflow_store import MlflowStore, host, user
-from mnist_pipeline.tracking.tracker import describe_tables
+from mnist_pipeline.tracking import entries, runs
+from mnist_pipeline.tracking.mlflow_store import MlflowStore, host
+from mnist_pipeline.tracking.record import Artifact, Kind, RunRecord, Tag, show_tables
 
 ABANDONED_AFTER_SEC = 600.0
 """After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
 
-_GATES = "promotion/gates.json"
-_MAX_TAG_LENGTH = 5000
 _MAX_NUMBER = 1_000_000  # of comparisons on a test split
 
 
@@ -105,22 +100,25 @@ class Ledger:
 
     def __init__(self, store: MlflowStore, model_name: str) -> None:
         self._store = store
-        self._client = store.client
         self._model_name = model_name
         self.experiment = f"{model_name} ledger"
         self.lock_id = ""  # of the lock that this process holds; see `changes.alone`
 
     def entries(self) -> list[Entry]:
         """Return every entry, the oldest first: the same order for whoever reads it."""
-        experiment_id = self._store.find_experiment(self.experiment)
-        found = runs.search(
-            self._store, [experiment_id] if experiment_id else [], {"kind": "promotion"}, view=ViewType.ALL
-        )
-        return sorted((_read(entity) for entity in found), key=lambda entry: (entry.opened_ms, entry.id))
+        found = entries.list_entries(self._store, self.experiment, Kind.PROMOTION)
+        return sorted(map(_read, found), key=lambda entry: (entry.opened_ms, entry.id))
 
     def read(self, entry_id: str) -> Entry:
-        """Return one entry."""
-        return _read(self._client.get_run(entry_id))
+        """Return one entry.
+
+        Raises:
+            GoneError: It was deleted for good.
+        """
+        run = runs.get(self._store, entry_id)
+        if run is None:
+            raise GoneError(f"the ledger's entry {entry_id} was deleted for good: run the same command again")
+        return _read(run)
 
     def is_abandoned(self, entry: Entry) -> bool:
         """Return whether its command is surely gone, since this one holds its lock, or past its time."""
@@ -130,21 +128,14 @@ class Ledger:
     def open(self) -> str:
         """Open an entry, as the newest whatever this machine's clock says; return its id."""
         newest_ms = max((entry.opened_ms for entry in self.entries()), default=0)
-        run = self._client.create_run(
-            self._store.require_experiment(self.experiment, has_trainings=False),
-            start_time=max(time.time_ns() // 1_000_000, newest_ms + 1),
-            run_name="open",
-            tags={
-                "kind": "promotion",
-                "registered_model": self._model_name,
-                "ledger.host": host(),
-                "ledger.lock_id": self.lock_id,
-                "mlflow.user": user(),
-                "mlflow.source.name": "mnist-pipeline",
-                "mlflow.source.type": "LOCAL",
-            },
-        )
-        return str(run.info.run_id)
+        tags = {
+            Tag.KIND: Kind.PROMOTION,
+            "registered_model": self._model_name,
+            "ledger.host": host(),
+            "ledger.lock_id": self.lock_id,
+        }
+        started_ms = max(time.time_ns() // 1_000_000, newest_ms + 1)
+        return entries.open_entry(self._store, self.experiment, name="open", tags=tags, started_ms=started_ms)
 
     def decide(self, entry_id: str, decision: Decision) -> None:
         """Write the decision into an open entry: the gates first, then in one write what it comes to."""
@@ -156,8 +147,8 @@ class Ledger:
         if gates:
             # Not by MLflow's log_table: called again, it would append.
             table = {"columns": list(gates[0]), "data": [list(gate.values()) for gate in gates]}
-            self._client.log_text(entry_id, json.dumps(table), _GATES)
-            shown = describe_tables(_GATES)
+            entries.attach_text(self._store, entry_id, path=Artifact.GATES_TABLE, text=json.dumps(table))
+            shown = show_tables(Artifact.GATES_TABLE)
         tags = {
             **shown,
             "ledger.outcome": decision.outcome.value,
@@ -167,28 +158,22 @@ class Ledger:
             "ledger.run_id": decision.run_id,
             "ledger.reason": decision.reason,
             "mlflow.runName": _title(decision),
-            "mlflow.note.content": _describe(decision, gates),
+            Tag.DESCRIPTION: _describe(decision, gates),
         }
         if decision.spent and decision.is_new:
             tags["ledger.comparison"] = _write_spent(decision.spent)
         metrics, params = _figures(decision)
-        # MLflow writes the tags last and all at once: whoever sees the outcome sees everything.
-        self._client.log_batch(
-            entry_id,
-            metrics=metrics,
-            params=params,
-            tags=[RunTag(key, value[:_MAX_TAG_LENGTH]) for key, value in tags.items()],
-        )
+        entries.write_entry(self._store, entry_id, tags=tags, metrics=metrics, params=params)
 
     def close(self, entry_id: str) -> None:
         """Say that the decision was carried out."""
-        self._client.set_terminated(entry_id, "FINISHED")
+        entries.close_entry(self._store, entry_id, status="FINISHED")
 
     def interrupt(self, entry_id: str, *, reason: str) -> None:
         """Say that the entry's command came to no decision, or did not carry it out."""
         tags = {"ledger.outcome": Outcome.interrupted.value, "ledger.reason": reason, "mlflow.runName": "interrupted"}
-        self._client.log_batch(entry_id, tags=[RunTag(key, value[:_MAX_TAG_LENGTH]) for key, value in tags.items()])
-        self._client.set_terminated(entry_id, "KILLED")
+        entries.write_entry(self._store, entry_id, tags=tags)
+        entries.close_entry(self._store, entry_id, status="KILLED")
 
 
 def champion_of(entries: Sequence[Entry]) -> int | None:
@@ -244,25 +229,25 @@ def describe_open(entry: Entry) -> str:
     )
 
 
-def _read(entity: MlflowEntity) -> Entry:
+def _read(run: RunRecord) -> Entry:
     try:
-        return _parse(entity)
+        return _parse(run)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"the ledger's entry {entity.info.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
+            f"the ledger's entry {run.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
             "edited, or written by a newer version of mnist-pipeline"
         ) from error
 
 
-def _parse(entity: MlflowEntity) -> Entry:
-    tags: Mapping[str, str] = entity.data.tags
+def _parse(run: RunRecord) -> Entry:
+    tags = run.tags
     outcome = tags.get("ledger.outcome")
-    alpha = entity.data.params.get("promote.alpha")
+    alpha = run.params.get("promote.alpha")
     return Entry(
-        id=entity.info.run_id,
-        opened_ms=entity.info.start_time,
-        is_open=entity.info.status == "RUNNING",
-        user=tags.get("mlflow.user", "unknown"),
+        id=run.run_id,
+        opened_ms=run.started_ms,
+        is_open=run.status == "RUNNING",
+        user=tags.get(Tag.USER, "unknown"),
         host=tags.get("ledger.host", "unknown"),
         lock_id=tags.get("ledger.lock_id", ""),
         outcome=Outcome(outcome) if outcome else None,
@@ -320,12 +305,12 @@ def _title(decision: Decision) -> str:
     return f"{decision.outcome.value}: version {_text(decision.version)}"
 
 
-def _figures(decision: Decision) -> tuple[list[Metric], list[Param]]:
-    params = [Param("promote.alpha", str(decision.alpha))] if decision.alpha else []
+def _figures(decision: Decision) -> tuple[dict[str, float], dict[str, str]]:
+    params = {"promote.alpha": str(decision.alpha)} if decision.alpha else {}
     if not decision.spent:
-        return [], params
+        return {}, params
     compared = decision.spent.comparison
-    figures = {
+    metrics = {
         "comparison/number": decision.spent.number,
         "comparison/level": decision.spent.level,
         "comparison/p_value": compared.p_value,
@@ -333,8 +318,7 @@ def _figures(decision: Decision) -> tuple[list[Metric], list[Param]]:
         "comparison/num_gained": compared.num_gained,
         "comparison/num_lost": compared.num_lost,
     }
-    now_ms = time.time_ns() // 1_000_000
-    return [Metric(key, value, now_ms, 0) for key, value in figures.items()], params
+    return metrics, params
 
 
 def _describe(decision: Decision, gates: Sequence[Mapping[str, str]]) -> str:

@@ -14,11 +14,10 @@ from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha, rolled_back
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig, registered_name
 from mnist_pipeline.system.errors import ConfigError, GoneError, UserError
-from mnist_pipeline.tracking import integrity
-from mnist_pipeline.tracking.artifacts import ArtifactFolder
+from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.record import RunRecord, Tag, class_names
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION
-from mnist_pipeline.tracking.tracker import PastRun
 
 _ABSOLUTE = ("data", "whole", "predictions", "signature", "test accuracy", "size")
 _RELATIVE = ("same data", "recall", "superiority")
@@ -60,7 +59,7 @@ def promote(
         UserError: There is no such run, its test data cannot be had, or another promotion is open.
         ConfigError: `promote.alpha` is not the one that is fixed.
     """
-    given = None if named is None else candidates.find_named(store, named)
+    given = None if named is None else candidates.find_typed(store, named, model_name=where.model_name)
     data_name = given.run.params.get("data.name", where.data_name) if given else where.data_name
     registry = Registry(store, registered_name(data_name))
 
@@ -82,10 +81,10 @@ def promote(
     with alone(registry, wait=where.wait):
         candidate = choose()
         champion = registry.model.named(CHAMPION)
-        past = None if champion is None else candidates.find_run(store, registry.model.run_of(champion))
+        past = None if champion is None else find_run.find_run_of_version(store, registry.model.run_of(champion))
         if past is not None and past.run_id == candidate.run.run_id:
             if damage := find_damage(registry, champion):
-                raise UserError(f"{past.name} is the champion, and damaged ({damage}): {candidates.WAYS_ON}")
+                raise UserError(f"{past.name} is the champion, and damaged ({damage}): {candidates.NEXT_STEPS}")
             return _undecided(registry, candidate, ())
         return _decide(registry, candidate, bounds, champion=champion, past=past)
 
@@ -102,7 +101,7 @@ def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, .
 
 
 def _decide(
-    registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, champion: int | None, past: PastRun | None
+    registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, champion: int | None, past: RunRecord | None
 ) -> Promotion:
     run, model = candidate.run, registry.model
     alpha = fixed_alpha(registry.ledger.entries())
@@ -115,7 +114,7 @@ def _decide(
         contest = Contest()
         if past is not None:
             worthy = predictions if _are_passed(verdicts) else None
-            budget = registry.budget(run.tags.get("data.test_digest", ""), alpha=bounds.alpha)
+            budget = registry.budget(run.tags.get(Tag.TEST_DIGEST, ""), alpha=bounds.alpha)
             damage = find_damage(registry, champion)
             contest = challenge(past, run, worthy, bounds, budget, damage=damage)
         verdicts = (*verdicts, *contest.gates)
@@ -147,8 +146,7 @@ def judge(
     found = [gates.data_as_asked(run.tags)]
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
-    location = store.client.get_logged_model(candidate.model_id).artifact_location
-    problems, logged = evidence.examine(store, run, ArtifactFolder(location, tracking_uri=store.connected))
+    problems, logged = evidence.examine(store, run, runs.open_model_folder(store, candidate.model_id))
     found.append(gates.whole(problems))
     if logged is None:
         return gates.complete(found, _ABSOLUTE), None
@@ -157,7 +155,7 @@ def judge(
         gates.signature(
             logged.reloaded.signature,
             image_shape=logged.test.images.shape[1:],
-            num_classes=len(gates.class_names(logged.predictions)),
+            num_classes=len(class_names(logged.predictions)),
         ),
         gates.test_accuracy(logged.predictions, minimum=bounds.min_test_accuracy),
         gates.model_size(logged.reloaded.num_bytes, maximum=bounds.max_model_bytes),
@@ -182,8 +180,8 @@ class Contest:
 
 
 def challenge(
-    past: PastRun,
-    run: PastRun,
+    past: RunRecord,
+    run: RunRecord,
     predictions: pd.DataFrame | None,
     bounds: PromoteConfig,
     budget: Budget,
@@ -211,13 +209,13 @@ def challenge(
     found = [gates.same_data(run.tags, past.tags)]
     if not _are_passed(found):
         return Contest(gates.complete(found, _RELATIVE))
-    before = evidence.read_predictions(past)
+    before = evidence.find_predictions(past)
     if damage and is_twin(past, run, before, predictions):
         return Contest((*found, gates.same_result("recall"), gates.same_result("superiority")), replaces=damage)
     if before is None or not before["label"].equals(predictions["label"]):
         raise UserError(
             f"the predictions of the champion's run {past.run_id} cannot be read, so nothing can be compared with "
-            f"them: {candidates.WAYS_ON}"
+            f"them: {candidates.NEXT_STEPS}"
         )
     found.append(gates.recalls(before, predictions, max_drop=bounds.max_recall_drop))
     if not _are_passed(found):
@@ -227,7 +225,7 @@ def challenge(
         compare(before, predictions),
         champion=past.run_id,
         challenger=run.run_id,
-        test_digest=run.tags["data.test_digest"],
+        test_digest=run.tags[Tag.TEST_DIGEST],
     )
     return Contest((*found, gates.superiority(spent)), spent, is_new=known is None)
 
@@ -237,7 +235,7 @@ def find_damage(registry: Registry, champion: int | None) -> str:
     if champion is None:
         return ""
     try:
-        run = candidates.find_run(registry.store, registry.model.run_of(champion))
+        run = find_run.find_run_of_version(registry.store, registry.model.run_of(champion))
         damage = integrity.find_damage(registry.store, run.run_id)
         seals = evidence.find_seals(run)
         if not damage and seals is not None:  # the version may name other files than those of its run
@@ -247,12 +245,12 @@ def find_damage(registry: Registry, champion: int | None) -> str:
         return str(error)
 
 
-def is_twin(past: PastRun, run: PastRun, before: pd.DataFrame | None, predictions: pd.DataFrame) -> bool:
+def is_twin(past: RunRecord, run: RunRecord, before: pd.DataFrame | None, predictions: pd.DataFrame) -> bool:
     """Return whether a run has the very result of another: by its digest, and by all predictions that can be read."""
-    digest = past.tags.get("result.digest")
+    digest = past.tags.get(Tag.RESULT_DIGEST)
     return (
         digest is not None
-        and digest == run.tags.get("result.digest")
+        and digest == run.tags.get(Tag.RESULT_DIGEST)
         and (before is None or before.equals(predictions))
     )
 

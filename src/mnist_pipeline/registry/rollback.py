@@ -1,10 +1,11 @@
 """The way back: an earlier champion becomes the champion again, once it has shown that it still predicts as it did."""
 
-from mnist_pipeline.registry import candidates, evidence, gates, promote
+from mnist_pipeline.registry import evidence, gates, promote
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
 from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_champion
 from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import find_run
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.registered_models import CHAMPION
 
@@ -33,7 +34,7 @@ def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | str | None,
         assert not isinstance(to, str)
         target = _find_target(registry, registry.ledger.entries(), champion, to)
         with opened(registry, champion=champion) as entry_id:
-            run = candidates.find_run(store, registry.model.run_of(target))
+            run = find_run.find_run_of_version(store, registry.model.run_of(target))
             problems, logged = evidence.examine(store, run, registry.model.model_folder(target))
             verdicts = [gates.whole(problems)]
             if logged is not None:

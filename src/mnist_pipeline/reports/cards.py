@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from mnist_pipeline.reports import naming, page, report, study_report
+from mnist_pipeline.reports import page, report, study_report
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Page
-from mnist_pipeline.tracking import registered_models, runs
+from mnist_pipeline.tracking import find_run, registered_models, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import Kind, RunRecord
 
 
 @dataclass(frozen=True)
@@ -18,18 +18,18 @@ class Card:
         problems: One line each: what is missing.
     """
 
-    run: PastRun
+    run: RunRecord
     page: Page
     problems: tuple[str, ...]
 
 
-def make(store: MlflowStore, run: PastRun) -> Card:
+def make(store: MlflowStore, run: RunRecord) -> Card:
     """Lay the report out."""
     logged = Logged(run)
-    kind = study_report if run.tags.get("kind") == "sweep" else report
-    aliases = naming.list_aliases(store).get(run.run_id, ())
+    kind = study_report if run.kind == Kind.SWEEP else report
+    aliases = find_run.list_aliases(store).get(run.run_id, ())
     laid_out = kind.lay_out(logged, aliases=aliases, uri=str(store.uri))
-    status = None if run.status == "FINISHED" else f"{run.name} is {run.status}: the report has what is there"
+    status = None if run.is_finished else f"{run.name} is {run.status}: the report has what is there"
     problems = tuple(problem for problem in (status, logged.describe_missing()) if problem)
     return Card(run=run, page=laid_out, problems=problems)
 

@@ -12,12 +12,20 @@ from mnist_pipeline.pipeline.sources import STAGE_ROOMS
 from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
 from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.tracking.tracker import PATCH_TAG, TRAINING_TAG, PastRun
+from mnist_pipeline.tracking.record import Metric, RunRecord, Tag
 
-VALIDATION, TEST = "validation/accuracy", "test/accuracy"
+VALIDATION, TEST = Metric.VALIDATION_ACCURACY, Metric.TEST_ACCURACY
 METRICS = (
-    *(VALIDATION, TEST, "validation/loss", "test/loss", "test/calibration_error", "train/accuracy", "train/loss"),
-    *("time/train_sec", "time/total_sec", "model/num_parameters", "model/size_bytes"),
+    *(
+        VALIDATION,
+        TEST,
+        Metric.VALIDATION_LOSS,
+        Metric.TEST_LOSS,
+        Metric.CALIBRATION_ERROR,
+        Metric.TRAIN_ACCURACY,
+        Metric.TRAIN_LOSS,
+    ),
+    *(Metric.TRAIN_SEC, Metric.TOTAL_SEC, Metric.NUM_PARAMETERS, Metric.MODEL_BYTES),
 )
 _SUMMARISED = (VALIDATION, TEST)
 _CODE = "code"  # a key beside the params, where runs with the same ones ran with different code
@@ -50,7 +58,7 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[PastRun], *, aliases: Mapping[str, Sequence[str]], group_by: Sequence[str] | None = None
+    runs: Sequence[RunRecord], *, aliases: Mapping[str, Sequence[str]], group_by: Sequence[str] | None = None
 ) -> Comparison:
     """Compare finished runs on the same data.
 
@@ -77,16 +85,16 @@ def compare(
         {
             "run_id": [run.run_id for run in runs],
             "name": [run.name for run in runs],
-            "kind": [run.tags.get("kind", "") for run in runs],
+            Tag.KIND: [run.tags.get(Tag.KIND, "") for run in runs],
             "started": pd.to_datetime([run.started_ms for run in runs], unit="ms", utc=True),
             "aliases": [", ".join(aliases.get(run.run_id, ())) for run in runs],
             _CODE: [_describe_code(run) for run in runs],
-            TRAINING_TAG: [run.tags.get(TRAINING_TAG, "") for run in runs],
+            Tag.TRAINING_FINGERPRINT: [run.tags.get(Tag.TRAINING_FINGERPRINT, "") for run in runs],
         }
     )
     everything = pd.concat([about, params, metrics], axis=1).sort_values("started", kind="stable")
     # The same training again has the same result, and is no further seed.
-    distinct = everything.drop_duplicates([*deciding, TRAINING_TAG])
+    distinct = everything.drop_duplicates([*deciding, Tag.TRAINING_FINGERPRINT])
     keys = [key for key in differing if key not in SEED_KEYS]
     if group_by is not None:
         keys = list(dict.fromkeys(_full_key(key, deciding) for key in group_by))
@@ -116,9 +124,9 @@ def compare(
     )
 
 
-def _describe_code(run: PastRun) -> str:
-    commit = run.tags.get("mlflow.source.git.commit", "unknown")[:7]
-    is_changed = run.tags.get(PATCH_TAG, run.tags.get("git.dirty")) in ("kept", "masked", "lost", "true")
+def _describe_code(run: RunRecord) -> str:
+    commit = run.tags.get(Tag.GIT_COMMIT, "unknown")[:7]
+    is_changed = run.tags.get(Tag.GIT_PATCH, run.tags.get(Tag.GIT_DIRTY)) in ("kept", "masked", "lost", "true")
     return f"{commit}+" if is_changed else commit
 
 
@@ -145,7 +153,7 @@ def _tabulate(found: Sequence[configurations.Configuration], keys: Sequence[str]
         row = {"name": one.name, **dict(zip(keys, one.values, strict=True)), "num_runs": len(one.runs)}
         for metric in _SUMMARISED:
             row |= {f"{metric}_{name}": value for name, value in configurations.summarise(one, metric).items()}
-        rows.append({**row, "time/train_sec_mean": one.runs["time/train_sec"].mean()})
+        rows.append({**row, "time/train_sec_mean": one.runs[Metric.TRAIN_SEC].mean()})
     table = pd.DataFrame(rows)
     return table.sort_values(f"{ranked_by}_mean", ascending=False, na_position="last", ignore_index=True)
 
@@ -159,7 +167,7 @@ def _notes(order: pd.DataFrame, ranked_by: str, *, are_all_seeded: bool) -> tupl
         notes.append(f"{num_unranked} without a validation split cannot be ranked: they stand at the end")
     if not are_all_seeded:
         notes.append("what joins runs that differ in more than their seeds has no interval")
-    if ranked_by == VALIDATION and {"final", "train"} <= set(order["kind"]):
+    if ranked_by == VALIDATION and {"final", "train"} <= set(order[Tag.KIND]):
         notes.append("the final run of a sweep is the best of many by validation accuracy: there it is optimistic")
     if order[_CODE].nunique() > 1:
         notes.append("the runs are of different code (commits, or changes in none): diff A B shows that of two")

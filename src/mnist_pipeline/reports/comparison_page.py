@@ -12,12 +12,13 @@ from mnist_pipeline.reports.compare import TEST, Comparison
 from mnist_pipeline.reports.configurations import ALL, CONFIDENCE, SEED_KEYS, short_names
 from mnist_pipeline.reports.page import Page, Picture, Section, Table, Text, draw, tabulate
 from mnist_pipeline.reports.values import count, points, show
+from mnist_pipeline.tracking.record import Metric
 
 _ADVICE = (
     "Whether it is better than the others takes two seeds or more to tell, the same for each: "
     'make train ARGS="-m train.seed=0,1,2 ...".'
 )
-_SHOWN_METRICS = ("time/train_sec", "model/size_bytes")
+_SHOWN_METRICS = (Metric.TRAIN_SEC, Metric.MODEL_BYTES)
 
 
 def lay_out(comparison: Comparison, *, top: int | None, notes: Sequence[str], with_figures: bool) -> Page:
@@ -67,10 +68,10 @@ def draw_figures(comparison: Comparison) -> dict[str, Picture]:
     table, metric = comparison.table, comparison.ranked_by
     keys = [key for key in comparison.differing if key not in SEED_KEYS and pd.api.types.is_numeric_dtype(table[key])]
     drawn: dict[str, Picture] = {}
-    for key in (*keys, "time/train_sec"):
+    for key in (*keys, Metric.TRAIN_SEC):
         known = table[table[key].notna() & table[metric].notna()] if key in table else table[:0]
         if not known.empty:
-            name = "training time in seconds" if key == "time/train_sec" else key
+            name = "training time in seconds" if key == Metric.TRAIN_SEC else key
             alt = f"{metric} against {name}, {count(len(known), 'run')}: {_describe_range(known, key, metric)}"
             drawn[f"accuracy_by_{name.split('.')[-1].replace(' ', '_')}"] = draw(
                 figures.draw_against(known[key], known[metric], of=name), alt=alt
@@ -112,7 +113,7 @@ def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
     for metric in dict.fromkeys((comparison.ranked_by, TEST)):
         if metric in shown:
             shown[f"{metric.split('/')[0]} spread"] = groups[f"{metric}_std"].map("{:.4f}".format, na_action="ignore")
-    shown["time/train_sec"] = groups["time/train_sec_mean"]
+    shown[Metric.TRAIN_SEC] = groups["time/train_sec_mean"]
     caption = f"Mean, standard deviation (spread) and t interval (±) over seeds, by {comparison.ranked_by}"
     numeric = (False, *(True for _ in shown.columns[1:]))
     return _rename(dataclasses.replace(tabulate(caption, shown, show=show), numeric=numeric), comparison)
@@ -121,7 +122,7 @@ def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
 def _rename(table: Table, comparison: Comparison) -> Table:
     names = {
         **short_names(comparison.differing),
-        **{"time/train_sec": "train s", "model/size_bytes": "model bytes"},
+        **{Metric.TRAIN_SEC: "train s", Metric.MODEL_BYTES: "model bytes"},
     }
     # Without underscores and slashes a heading can be broken where the screen is narrow.
     headings = tuple(re.sub("[/_]", " ", names.get(heading, heading)) for heading in table.headings)

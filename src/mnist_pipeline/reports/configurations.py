@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mnist_pipeline.sweep.confirm import find_interval
+from mnist_pipeline.stats import find_interval
 
 CONFIDENCE = 0.95
 SEED_KEYS = ("train.seed", "data.split_seed")

@@ -8,12 +8,10 @@ import pandas as pd
 
 from mnist_pipeline.registry import comparison
 from mnist_pipeline.registry.comparison import Comparison
-from mnist_pipeline.registry.gates import class_names
-from mnist_pipeline.reports.logged import PATCH, Logged
-from mnist_pipeline.tracking.tracker import PATCH_TAG, PastRun
+from mnist_pipeline.reports.logged import Logged
+from mnist_pipeline.tracking.record import Artifact, RunRecord, Tag, class_names
 
-_DIGEST = "data.digest"
-_DATA_TAGS = ("data.requested", "data.fallback", "data.sources")
+_DATA_TAGS = (Tag.DATA_REQUESTED, Tag.DATA_FALLBACK, Tag.DATA_SOURCES)
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Side:
     """
 
     letter: str
-    run: PastRun
+    run: RunRecord
     patch: str
     versions: Mapping[str, str] | None
     digests: Mapping[str, str] | None
@@ -47,12 +45,12 @@ class Side:
     @property
     def commit(self) -> str:
         """Of git; empty where it is not known."""
-        return self.run.tags.get("mlflow.source.git.commit", "")
+        return self.run.tags.get(Tag.GIT_COMMIT, "")
 
     @property
     def code(self) -> str:
         """What became of changes that were in no commit: none, kept, masked, lost; or unknown."""
-        return self.run.tags.get(PATCH_TAG, "none" if self.run.tags.get("git.dirty") == "false" else "unknown")
+        return self.run.tags.get(Tag.GIT_PATCH, "none" if self.run.tags.get(Tag.GIT_DIRTY) == "false" else "unknown")
 
     @property
     def data(self) -> dict[str, str]:
@@ -86,14 +84,14 @@ class Diff:
     problems: tuple[str, ...]
 
 
-def read_side(letter: str, run: PastRun) -> Side:
+def read_side(letter: str, run: RunRecord) -> Side:
     """Read what `diff` needs of a run."""
     logged = Logged(run)
-    patch = logged.look(PATCH) if run.tags.get("git.dirty") == "true" else None
+    patch = logged.read_optional(Artifact.PATCH) if run.tags.get(Tag.GIT_DIRTY) == "true" else None
     predictions = logged.read_predictions()
-    versions = logged.read_texts("environment/versions.json")
+    versions = logged.read_texts(Artifact.VERSIONS)
     history = logged.read_history()
-    digests = logged.read_texts("data/digests.json")
+    digests = logged.read_texts(Artifact.DIGESTS)
     status = None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: what it has is shown"
     missing = logged.describe_missing()
     return Side(
@@ -113,7 +111,7 @@ def diff(a: Side, b: Side) -> Diff:
     problems = [*a.problems, *b.problems]
     if a.run.experiment_id != b.run.experiment_id:
         problems.append("A and B are in different experiments")
-    digests = [side.run.tags.get(_DIGEST) for side in (a, b)]
+    digests = [side.run.tags.get(Tag.DATA_DIGEST) for side in (a, b)]
     if None in digests:
         problems.append("it is not known of both what data they are of: their images cannot be compared")
     elif digests[0] != digests[1]:

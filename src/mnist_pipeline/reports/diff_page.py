@@ -8,14 +8,14 @@ from mnist_pipeline.pipeline import patch, provenance
 from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.diff import Diff, Side
-from mnist_pipeline.reports.logged import PATCH
 from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, draw, tabulate
 from mnist_pipeline.reports.values import count, points, show, when
 from mnist_pipeline.system import paths
+from mnist_pipeline.tracking.record import Artifact, Metric, Tag
 
 MOST_PICTURES = 24
 _MOST_PATCH_LINES = 400
-_NOT_IN_TABLE = ("time/epoch_sec",)
+_NOT_IN_TABLE = (Metric.EPOCH_SEC,)
 
 
 def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.uint8] | None) -> Page:
@@ -65,7 +65,7 @@ def _tabulate_runs(diff: Diff, aliases: dict[str, list[str]]) -> Table:
     facts = {
         "name": [side.run.name for side in sides],
         "id": [side.run.run_id for side in sides],
-        "kind": [side.run.tags.get("kind", "") for side in sides],
+        Tag.KIND: [side.run.tags.get(Tag.KIND, "") for side in sides],
         "status": [side.run.status for side in sides],
         "alias": [", ".join(aliases.get(side.run.run_id, ())) for side in sides],
         "started": [when(side.run.started_ms) for side in sides],
@@ -111,12 +111,12 @@ def _show_code(diff: Diff) -> tuple[Item, ...]:
         command = f"git diff {a.commit[:12]} {b.commit[:12]} -- {' '.join(patch.CODE_PATHS)}"
         items.append(Code(f"$ {command}\n{stat}".rstrip()))
     if a.patch and a.patch == b.patch and "masked" not in (a.code, b.code):
-        items.append(Text(f"Both ran with the same changes that were in no commit ({PATCH})."))
+        items.append(Text(f"Both ran with the same changes that were in no commit ({Artifact.PATCH})."))
         return tuple(items)
     for side in (a, b):
         if side.patch:
             lines = patch.mask(side.patch).splitlines()
-            what = f"{PATCH}, {count(len(lines), 'line')}"
+            what = f"{Artifact.PATCH}, {count(len(lines), 'line')}"
             items.append(Text(f"{side.title} ran with changes that were in no commit ({what}):"))
             items.append(Code("\n".join(lines[:_MOST_PATCH_LINES])))
         elif side.commit and side.code != "none":
@@ -152,7 +152,7 @@ def _show_figure(metric: str, value: float, *, sign: str = "") -> str:
 
 def _describe_end(history: pd.DataFrame) -> str:
     last = history.iloc[-1]
-    accuracy = last.get("validation/accuracy", last.get("train/accuracy"))
+    accuracy = last.get(Metric.VALIDATION_ACCURACY, last.get(Metric.TRAIN_ACCURACY))
     return f"accuracy {accuracy:.4f} after epoch {last['epoch']:.0f}"
 
 

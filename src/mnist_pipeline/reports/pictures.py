@@ -7,10 +7,10 @@ import numpy.typing as npt
 
 from mnist_pipeline.registry import evidence
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import RunRecord
 
 
-def find_test_images(runs: Sequence[PastRun], *, num_images: int) -> npt.NDArray[np.uint8]:
+def find_test_images(runs: Sequence[RunRecord], *, num_images: int) -> npt.NDArray[np.uint8]:
     """Return the images that runs of one test split were scored on, uint8 (n, height, width).
 
     Args:

@@ -14,7 +14,7 @@ from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Text, tabulate
 from mnist_pipeline.reports.values import show, show_count, show_share, when
 from mnist_pipeline.system.text import plain
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag
 
 
 def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
@@ -47,20 +47,20 @@ def _sum_up(logged: Logged) -> str:
     )
 
 
-def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
+def describe_run(run: RunRecord, aliases: Sequence[str]) -> tuple[Item, ...]:
     """Return what was run, when, by whom, and how it ended."""
     tags = run.tags
-    description = plain(tags.get("mlflow.note.content", ""))
+    description = plain(tags.get(Tag.DESCRIPTION, ""))
     lines = {
         "run": f"{run.name} ({run.run_id})",
-        "kind": tags.get("kind", "unknown"),
+        Tag.KIND: tags.get(Tag.KIND, "unknown"),
         "registered as": f"{', '.join(aliases)}, when this page was made" if aliases else "",
         "study": tags.get("study", ""),
         "status": run.status + (f": {tags['reason'].splitlines()[0]}" if tags.get("reason") else ""),
         "started": f"{when(run.started_ms)} by {tags.get('mlflow.user', 'unknown')}",
-        "took": f"{run.metrics['time/total_sec']:.1f} s" if "time/total_sec" in run.metrics else "",
-        "fingerprint": tags.get("fingerprint", ""),
-        "result digest": tags.get("result.digest", ""),
+        "took": f"{run.metrics['time/total_sec']:.1f} s" if Metric.TOTAL_SEC in run.metrics else "",
+        Tag.FINGERPRINT: tags.get(Tag.FINGERPRINT, ""),
+        "result digest": tags.get(Tag.RESULT_DIGEST, ""),
     }
     items: list[Item] = [Text(description)] if description else []
     items.append(Lines({name: value for name, value in lines.items() if value}))
@@ -75,26 +75,26 @@ def describe_run(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
 def _show_data(logged: Logged) -> tuple[Item, ...]:
     tags = logged.run.tags
     items: list[Item] = []
-    if "data.fallback" in tags:
+    if Tag.DATA_FALLBACK in tags:
         text = f"{tags.get('data.requested')} could not be had: this run fell back on {tags['data.fallback']}."
         items.append(Text(text, is_warning=True))
     counts = _read_counts(logged)
     if counts is not None:
         counts = counts.astype({"class": str})
         sizes = {split: f"{counts[split].sum():,} images" for split in counts.columns[1:]}
-        digests = logged.read_texts("data/digests.json") or {}
+        digests = logged.read_texts(Artifact.DIGESTS) or {}
         lines = {split: f"{size}, SHA-256 {digests.get(split, 'not known')}" for split, size in sizes.items()}
         items.append(Lines({"data set": logged.run.params.get("data.name", ""), **lines}))
-        items.append(logged.picture("data/class_counts.png", alt=_alt_of_counts(counts)))
+        items.append(logged.picture(Artifact.CLASS_COUNTS_PICTURE, alt=_alt_of_counts(counts)))
         items.append(tabulate("Images of each class", counts, show=show_count))
-    items.append(logged.picture("data/samples.png", alt="The first ten images of each class, one row a class."))
-    if tags.get("data.sources"):
+    items.append(logged.picture(Artifact.SAMPLES_PICTURE, alt="The first ten images of each class, one row a class."))
+    if tags.get(Tag.DATA_SOURCES):
         items.append(Text(f"Where it came from: {tags['data.sources']}."))
     return tuple(items)
 
 
 def _read_counts(logged: Logged) -> pd.DataFrame | None:
-    return logged.read_table("data/class_counts.csv", columns=["class", "train", "test"])
+    return logged.read_table(Artifact.CLASS_COUNTS, columns=["class", "train", "test"])
 
 
 def _alt_of_counts(counts: pd.DataFrame) -> str:
@@ -104,14 +104,14 @@ def _alt_of_counts(counts: pd.DataFrame) -> str:
 
 def _show_model(logged: Logged) -> tuple[Item, ...]:
     items: list[Item] = []
-    layers = logged.read_table("model/layers.csv", columns=["layer"])
+    layers = logged.read_table(Artifact.LAYERS, columns=["layer"])
     if layers is not None:
         items.append(tabulate("Layers, from the raw image to logits", layers, show=show_count))
-    untrained = logged.read_json("model/untrained.json")
+    untrained = logged.read_json(Artifact.UNTRAINED)
     metrics = logged.run.metrics
     lines = {
-        "parameters": f"{metrics['model/num_parameters']:,.0f}" if "model/num_parameters" in metrics else "",
-        "model file": f"{metrics['model/size_bytes']:,.0f} bytes" if "model/size_bytes" in metrics else "",
+        "parameters": f"{metrics['model/num_parameters']:,.0f}" if Metric.NUM_PARAMETERS in metrics else "",
+        "model file": f"{metrics['model/size_bytes']:,.0f} bytes" if Metric.MODEL_BYTES in metrics else "",
         "takes": "raw images, uint8, pixels 0..255",
         "returns": "a probability of each class, float32; scaling and softmax are inside",
         "untrained loss": f"{untrained['loss']:.3f}; by chance {untrained['expected_loss']:.3f}"
@@ -131,7 +131,7 @@ def _show_training(logged: Logged) -> tuple[Item, ...]:
         alt += f" They end at a training loss of {last['train/loss']:.4f} after epoch {last['epoch']:.0f}."
     items: list[Item] = [
         tabulate("Configuration", table, show=show),
-        logged.picture("train/learning_curves.png", alt=alt),
+        logged.picture(Artifact.LEARNING_CURVES_PICTURE, alt=alt),
     ]
     if history is not None:
         items.append(tabulate("Every epoch", history, show=show))
@@ -141,20 +141,20 @@ def _show_training(logged: Logged) -> tuple[Item, ...]:
 def _show_evaluation(logged: Logged) -> tuple[Item, ...]:
     metrics = logged.run.metrics
     scores = {
-        "test accuracy": metrics.get("test/accuracy"),
-        "test loss": metrics.get("test/loss"),
-        "calibration error": metrics.get("test/calibration_error"),
-        "validation accuracy": metrics.get("validation/accuracy"),
+        "test accuracy": metrics.get(Metric.TEST_ACCURACY),
+        "test loss": metrics.get(Metric.TEST_LOSS),
+        "calibration error": metrics.get(Metric.CALIBRATION_ERROR),
+        "validation accuracy": metrics.get(Metric.VALIDATION_ACCURACY),
     }
     items: list[Item] = [Lines({name: f"{value:.4f}" for name, value in scores.items() if value is not None})]
-    per_class = logged.read_table("evaluate/per_class.csv", columns=["class", "precision", "recall", "f1"])
+    per_class = logged.read_table(Artifact.PER_CLASS, columns=["class", "precision", "recall", "f1"])
     if per_class is not None:
         per_class = per_class.astype({"class": str})
         items.append(tabulate("Each class, of the test split", per_class, show=show_share))
-    confusion = logged.read_table("evaluate/confusion.csv", columns=["label"])
+    confusion = logged.read_table(Artifact.CONFUSION, columns=["label"])
     if confusion is not None:
         confusion = confusion.set_index("label").astype(int).reset_index()
-    items.append(logged.picture("evaluate/confusion.png", alt=_alt_of_confusion(confusion)))
+    items.append(logged.picture(Artifact.CONFUSION_PICTURE, alt=_alt_of_confusion(confusion)))
     if confusion is not None:
         heading = "label \\ predicted"
         confusion = confusion.rename(columns={"label": heading}).astype({heading: str})
@@ -165,7 +165,7 @@ def _show_evaluation(logged: Logged) -> tuple[Item, ...]:
 
 def _show_calibration(logged: Logged) -> tuple[Item, ...]:
     items: list[Item] = []
-    error = logged.run.metrics.get("test/calibration_error")
+    error = logged.run.metrics.get(Metric.CALIBRATION_ERROR)
     if error is not None:
         items.append(
             Text(
@@ -174,8 +174,8 @@ def _show_calibration(logged: Logged) -> tuple[Item, ...]:
             )
         )
     alt = "Reliability diagram: accuracy against confidence, and how many images each bin of confidence holds."
-    items.append(logged.picture("evaluate/reliability.png", alt=alt))
-    calibration = logged.read_table("evaluate/calibration.csv", columns=["confidence", "accuracy"])
+    items.append(logged.picture(Artifact.RELIABILITY_PICTURE, alt=alt))
+    calibration = logged.read_table(Artifact.CALIBRATION, columns=["confidence", "accuracy"])
     if calibration is not None:
         items.append(tabulate("By confidence", calibration, show=show_share))
     return tuple(items)
@@ -183,8 +183,8 @@ def _show_calibration(logged: Logged) -> tuple[Item, ...]:
 
 def _show_mistakes(logged: Logged) -> tuple[Item, ...]:
     alt = "The test images that the model got wrong while it was the surest; the table below has what it took them for."
-    picture = logged.picture("evaluate/mistakes.png", alt=alt)
-    found = logged.read_json("evaluate/mistakes.json")
+    picture = logged.picture(Artifact.MISTAKES_PICTURE, alt=alt)
+    found = logged.read_json(Artifact.MISTAKES_TABLE)
     if found is None:
         return (picture,)
     table = pd.DataFrame(found["data"], columns=found["columns"]).astype({"image": str})
@@ -215,7 +215,7 @@ def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
     overrides = reproducing.deciding_overrides(run.params)
     if overrides:
         items.append(Code(reproducing.command("train", overrides)))
-    if run.tags.get("result.digest"):
+    if run.tags.get(Tag.RESULT_DIGEST):
         items.append(
             Text(
                 "On the same kind of machine, with the same versions (environment/versions.json), the command ends "

@@ -4,19 +4,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlflow.entities import Run as MlflowEntity
-from mlflow.exceptions import MlflowException
-
 from mnist_pipeline.registry.settings import RegistryConfig
-from mnist_pipeline.reports import naming
 from mnist_pipeline.reports.values import count
-from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.tracking import runs
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import find_run, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
 
-_KINDS = ("train", "confirm", "final")
-_DIGEST = "data.digest"
+_KINDS = (Kind.TRAIN, Kind.CONFIRM, Kind.FINAL)
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class Selection:
         notes: One line each: what else is left out.
     """
 
-    runs: tuple[PastRun, ...]
+    runs: tuple[RunRecord, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -39,7 +34,7 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
     Args:
         store: Where they are.
         where: The experiment, and the registered model that aliases are of.
-        named: As for `naming.find`; a study stands for its complete trials and its confirmation.
+        named: As for `find_run.find`; a study stands for its complete trials and its confirmation.
         condition: In the language of MLflow's search box. Without names it chooses among all kinds of runs.
 
     Raises:
@@ -48,40 +43,42 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
     """
     if not named:
         return _select_all(store, where, condition)
-    runs: dict[str, PastRun] = {}
+    chosen_runs: dict[str, RunRecord] = {}
     problems: list[str] = []
     notes: list[str] = []
     for name in named:
         try:
-            run = naming.find(store, name, model_name=where.model_name)
+            run = find_run.find(store, name, model_name=where.model_name)
         except UserError as error:
             problems.append(str(error))
             continue
-        if run.tags.get("kind") == "sweep":
+        if run.kind == Kind.SWEEP:
             trials = _trials(store, run, notes)
-            runs |= {trial.run_id: trial for trial in trials}
-        elif not run.tags.get("kind"):
-            problems.append(f"{call(run)} was made by another program: left out")
-        elif run.status != "FINISHED":
+            chosen_runs |= {trial.run_id: trial for trial in trials}
+        elif not run.kind:
+            problems.append(f"{run.label} was made by another program: left out")
+        elif not run.is_finished:
             problems.append(f"{name} is {run.status}: {_advice(run)}")
         else:
-            runs[run.run_id] = run
-    chosen = list(runs.values())
+            chosen_runs[run.run_id] = run
+    chosen = list(chosen_runs.values())
     if condition is not None:
-        wanted = {
-            entity.info.run_id for entity in _search(store, sorted({run.experiment_id for run in chosen}), condition)
-        }
+        fitting = runs.filter_runs(store, sorted({run.experiment_id for run in chosen}), condition)
+        wanted = {run.run_id for run in fitting}
         chosen = [run for run in chosen if run.run_id in wanted]
     if not chosen:
         raise _nothing(problems, notes)
     first = chosen[0]
     for run in chosen[1:]:
-        differences = (run.experiment_id != first.experiment_id, run.tags.get(_DIGEST) != first.tags.get(_DIGEST))
+        differences = (
+            run.experiment_id != first.experiment_id,
+            run.tags.get(Tag.DATA_DIGEST) != first.tags.get(Tag.DATA_DIGEST),
+        )
         if any(differences):
             where_to = "on other data" if differences[1] else "in another experiment"
-            problems.append(f"{call(run)} is {where_to} than {call(first)}: left out, compare it with its like")
-            del runs[run.run_id]
-    return Selection(tuple(run for run in chosen if run.run_id in runs), tuple(problems), tuple(notes))
+            problems.append(f"{run.label} is {where_to} than {first.label}: left out, compare it with its like")
+            del chosen_runs[run.run_id]
+    return Selection(tuple(run for run in chosen if run.run_id in chosen_runs), tuple(problems), tuple(notes))
 
 
 def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None) -> Selection:
@@ -99,35 +96,36 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
         experiment = store.find_experiment(known[0])
         notes.append(f"there are no runs of {name}: these are all there are, of {known[0]} (data={known[0]} says so)")
     assert experiment is not None
-    kinds = _KINDS if condition is None else (*_KINDS, "trial")
-    entities = [entity for entity in _search(store, [experiment], condition) if entity.data.tags.get("kind") in kinds]
-    found = [entity for entity in entities if entity.data.tags.get("trial.state") != "PRUNED"]
-    if len(found) < len(entities):
-        notes.append(f"left out: {count(len(entities) - len(found), 'pruned trial')}")
-    finished = [runs.read(store, entity) for entity in found if entity.info.status == "FINISHED"]
+    kinds = _KINDS if condition is None else (*_KINDS, Kind.TRIAL)
+    fitting = [run for run in runs.filter_runs(store, [experiment], condition) if run.kind in kinds]
+    found = [run for run in fitting if run.tags.get(Tag.TRIAL_STATE) != "PRUNED"]
+    if len(found) < len(fitting):
+        notes.append(f"left out: {count(len(fitting) - len(found), 'pruned trial')}")
+    finished = [run for run in found if run.is_finished]
     if len(finished) < len(found):
-        counts = Counter(entity.info.status for entity in found)
+        counts = Counter(run.status for run in found)
         del counts["FINISHED"]
         notes.append(f"left out: {', '.join(f'{number} {status}' for status, number in counts.items())}")
     if not finished:
         raise _nothing([], notes)
-    kept = [run for run in finished if run.tags.get(_DIGEST) == finished[0].tags.get(_DIGEST)]
+    kept = [run for run in finished if run.tags.get(Tag.DATA_DIGEST) == finished[0].tags.get(Tag.DATA_DIGEST)]
     if len(kept) < len(finished):
         other = next(run for run in finished if run not in kept)
         notes.append(
-            f"left out: {len(finished) - len(kept)} on other data than the newest, {call(finished[0])}; "
-            f"--filter \"tags.`{_DIGEST}` = '{other.tags.get(_DIGEST)}'\" chooses those of {call(other)}"
+            f"left out: {len(finished) - len(kept)} on other data than the newest, {finished[0].label}; "
+            f"--filter \"tags.`{Tag.DATA_DIGEST}` = '{other.tags.get(Tag.DATA_DIGEST)}'\" selects those of "
+            f"{other.label}"
         )
     return Selection(tuple(kept), (), tuple(notes))
 
 
-def _trials(store: MlflowStore, sweep: PastRun, notes: list[str]) -> list[PastRun]:
-    tags = {"mlflow.parentRunId": sweep.run_id}
-    children = [runs.read(store, entity) for entity in runs.search(store, [sweep.experiment_id], tags)]
-    found = [run for run in children if run.tags.get("kind") in ("trial", "confirm")]
-    complete = [run for run in found if run.tags.get("trial.state") == "COMPLETE" and run.status == "FINISHED"]
+def _trials(store: MlflowStore, sweep: RunRecord, notes: list[str]) -> list[RunRecord]:
+    tags = {Tag.PARENT: sweep.run_id}
+    children = runs.search(store, [sweep.experiment_id], tags)
+    found = [run for run in children if run.kind in (Kind.TRIAL, Kind.CONFIRM)]
+    complete = [run for run in found if run.tags.get(Tag.TRIAL_STATE) == "COMPLETE" and run.is_finished]
     metric = sweep.params.get("sweep.metric")
-    if metric not in (None, "validation/accuracy"):
+    if metric not in (None, Metric.VALIDATION_ACCURACY):
         notes.append(f"ranked by accuracy, but {sweep.name} sought its best by {metric}")
     if len(complete) < len(found):
         others = count(len(found) - len(complete), "trial")
@@ -135,27 +133,10 @@ def _trials(store: MlflowStore, sweep: PastRun, notes: list[str]) -> list[PastRu
     return complete
 
 
-def _search(store: MlflowStore, experiment_ids: list[str], condition: str | None) -> list[MlflowEntity]:
-    try:
-        return list(runs.search(store, experiment_ids, {}, conditions=() if condition is None else (condition,)))
-    except MlflowException as error:
-        if condition is None or error.error_code != "INVALID_PARAMETER_VALUE":
-            raise
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(
-            f'--filter {condition}: {reason}; it is as in MLflow\'s search box, e.g. "metrics.`test/accuracy` > 0.97"'
-        ) from error
-
-
-def call(run: PastRun) -> str:
-    """Return name and beginning of the id."""
-    return f"{run.name} ({run.run_id[:8]})"
-
-
-def _advice(run: PastRun) -> str:
+def _advice(run: RunRecord) -> str:
     if run.status == "RUNNING":
         return "it has no result yet (if its command is gone, the same command goes on with it)"
-    reason = run.tags.get("reason", "").strip()
+    reason = run.tags.get(Tag.REASON, "").strip()
     return f"it has no result, {reason.splitlines()[0][:150]}" if reason else "it has no result"
 
 

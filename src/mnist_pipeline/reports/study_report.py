@@ -10,7 +10,7 @@ from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Page, Picture, Section, Table, Text, tabulate
 from mnist_pipeline.reports.report import describe_run
 from mnist_pipeline.reports.values import count, points, show
-from mnist_pipeline.tracking.tracker import PastRun
+from mnist_pipeline.tracking.record import Artifact, RunRecord
 
 MOST_TRIALS = 10
 _PLOTS = {
@@ -21,7 +21,7 @@ _PLOTS = {
     "slices": "The value of the trials against each swept key.",
     "contours": "The value of the trials over each pair of swept keys.",
 }
-_VERDICT = "sweep/verdict.json"
+_VERDICT = Artifact.VERDICT
 _DIFFERENCE = {"name": str, "mean": float, "low": float, "high": float}
 _NO_RESULT = ("state", "run_id", "source", "reason")
 
@@ -73,14 +73,14 @@ def _sum_up(verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> str:
     return f"{name} is better than the baseline{ahead}: trained again on fresh seeds, its interval excludes 0."
 
 
-def _describe(run: PastRun, aliases: Sequence[str]) -> tuple[Item, ...]:
+def _describe(run: RunRecord, aliases: Sequence[str]) -> tuple[Item, ...]:
     params = {key: value for key, value in run.params.items() if key.startswith("sweep.")}
     table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
     return (*describe_run(run, aliases), tabulate("Settings and space of the search", table, show=show))
 
 
 def _show_trials(logged: Logged) -> tuple[Item, ...]:
-    trials = logged.read_table("sweep/trials.parquet", columns=["number", "state", "value"])
+    trials = logged.read_table(Artifact.TRIALS, columns=["number", "state", "value"])
     if trials is None:
         return (Text("The table of trials is missing.", is_warning=True),)
     counts = ", ".join(f"{number:,} {state}" for state, number in trials["state"].value_counts().items())
@@ -95,7 +95,7 @@ def _show_trials(logged: Logged) -> tuple[Item, ...]:
 def _show_plots(logged: Logged) -> tuple[Item, ...]:
     plots: list[Item] = []
     for name, alt in _PLOTS.items():
-        content = logged.look(f"sweep/{name}.png")  # which of them there are depends on the trials
+        content = logged.read_optional(f"sweep/{name}.png")  # which of them there are depends on the trials
         if content is not None:
             plots += [Text(alt), Picture(alt, content)]
     return tuple(plots) or (Text("None was logged."),)
@@ -115,10 +115,10 @@ def _show_verdict(logged: Logged, verdict: Mapping[str, Any] | None, *, is_confi
         numeric=(False, True, True, True),
     )
     alt = "How far each candidate is from the baseline, with its interval; the table below has the figures."
-    preset = logged.read("sweep/preset/winner.yaml")
+    preset = logged.read(Artifact.WINNER_PRESET)
     items: list[Item] = [Text(_sum_up(verdict, is_confirmed=True))]
     if rows:
-        items += [logged.picture("sweep/verdict.png", alt=alt), table]
+        items += [logged.picture(Artifact.VERDICT_PICTURE, alt=alt), table]
     items.append(Text(f"The intervals hold all together with {verdict['confidence']:.0%} confidence (Bonferroni)."))
     if preset is not None:
         items += [Text("The winner, as a preset:"), Code(preset.decode(errors="replace").rstrip())]

@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from mlflow.models import Model
 
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking import logged_model, named_runs, runs
+from mnist_pipeline.tracking import logged_model, runs
 from mnist_pipeline.tracking.logged_model import BadModelError
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.record import RunRecord, class_names
 from mnist_pipeline.tracking.registered_models import CHAMPION, RegisteredModel
-from mnist_pipeline.tracking.tracker import PastRun, Predict
+from mnist_pipeline.tracking.tracker import Predict
 
 if TYPE_CHECKING:
     import keras
+    from mlflow.models import Model
 
 CHUNK = 1024
 
@@ -35,7 +36,7 @@ class Champion:
     name: str
     version: int
     predict: Predict
-    metadata: Model
+    metadata: "Model"
     image_shape: tuple[int, int]
     class_names: tuple[str, ...]
     example: str = field(repr=False)
@@ -56,7 +57,7 @@ def load(store: MlflowStore, name: str) -> Champion:
     try:
         loaded = logged_model.load(model.model_folder(version), evidence.find_seals(run) if run else None)
     except BadModelError as error:
-        raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.WAYS_ON}") from error
+        raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.NEXT_STEPS}") from error
     network = loaded.network
     _, *image_shape = network.input_shape
     num_classes = network.output_shape[-1]
@@ -91,15 +92,14 @@ def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
     return predict
 
 
-def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> PastRun | None:
+def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> RunRecord | None:
     """Return the version's run; None where it is gone, or there never was one."""
     run_id = model.run_id(version)
-    entity = named_runs.get(store, run_id) if run_id else None
-    return None if entity is None else runs.read(store, entity)
+    return runs.get(store, run_id) if run_id else None
 
 
-def _class_names(run: PastRun | None, num_classes: int) -> tuple[str, ...]:
+def _class_names(run: RunRecord | None, num_classes: int) -> tuple[str, ...]:
     """Return the names that the run knew its classes by; where that is gone, their numbers."""
-    predictions = None if run is None else evidence.read_predictions(run)
-    names = () if predictions is None else tuple(gates.class_names(predictions))
+    predictions = None if run is None else evidence.find_predictions(run)
+    names = () if predictions is None else tuple(class_names(predictions))
     return names if len(names) == num_classes else tuple(map(str, range(num_classes)))

@@ -86,7 +86,7 @@ class TableFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._has_rows = False
-        with files.telling(self._path):
+        with files.reporting_errors(self._path):
             self._place = path.resolve()  # a link stays a link
             self._unfinished = self._place.with_name(f".{uuid.uuid4().hex}.unfinished")
             self._writer: _Writer = _WRITERS[path.suffix.lower()](self._unfinished)
@@ -94,7 +94,7 @@ class TableFile:
     def write(self, table: "pd.DataFrame") -> None:
         """Append rows, which always have the same columns."""
         self._has_rows = True
-        with files.telling(self._path):
+        with files.reporting_errors(self._path):
             self._writer.write(table)
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class TableFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with files.telling(self._path):
+            with files.reporting_errors(self._path):
                 self._writer.close()
                 if error is None and self._has_rows:
                     self._unfinished.replace(self._place)

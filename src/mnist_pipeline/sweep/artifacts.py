@@ -5,7 +5,6 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,17 @@ from matplotlib.ticker import NullFormatter
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
-from mnist_pipeline import plotting
 from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.pipeline.request import Request
-from mnist_pipeline.sweep import figures
+from mnist_pipeline.plotting import to_png
 from mnist_pipeline.sweep.confirm import Verdict
 from mnist_pipeline.sweep.failure import REASON
+from mnist_pipeline.sweep.figures import draw_intervals
 from mnist_pipeline.sweep.space import SweepConfig
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study
-from mnist_pipeline.system import files, paths
-from mnist_pipeline.tracking.tracker import Run, describe_tables
+from mnist_pipeline.system import paths
+from mnist_pipeline.tracking.record import Artifact, Tag, show_tables
+from mnist_pipeline.tracking.tracker import Content, Run, log_contents
 
 MAX_LEGEND_ENTRIES = 12
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -55,43 +55,36 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def log_surroundings(request: Request, parent: Run) -> None:
-    """Log what the sweep was asked for, the versions, the machine, and how the code differs from its commit."""
-    with files.scratch() as scratch:
-        config, surroundings = scratch / "config", scratch / "environment"
-        config.mkdir()
-        (config / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(request.overrides))))
-        surroundings.mkdir()
-        for name, content in provenance.describe(paths.checkout()).items():
-            (surroundings / name).write_bytes(content)
-        parent.log_artifacts(config)
-        parent.log_artifacts(surroundings)
+    """Log the overrides of the sweep, the versions, the machine, and uncommitted changes of the code."""
+    log_contents(parent, {Artifact.OVERRIDES: request.overrides_to_yaml()})
+    log_contents(parent, provenance.describe(paths.checkout()))
 
 
 def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
-    """Log the table, the plots, and how many trials ended how."""
+    """Log the table of trials, the plots, and how many trials ended how."""
     table = tabulate_trials(study)
-    with files.scratch() as scratch:
-        folder = scratch / "sweep"
-        folder.mkdir()
-        table.to_parquet(folder / "trials.parquet", index=False)
-        table.to_csv(folder / "trials.csv", index=False)
-        table.to_json(folder / "trials.json", orient="split", index=False)
-        draw_plots(study.optuna, config.metric, folder)
-        parent.log_artifacts(folder)
-    parent.set_tags(describe_tables("sweep/trials.json"))
+    contents: dict[str, Content] = {
+        Artifact.TRIALS: lambda path: table.to_parquet(path, index=False),
+        Artifact.TRIALS_CSV: table.to_csv(index=False),
+        Artifact.TRIALS_TABLE: table.to_json(orient="split", index=False),
+        **draw_plots(study.optuna, config.metric),
+    }
+    log_contents(parent, contents)
+    parent.set_tags(show_tables(Artifact.TRIALS_TABLE))
     counts = {f"sweep/num_{name}": float((table["state"] == name).sum()) for name in _STATES.values()}
     best = study.ranked()[:1]
     values = {f"sweep/best_{config.metric.replace('/', '_')}": trial.value for trial in best if trial.value is not None}
     parent.log_metrics({**counts, **values}, step=0, timestamp_ms=time.time_ns() // 1_000_000)
 
 
-def draw_plots(study: optuna.Study, metric: str, folder: Path) -> None:
-    """Draw the study: by Optuna's matplotlib plots as PNG, and all in one page that needs no network, to look into."""
+def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
+    """Return Optuna's plots by their paths: each as PNG, and all in one interactive page that needs no network."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
     import optuna.visualization as interactive
     import optuna.visualization.matplotlib as still
 
+    drawn: dict[str, bytes | str] = {}
     pages: list[str] = []
     with warnings.catch_warnings(), mpl.rc_context():  # Optuna sets a style, for everything that is drawn after it
         warnings.simplefilter("ignore")  # it calls its matplotlib plots experimental
@@ -105,16 +98,16 @@ def draw_plots(study: optuna.Study, metric: str, folder: Path) -> None:
                 legend = axes.get_legend()
                 if legend is not None and len(legend.get_texts()) > MAX_LEGEND_ENTRIES:
                     legend.remove()
-            figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight", facecolor="white")
+            drawn[f"sweep/{name}.png"] = to_png(figure, dpi=110, bbox_inches="tight", facecolor="white")
             plt.close(figure)
             html = plot(interactive).to_html(full_html=False, include_plotlyjs=not pages)
             pages.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>\n{html}")
     title = f"The study {html_text.escape(study.study_name)}"
-    (folder / "plots.html").write_text(
+    drawn[Artifact.PLOTS] = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
-        f'<body style="font-family: sans-serif"><h1>{title}</h1>\n' + "\n".join(pages) + "\n</body></html>\n",
-        encoding="utf-8",
+        f'<body style="font-family: sans-serif"><h1>{title}</h1>\n' + "\n".join(pages) + "\n</body></html>\n"
     )
+    return drawn
 
 
 def _choose_plots(study: optuna.Study, metric: str) -> dict[str, tuple[tuple[float, float], Callable[[Any], Any]]]:
@@ -139,21 +132,20 @@ def _choose_plots(study: optuna.Study, metric: str) -> dict[str, tuple[tuple[flo
 
 def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, study: Study) -> None:
     """Log the intervals of the confirmation, and the winner as a preset."""
-    with files.scratch() as scratch:
-        folder = scratch / "sweep"
-        (folder / "preset").mkdir(parents=True)
-        (folder / "preset" / "winner.yaml").write_text(describe_preset(winner, study=study.name), encoding="utf-8")
-        shown = {
-            "winner": verdict.winner or "baseline",
-            "confidence": verdict.confidence,
-            "differences": [vars(comparison) for comparison in verdict.comparisons],
-            "params": dict(winner),
-        }
-        (folder / "verdict.json").write_text(json.dumps(shown, indent=2), encoding="utf-8")
-        if verdict.comparisons:
-            plotting.save(figures.draw_intervals(verdict.comparisons), folder / "verdict.png")
-        parent.log_artifacts(folder)
-    parent.set_tags({"sweep.winner": verdict.winner or "baseline"})
+    shown = {
+        "winner": verdict.winner or "baseline",
+        "confidence": verdict.confidence,
+        "differences": [vars(comparison) for comparison in verdict.comparisons],
+        "params": dict(winner),
+    }
+    contents: dict[str, Content] = {
+        Artifact.WINNER_PRESET: describe_preset(winner, study=study.name),
+        Artifact.VERDICT: json.dumps(shown, indent=2),
+    }
+    if verdict.comparisons:
+        contents[Artifact.VERDICT_PICTURE] = to_png(draw_intervals(verdict.comparisons))
+    log_contents(parent, contents)
+    parent.set_tags({Tag.WINNER: verdict.winner or "baseline"})
 
 
 def describe_preset(params: Mapping[str, Any], *, study: str) -> str:

@@ -4,13 +4,12 @@ Many trials scored on one validation split: the best score is that of a good con
 So the best are trained again on fresh pairs of seeds, the same for all, and compared with the baseline pair by pair.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import t as student_t
 
+from mnist_pipeline.stats import find_interval
 from mnist_pipeline.sweep.space import Direction
 
 ALPHA = 0.05
@@ -89,13 +88,3 @@ def compare(
     better = [comparison for comparison in comparisons if comparison.is_better(direction)]
     winner = max(better, key=lambda comparison: sign * comparison.mean).name if better else None
     return Verdict(comparisons=comparisons, winner=winner, confidence=1 - alpha)
-
-
-def find_interval(
-    differences: np.ndarray[tuple[int, ...], np.dtype[np.float64]], *, alpha: float
-) -> tuple[float, float, float]:
-    """Return the mean of paired differences, and the t interval that misses the true one with probability `alpha`."""
-    mean = float(differences.mean())
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
-    half = float(student_t.ppf(1 - alpha / 2, len(differences) - 1)) * error
-    return mean, mean - half, mean + half

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-class Kind(enum.Enum):
+class Cause(enum.Enum):
     """What kept a training from its end."""
 
     diverged = "diverged"
@@ -27,7 +27,7 @@ class Failure:
         next_step: What the user can do about surroundings.
     """
 
-    kind: Kind
+    cause: Cause
     reason: str
     next_step: str = ""
 
@@ -54,7 +54,7 @@ MEMORY_STEP = (
     "are already trained"
 )
 
-KIND_ATTRIBUTE = "failure"
+CAUSE_ATTRIBUTE = "failure"
 REASON = "reason"
 # What version 0.1 wrote of a trial that failed by its surroundings; it kept the reason alone.
 _SURROUNDINGS = re.compile(
@@ -63,12 +63,12 @@ _SURROUNDINGS = re.compile(
 )
 
 
-def read_kind(attributes: Mapping[str, Any]) -> Kind:
+def read_cause(attributes: Mapping[str, Any]) -> Cause:
     """Return the kind of failure that a failed trial has among its user attributes."""
-    known = attributes.get(KIND_ATTRIBUTE)
+    known = attributes.get(CAUSE_ATTRIBUTE)
     if known is not None:
-        return Kind(known)
+        return Cause(known)
     reason = str(attributes.get(REASON))
     if reason.startswith("LossNotFiniteError"):
-        return Kind.diverged
-    return Kind.surroundings if _SURROUNDINGS.match(reason) else Kind.error
+        return Cause.diverged
+    return Cause.surroundings if _SURROUNDINGS.match(reason) else Cause.error

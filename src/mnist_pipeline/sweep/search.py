@@ -9,13 +9,13 @@ from functools import partial
 from optuna.trial import Trial, TrialState
 
 from mnist_pipeline.sweep.executors.local import Crew, Job, Member
-from mnist_pipeline.sweep.failure import REASON, Kind, TrainingFailedError
+from mnist_pipeline.sweep.failure import REASON, Cause, TrainingFailedError
 from mnist_pipeline.sweep.plan import Setting
 from mnist_pipeline.sweep.space import Sampler, SweepConfig, apply
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.tracking.record import Kind, Point, Tag
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def require_few_failures(study: Study, config: SweepConfig) -> None:
 
 def describe_failures(study: Study, config: SweepConfig) -> str | None:
     """Return in a line how many trials failed, and what became of what they were to try; None where none failed."""
-    diverged, broken = study.failed(Kind.diverged), study.failed(Kind.error)
+    diverged, broken = study.failed(Cause.diverged), study.failed(Cause.error)
     num_failed = len(diverged) + len(broken)
     if not num_failed:
         return None
@@ -103,7 +103,7 @@ def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainin
     num_reported = max(study.trials()[trial.number].intermediate_values, default=0)
 
     def decide(point: Point) -> bool:
-        with study.telling():
+        with study.reporting_errors():
             if point.number > num_reported:
                 trial.report(point.metrics[metric], point.number)
             # What was reported before a kill was decided then, but for the last of it.
@@ -113,15 +113,15 @@ def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainin
         trained = trainings.train(
             member,
             apply(what.base, trial.params),
-            kind="trial",
+            kind=Kind.TRIAL,
             label=f"trial {trial.number}",
-            tags={"trial.number": str(trial.number)},
+            tags={Tag.TRIAL_NUMBER: str(trial.number)},
             decide=decide,
         )
     except TrainingFailedError as error:
         study.fail(trial, error.failure)
         return
-    with study.telling():
+    with study.reporting_errors():
         trial.set_user_attr(RUN, trained.run_id)
         if trained.source:
             trial.set_user_attr(SOURCE, trained.source)

@@ -35,7 +35,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline.sweep import storage as storage_files
-from mnist_pipeline.sweep.failure import KIND_ATTRIBUTE, REASON, Failure, Kind, read_kind
+from mnist_pipeline.sweep.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure, read_cause
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
@@ -103,7 +103,7 @@ class Study:
         self._enqueue_missing()
 
     def _enqueue_missing(self) -> None:
-        with self._planning, self.telling():
+        with self._planning, self.reporting_errors():
             tried = [trial.system_attrs.get("fixed_params") for trial in self.trials() if not _may_try_again(trial)]
             for point in self._planned:
                 if point not in tried:
@@ -111,23 +111,23 @@ class Study:
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Return the trials, in the order of their numbers; all of them, or those in one of `states`."""
-        with self.telling():
+        with self.reporting_errors():
             return self.optuna.get_trials(deepcopy=False, states=states or None)
 
-    def failed(self, *kinds: Kind) -> list[FrozenTrial]:
+    def failed(self, *kinds: Cause) -> list[FrozenTrial]:
         """Return the trials that count as failed, or those of one of `kinds`: what surroundings caused does not."""
-        wanted = kinds or (Kind.diverged, Kind.error)
-        return [trial for trial in self.trials(TrialState.FAIL) if read_kind(trial.user_attrs) in wanted]
+        wanted = kinds or (Cause.diverged, Cause.error)
+        return [trial for trial in self.trials(TrialState.FAIL) if read_cause(trial.user_attrs) in wanted]
 
     def ask(self) -> Trial:
         """Return a new trial with all its values."""
-        with warnings.catch_warnings(), self.telling():
+        with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
             return self._complete(self.optuna.ask())
 
     def adopt(self, trial: FrozenTrial) -> Trial:
         """Return the trial that a command left unfinished when it was killed: the same number, the same values."""
-        with warnings.catch_warnings(), self.telling():
+        with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
             return self._complete(Trial(self.optuna, trial._trial_id))
 
@@ -138,14 +138,14 @@ class Study:
 
     def tell(self, trial: Trial, state: TrialState, *, value: float | None = None) -> None:
         """Finish a trial. A pruned one has its last reported value."""
-        with self.telling():
+        with self.reporting_errors():
             self.optuna.tell(trial, values=value if state is TrialState.COMPLETE else None, state=state)
 
     def fail(self, trial: Trial, failure: Failure) -> None:
         """Finish a trial as failed; if it was planned and an error was the reason, have it tried again."""
-        with self.telling():
+        with self.reporting_errors():
             trial.set_user_attr(REASON, failure.reason)
-            trial.set_user_attr(KIND_ATTRIBUTE, failure.kind.value)
+            trial.set_user_attr(CAUSE_ATTRIBUTE, failure.cause.value)
         self.tell(trial, TrialState.FAIL)
         self._enqueue_missing()
 
@@ -160,7 +160,7 @@ class Study:
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
     @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
+    def reporting_errors(self) -> Iterator[None]:
         """Report in one line that Optuna cannot read or write the study.
 
         Raises:
@@ -191,7 +191,7 @@ class Study:
 
 
 def _may_try_again(trial: FrozenTrial) -> bool:
-    return trial.state is TrialState.FAIL and read_kind(trial.user_attrs) is not Kind.diverged
+    return trial.state is TrialState.FAIL and read_cause(trial.user_attrs) is not Cause.diverged
 
 
 def _reason(error: BaseException) -> str:

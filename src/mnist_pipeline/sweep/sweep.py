@@ -1,7 +1,6 @@
 """The story of a sweep: search, confirm, train the winner, each tracked as it happens, any of it resumable."""
 
 import dataclasses
-import os
 import shutil
 import threading
 import time
@@ -11,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.config.sections import Config
-from mnist_pipeline.pipeline.request import Request, code_tags, data_tags, retarget
+from mnist_pipeline.pipeline.provenance import code_tags
+from mnist_pipeline.pipeline.request import Request, data_tags, retarget
 from mnist_pipeline.sweep import confirm
 from mnist_pipeline.sweep.artifacts import log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.confirm import Pair, Verdict
 from mnist_pipeline.sweep.executors.local import Crew, Job, Member, Stop
-from mnist_pipeline.sweep.failure import Kind, TrainingFailedError
+from mnist_pipeline.sweep.failure import Cause, TrainingFailedError
 from mnist_pipeline.sweep.plan import Setting, describe_config, describe_sweep
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.space import SweepConfig, apply
@@ -25,8 +25,10 @@ from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.trainings import Progress, Trainings
 from mnist_pipeline.system import paths, quiet
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.system.locks import own
-from mnist_pipeline.tracking.tracker import PastRun, Run, Tracker
+from mnist_pipeline.system.locks import hold
+from mnist_pipeline.system.versions import count_usable_cores
+from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
+from mnist_pipeline.tracking.tracker import Run, RunSpec, Tracker
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.run import RunResult
@@ -49,7 +51,7 @@ class SweepResult:
     baseline: Mapping[str, Any]
     parent: Run
     verdict: Verdict | None
-    final: "RunResult | PastRun | None"
+    final: "RunResult | RunRecord | None"
 
     @property
     def failures(self) -> str | None:
@@ -66,21 +68,23 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
     what = Setting(request, config)
     name = config.study or what.default_name()
     lock = journal_path(name).with_suffix(".lock")
-    with own(lock, what=f"the study {name}", wait=request.config.wait, next_step="(or give sweep.study another name)"):
+    with hold(lock, what=f"the study {name}", wait=request.config.wait, next_step="(or give sweep.study another name)"):
         study = Study(config, name=name, identity=what.identity(), max_epochs=what.max_epochs())
         study.plan(what.baseline if what.has_baseline() else None)
         started = time.perf_counter()
         with tracker.run(
-            kind="sweep",
-            name=f"sweep {name}",
-            description=describe_sweep(config, request),
-            params={**what.base.flat(), **describe_config(config)},
-            tags={**data_tags(request), **code_tags(), "study": name},
-            resume_id=study.id,
+            RunSpec(
+                kind=Kind.SWEEP,
+                name=f"sweep {name}",
+                description=describe_sweep(config, request),
+                params={**what.base.flat(), **describe_config(config)},
+                tags={**data_tags(request), **code_tags(), Tag.STUDY: name},
+                resume_id=study.id,
+            )
         ) as parent:
             log_surroundings(request, parent)
             trainings = Trainings(what, study, parent, tracker, progress, stop)
-            crew = Crew(request.found, num_workers=config.num_workers or os.cpu_count() or 1, stop=stop)
+            crew = Crew(request.found, num_workers=config.num_workers or count_usable_cores(), stop=stop)
             try:
                 search(what, study, crew, trainings)
                 log_search(study, config, parent)
@@ -94,7 +98,7 @@ def sweep(request: Request, config: SweepConfig, tracker: Tracker, *, progress: 
                 log_verdict(verdict, winner, parent, study=study)
                 final = train_winner(what, winner, study, parent, tracker, stop)
             now = time.time_ns() // 1_000_000
-            parent.log_metrics({"time/total_sec": time.perf_counter() - started}, step=0, timestamp_ms=now)
+            parent.log_metrics({Metric.TOTAL_SEC: time.perf_counter() - started}, step=0, timestamp_ms=now)
         shutil.rmtree(paths.checkpoints_dir() / study.id, ignore_errors=True)
     return SweepResult(study=study, config=config, baseline=what.baseline, parent=parent, verdict=verdict, final=final)
 
@@ -124,9 +128,9 @@ def confirm_best(what: Setting, study: Study, crew: Crew, trainings: Trainings) 
         seeded = with_pair(apply(what.base, candidates[name]), pair)
         label = f"confirm {name} #{number}"
         try:
-            trained = trainings.train(member, seeded, kind="confirm", label=label, tags={"confirm.of": name})
+            trained = trainings.train(member, seeded, kind=Kind.CONFIRM, label=label, tags={Tag.CONFIRMED: name})
         except TrainingFailedError as error:
-            is_final = error.failure.kind is Kind.diverged
+            is_final = error.failure.cause is Cause.diverged
             next_step = "narrow sweep.space, or give sweep.confirm=null" if is_final else "run the same command again"
             raise UserError(f"the confirmation of {name} failed ({error}): {next_step}") from error
         values[name, pair] = trained.value
@@ -162,13 +166,13 @@ def winning_params(verdict: Verdict, study: Study, what: Setting) -> Mapping[str
 
 def train_winner(
     what: Setting, params: Mapping[str, Any], study: Study, parent: Run, tracker: Tracker, stop: Stop
-) -> "RunResult | PastRun":
+) -> "RunResult | RunRecord":
     """Train the winner with the study's split and a fresh seed, score it on the test split, and log its model: once."""
     (fresh,) = confirm.draw_pairs(what.config.seed + 1, num_pairs=1, taken=study_pair(what.base))
     pair = Pair(train_seed=fresh.train_seed, split_seed=what.base.data.split_seed)
     config = with_pair(apply(what.base, params), pair)
     request = retarget(what.request, config)
-    tags = {"kind": "final", "study": study.name, "fingerprint": request.tags["fingerprint"]}
+    tags = {Tag.KIND: Kind.FINAL, Tag.STUDY: study.name, Tag.FINGERPRINT: request.tags[Tag.FINGERPRINT]}
     past = tracker.find_finished(tags)
     if past is not None:
         return past
@@ -176,7 +180,7 @@ def train_winner(
         from mnist_pipeline.pipeline import run
         from mnist_pipeline.pipeline.checkpoints import Checkpoints
 
-    folder = paths.checkpoints_dir() / study.id / request.tags["fingerprint"]
+    folder = paths.checkpoints_dir() / study.id / request.tags[Tag.FINGERPRINT]
     checkpoints = Checkpoints(folder)
-    tags = {"study": study.name, "mlflow.parentRunId": parent.run_id}
-    return run.perform(request, tracker, checkpoints, kind="final", tags=tags, on_epoch=lambda _: stop.check())
+    tags = {Tag.STUDY: study.name, Tag.PARENT: parent.run_id}
+    return run.carry_out(request, tracker, checkpoints, kind=Kind.FINAL, tags=tags, on_epoch=lambda _: stop.check())

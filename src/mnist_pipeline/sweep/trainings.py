@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline.fingerprint import training_fingerprint
-from mnist_pipeline.pipeline.request import describe_name, describe_training
+from mnist_pipeline.pipeline.names import describe_training, name_run
 from mnist_pipeline.sweep.executors.local import Member, Stop
 from mnist_pipeline.sweep.executors.worker import Task
 from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
@@ -19,7 +19,8 @@ from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown
-from mnist_pipeline.tracking.tracker import TRAINING_TAG, PastTraining, Point, Run, Tracker
+from mnist_pipeline.tracking.record import Kind, Metric, Point, Tag
+from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec, Tracker
 
 
 class Progress(Protocol):
@@ -94,25 +95,27 @@ class Trainings:
         with (
             self._folder(mark) as folder,
             self._tracker.run(
-                kind=kind,
-                name=f"{label} {describe_name(config)}" if kind == "trial" else label,
-                description=f"{label.capitalize()} of the sweep {markdown(self._study.name)}: "
-                f"{describe_training(config)}.",
-                params=config.flat(),
-                tags={
-                    **tags,
-                    "mlflow.parentRunId": self._parent.run_id,
-                    "study": self._study.name,
-                    "data.digest": self._what.request.found.digest,
-                    TRAINING_TAG: mark,
-                },
-                resume_id=f"{self._study.id} {label}",
+                RunSpec(
+                    kind=kind,
+                    name=f"{label} {name_run(config)}" if kind == Kind.TRIAL else label,
+                    description=f"{label.capitalize()} of the sweep {markdown(self._study.name)}: "
+                    f"{describe_training(config)}.",
+                    params=config.flat(),
+                    tags={
+                        **tags,
+                        Tag.PARENT: self._parent.run_id,
+                        Tag.STUDY: self._study.name,
+                        Tag.DATA_DIGEST: self._what.request.found.digest,
+                        Tag.TRAINING_FINGERPRINT: mark,
+                    },
+                    resume_id=f"{self._study.id} {label}",
+                )
             ) as tracked,
         ):
             source = known.run_id if known and known.points and known.run_id != tracked.run_id else None
             if source:
-                tracked.set_tags({"source.run_id": source})
-            logged = tracked.list_steps("train/loss") if tracked.is_resumed else set()
+                tracked.set_tags({Tag.SOURCE_RUN: source})
+            logged = tracked.list_steps(Metric.TRAIN_LOSS) if tracked.is_resumed else set()
             num_epochs = config.train.num_epochs
             is_pruned, train_sec = False, 0.0
             try:
@@ -120,25 +123,25 @@ class Trainings:
                     for point in points:
                         if point.number not in logged:
                             tracked.log_metrics(point.metrics, step=point.number, timestamp_ms=point.ended_ms)
-                        train_sec += point.metrics["time/epoch_sec"]
+                        train_sec += point.metrics[Metric.EPOCH_SEC]
                         self.progress.train(member.index, name=label, point=point, num_epochs=num_epochs)
                         self.stop.check()
                         is_pruned = decide(point) and point.number < num_epochs
                         if is_pruned:
                             break
             except TrainingFailedError as error:
-                tracked.set_tags({"trial.state": "FAIL"})
+                tracked.set_tags({Tag.TRIAL_STATE: "FAIL"})
                 self.progress.finish(member.index, name=label, outcome=f"failed: {error}", value=None)
                 raise
-            total = {"time/train_sec": train_sec}
+            total = {Metric.TRAIN_SEC: train_sec}
             tracked.log_metrics(total, step=point.number, timestamp_ms=point.ended_ms)
-            tracked.set_tags({"trial.state": "PRUNED" if is_pruned else "COMPLETE"})
+            tracked.set_tags({Tag.TRIAL_STATE: "PRUNED" if is_pruned else "COMPLETE"})
         value = point.metrics[self._what.config.metric]
         outcome = f"{'pruned after' if is_pruned else 'done,'} {point.number} of {num_epochs} epochs"
         self.progress.finish(member.index, name=label, outcome=outcome, value=value)
         return Trained(run_id=tracked.run_id, value=value, is_pruned=is_pruned, source=source)
 
-    def _points(self, member: Member, label: str, task: Task, known: PastTraining | None) -> Generator[Point]:
+    def _points(self, member: Member, label: str, task: Task, known: RecordedTraining | None) -> Generator[Point]:
         num_epochs = task.config.train.num_epochs
         replayed = known.points[:num_epochs] if known else ()
         yield from replayed

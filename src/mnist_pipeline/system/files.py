@@ -20,7 +20,7 @@ def whole(path: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(path))  # a link stays a link; pathlib raises for one that leads to itself
     unfinished = place.with_name(f".{uuid.uuid4().hex}.unfinished")
     try:
-        with telling(path):
+        with reporting_errors(path):
             yield unfinished
             unfinished.replace(place)
     finally:
@@ -29,7 +29,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def telling(path: Path) -> Iterator[None]:
+def reporting_errors(path: Path) -> Iterator[None]:
     """Tell of `path` in one line where it cannot be written."""
     try:
         yield

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def own(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]:
+def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]:
     """Own what `path`, the file of a lock, stands for. Its owner may remove the file while it owns it.
 
     Args:

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The versions of what is installed, and the machine."""
 
 import importlib.metadata
 import os
@@ -7,20 +7,28 @@ import platform
 MODEL_LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, this package and every installed distribution, by name."""
-    installed = {
-        distribution.metadata["Name"].lower(): distribution.version
-        for distribution in importlib.metadata.distributions()
-    }
+def list_versions() -> dict[str, str]:
+    """Return the versions of Python and of every installed distribution, by name.
+
+    What an interrupted upgrade left of a distribution has no name, and is left out.
+    """
+    named = ((found.metadata["Name"], found.version) for found in importlib.metadata.distributions() if found.metadata)
+    installed = {name.lower(): version for name, version in named if name}
     return {"python": platform.python_version(), **dict(sorted(installed.items()))}
 
 
-def requirements(names: tuple[str, ...]) -> list[str]:
+def pin_requirements(names: tuple[str, ...]) -> list[str]:
     """Return `name==version` of the named distributions, as installed."""
     return [f"{name}=={importlib.metadata.version(name)}" for name in names]
 
 
-def machine() -> dict[str, str | int | None]:
-    """Return the system, the processor's kind and its number of cores."""
+def describe_machine() -> dict[str, str | int | None]:
+    """Return the system, the kind of processor and its number of cores."""
     return {"system": platform.platform(), "processor": platform.machine(), "num_cores": os.cpu_count()}
+
+
+def count_usable_cores() -> int:
+    """Return how many cores this process may use: `taskset` and containers may give it fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

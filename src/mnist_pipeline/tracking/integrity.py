@@ -14,11 +14,11 @@ from mlflow.exceptions import MlflowException
 
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import FILES, FILES_TAG, REPORT
+from mnist_pipeline.tracking.record import Artifact, Tag
 
 # MLflow writes it beside a model that it loads from the registry, with the name that the model was loaded by.
 WRITTEN_BY_LOADING = "registered_model_meta"
-_WRITTEN_LATER = (FILES, REPORT)
+_WRITTEN_LATER = (Artifact.FILES, Artifact.REPORT)
 _MODEL = "model/"
 _MODEL_STAGE = ("layers.csv", "summary.txt", "untrained.json")
 """What a run has in its own folder `model/`; version 0.1 listed them together with the files of the logged model."""
@@ -115,15 +115,15 @@ def read_list(read: Callable[[str], bytes], tags: Mapping[str, str]) -> tuple[Se
         tags: Of the run.
     """
     try:
-        content = read(FILES)
+        content = read(Artifact.FILES)
     except FileNotFoundError:
-        return None, f"missing: {FILES}"
-    if FILES_TAG in tags and hashlib.sha256(content).hexdigest() != tags[FILES_TAG]:
-        return None, f"changed: {FILES}"
+        return None, f"missing: {Artifact.FILES}"
+    if Tag.FILES_DIGEST in tags and hashlib.sha256(content).hexdigest() != tags[Tag.FILES_DIGEST]:
+        return None, f"changed: {Artifact.FILES}"
     try:
         return read_seals(content), ""
     except ValueError:
-        return None, f"changed: {FILES}"
+        return None, f"changed: {Artifact.FILES}"
 
 
 def compare(seals: Mapping[str, Seal], folder: ArtifactFolder, *, ignored: Iterable[str] = ()) -> dict[str, list[str]]:

@@ -21,8 +21,9 @@ from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address, hide
 from mnist_pipeline.tracking import sqlite_store, store
-from mnist_pipeline.tracking.patience import PatientClient, patiently
-from mnist_pipeline.tracking.reasons import is_locked, reason
+from mnist_pipeline.tracking.database_errors import explain, is_locked
+from mnist_pipeline.tracking.record import Tag
+from mnist_pipeline.tracking.retries import RetryingClient, retry
 
 # MLflow shows no metric of a run until its column is chosen. By such a tag the UI shares a view: here for all of ours.
 # Runs stay in the order of their creation, without which the children of a sweep would not stand below their parent.
@@ -35,7 +36,7 @@ _COLUMNS = (
 _KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
 _OVERVIEW_TAGS = {
     sqlite_store.OVERVIEW_TAG: json.dumps({"selectedColumns": _COLUMNS}),
-    "mlflow.note.content": (
+    Tag.DESCRIPTION: (
         "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
         "`final`. Names say data, width, dropout, epochs and seed. The tag `alias` marks the runs of champion and "
         "challenger. In the terminal: `mnist-pipeline compare`, `diff` and `report`."
@@ -63,10 +64,10 @@ class MlflowStore:
             store.create(self.uri)
             self.connected = store.log_in(self.uri)
             mlflow.set_tracking_uri(self.connected)
-            self.client = PatientClient(patiently(self.uri, MlflowClient, self.connected), what=self.uri)
+            self.client = RetryingClient(retry(self.uri, MlflowClient, self.connected), what=self.uri)
 
     @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
+    def reporting_errors(self) -> Iterator[None]:
         """Tell of a store that fails in one line."""
         try:
             yield
@@ -76,7 +77,7 @@ class MlflowStore:
             if is_locked(error):
                 raise UserError(self._describe_lock(error)) from error
             raise UserError(
-                f"the tracking store {self.uri} fails ({hide(reason(error))}): fix that and run the same command "
+                f"the tracking store {self.uri} fails ({hide(explain(error))}): fix that and run the same command "
                 "again, which resumes where this one stopped"
             ) from error
 
@@ -165,7 +166,7 @@ class MlflowStore:
 
     def _explain(self, error: Exception) -> tuple[str, str]:
         """Return why the store cannot be opened, and what to do about it."""
-        why = reason(error)
+        why = explain(error)
         # Of a newer schema too MLflow says that it is out of date and should be upgraded.
         found = re.search(r"(?:database schema \(found version|Can't locate revision identified by) '?(\w+)", why)
         if found and not _is_known(found[1]):

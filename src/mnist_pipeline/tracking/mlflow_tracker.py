@@ -19,10 +19,10 @@ from mlflow.entities import (
     InputTag,
     LoggedModelOutput,
     LoggedModelStatus,
-    Metric,
     Param,
     RunTag,
 )
+from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
@@ -34,26 +34,15 @@ from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.system import files
 from mnist_pipeline.system.errors import Terminated, UserError
 from mnist_pipeline.system.secrets import hide
-from mnist_pipeline.system.versions import MODEL_LIBRARIES, requirements
+from mnist_pipeline.system.versions import MODEL_LIBRARIES, pin_requirements
 from mnist_pipeline.tracking import integrity, runs
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
+from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.integrity import Seal, Seals
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
-from mnist_pipeline.tracking.patience import patiently
-from mnist_pipeline.tracking.reasons import is_locked, reason
-from mnist_pipeline.tracking.tracker import (
-    EPOCH_METRICS,
-    FILES,
-    FILES_TAG,
-    REPORT,
-    RESUME_TAG,
-    TRAINING_TAG,
-    PastRun,
-    PastTraining,
-    Point,
-    Predict,
-    Run,
-)
+from mnist_pipeline.tracking.record import EPOCH_METRICS, Artifact, Metric, Point, RunRecord, Tag
+from mnist_pipeline.tracking.retries import retry
+from mnist_pipeline.tracking.tracker import Predict, RecordedTraining, Run, RunSpec
 
 MODEL_NAME = "model"
 _MAX_DIGEST_LENGTH = 36  # of a dataset in MLflow's schema
@@ -79,7 +68,7 @@ class MlflowRun:
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         """Log the figures with one time stamp; MLflow knows a point by it."""
-        points = [Metric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+        points = [MlflowMetric(key, value, timestamp_ms, step) for key, value in metrics.items()]
         self._client.log_batch(self.run_id, metrics=points)
 
     def list_steps(self, metric: str) -> set[int]:
@@ -159,15 +148,15 @@ class MlflowRun:
                 ),
                 input_example=example,
                 # Without them MLflow would import the model once more in a child process to find out.
-                pip_requirements=requirements(MODEL_LIBRARIES),
+                pip_requirements=pin_requirements(MODEL_LIBRARIES),
             )
             with self._uploading():
                 self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
             self._logged_of_model = _seal_files(scratch / MODEL_NAME)
             # Of the network alone: the files around it hold addresses, which differ from store to store in length.
-            size = {"model/size_bytes": float(next(scratch.rglob("*.keras")).stat().st_size)}
+            size = {Metric.MODEL_BYTES: float(next(scratch.rglob("*.keras")).stat().st_size)}
         points = [
-            Metric(key, value, timestamp_ms, step, model_id=logged.model_id)
+            MlflowMetric(key, value, timestamp_ms, step, model_id=logged.model_id)
             for key, value in {**metrics, **size}.items()
         ]
         self._client.log_batch(self.run_id, metrics=points)
@@ -175,7 +164,7 @@ class MlflowRun:
         if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
             self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
         self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-        loaded = patiently("the tracking store", mlflow.pyfunc.load_model, f"models:/{logged.model_id}")
+        loaded = retry("the tracking store", mlflow.pyfunc.load_model, f"models:/{logged.model_id}")
         return lambda images: np.asarray(loaded.predict(images))
 
     def log_files(self) -> None:
@@ -183,18 +172,18 @@ class MlflowRun:
         run = self._client.get_run(self.run_id)
         folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
         # What an earlier command left, before it was killed, is there too.
-        left = {path for path in folder.sizes() if path not in (*self._logged, FILES, REPORT)}
+        left = {path for path in folder.sizes() if path not in (*self._logged, Artifact.FILES, Artifact.REPORT)}
         seals = Seals(
             run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
             model=self._logged_of_model,
         )
         content = integrity.write_seals(seals)
         with files.scratch() as scratch:
-            path = scratch / FILES
+            path = scratch / Artifact.FILES
             path.parent.mkdir()
             path.write_bytes(content)
             self.log_artifacts(path.parent)
-        self.set_tags({FILES_TAG: hashlib.sha256(content).hexdigest()})
+        self.set_tags({Tag.FILES_DIGEST: hashlib.sha256(content).hexdigest()})
 
     @contextlib.contextmanager
     def _uploading(self) -> Iterator[None]:
@@ -228,34 +217,25 @@ class MlflowTracker:
         self._experiment_id = self._store.require_experiment(config.experiment)
 
     @contextlib.contextmanager
-    def run(
-        self,
-        *,
-        kind: str,
-        name: str,
-        description: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        resume_id: str,
-    ) -> Iterator[Run]:
+    def run(self, spec: RunSpec) -> Iterator[Run]:
         """Open a run, or one again. Its status is written even where Ctrl-C or SIGTERM ends it."""
         all_tags = {
-            "kind": kind,
-            "mlflow.note.content": description,
-            "mlflow.user": user(),
-            "mlflow.source.name": "mnist-pipeline",
-            "mlflow.source.type": "LOCAL",
-            RESUME_TAG: resume_id,
-            **tags,
+            Tag.KIND: spec.kind,
+            Tag.DESCRIPTION: spec.description,
+            Tag.USER: user(),
+            Tag.PROGRAM: "mnist-pipeline",
+            Tag.PROGRAM_KIND: "LOCAL",
+            Tag.RESUME_ID: spec.resume_id,
+            **spec.tags,
         }
-        with self._store.telling():
-            begun = next(self._search({RESUME_TAG: resume_id}), None)
+        with self._store.reporting_errors():
+            begun = next(self._search({Tag.RESUME_ID: spec.resume_id}), None)
             if begun:
                 run_id = begun.info.run_id
                 known = begun.data.params
                 self._reopen(begun)
             else:
-                run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
+                run_id = self._client.create_run(self._experiment_id, run_name=spec.name, tags=all_tags).info.run_id
                 known = {}
             run = MlflowRun(
                 self._store,
@@ -267,13 +247,13 @@ class MlflowTracker:
                 if begun:
                     run.set_tags(all_tags)
                 # MLflow lets no param change. Those that may, such as the address of a mirror, stay as they were first.
-                missing = [Param(key, str(value)) for key, value in params.items() if key not in known]
+                missing = [Param(key, str(value)) for key, value in spec.params.items() if key not in known]
                 self._client.log_batch(run_id, params=missing)
                 yield run
 
-    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+    def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
         """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
-        with self._store.telling():
+        with self._store.reporting_errors():
             for entity in self._search(tags, is_finished=True):
                 run_id = entity.info.run_id
                 damage = integrity.find_damage(self._store, run_id)
@@ -282,15 +262,15 @@ class MlflowTracker:
                 _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
         return None
 
-    def find_training(self, mark: str) -> PastTraining | None:
+    def find_training(self, fingerprint: str) -> RecordedTraining | None:
         """Return the longest training with the tag; a run whose epochs have gaps counts up to the first."""
-        with self._store.telling():
-            found = [self._read_training(entity) for entity in self._search({TRAINING_TAG: mark})]
+        with self._store.reporting_errors():
+            found = [self._read_training(entity) for entity in self._search({Tag.TRAINING_FINGERPRINT: fingerprint})]
         return max(found, key=lambda training: len(training.points), default=None)
 
-    def _read_training(self, entity: MlflowEntity) -> PastTraining:
+    def _read_training(self, entity: MlflowEntity) -> RecordedTraining:
         run_id = entity.info.run_id
-        epochs: dict[int, dict[str, Metric]] = {}
+        epochs: dict[int, dict[str, MlflowMetric]] = {}
         names = [key for key in entity.data.metrics if key in EPOCH_METRICS]
         for key in names:
             for point in self._client.get_metric_history(run_id, key):
@@ -300,16 +280,16 @@ class MlflowTracker:
             metrics = epochs[len(points) + 1]
             ended_ms = next(iter(metrics.values())).timestamp
             points.append(Point(len(points) + 1, {key: point.value for key, point in metrics.items()}, ended_ms))
-        return PastTraining(run_id=run_id, points=tuple(points))
+        return RecordedTraining(run_id=run_id, points=tuple(points))
 
     def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[MlflowEntity]:
         finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
-        return runs.search(self._store, [self._experiment_id], tags, conditions=finished)
+        return runs.search_entities(self._store, [self._experiment_id], tags, conditions=finished)
 
     def _reopen(self, run: MlflowEntity) -> None:
         self._client.update_run(run.info.run_id, status="RUNNING")
-        if "reason" in run.data.tags:
-            self._client.delete_tag(run.info.run_id, "reason")
+        if Tag.REASON in run.data.tags:
+            self._client.delete_tag(run.info.run_id, Tag.REASON)
 
     @contextlib.contextmanager
     def _closed(self, run: MlflowRun) -> Iterator[None]:
@@ -321,9 +301,9 @@ class MlflowTracker:
             raise
         except BaseException as error:
             is_store = isinstance(error, MlflowException | SQLAlchemyError)
-            why = f"{type(error).__name__}: {reason(error) if is_store else error}"
+            why = f"{type(error).__name__}: {explain(error) if is_store else error}"
             # What has been waited for in vain is not waited for once more.
-            client = self._client.impatient if is_locked(error) else self._client
+            client = self._client.without_retries if is_locked(error) else self._client
             self._close(run.run_id, "FAILED", client, why=why)
             raise
         else:
@@ -333,6 +313,6 @@ class MlflowTracker:
         # The store itself may be what failed: what went wrong first is what the user must hear of.
         try:
             client.set_terminated(run_id, status)
-            client.log_batch(run_id, tags=[RunTag("reason", hide(why)[:5000])])
+            client.log_batch(run_id, tags=[RunTag(Tag.REASON, hide(why)[:5000])])
         except (MlflowException, SQLAlchemyError) as error:
-            _log.warning("run %s could not be marked %s: %s", run_id, status, reason(error))
+            _log.warning("run %s could not be marked %s: %s", run_id, status, explain(error))

@@ -1,7 +1,8 @@
 """The only door to MLflow's registry: the versions of a registered model, and which of them an alias names."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -126,16 +127,35 @@ class RegisteredModel:
             self._client.delete_registered_model_alias(self.name, alias)
 
     def describe(self, text: str, *, tags: Mapping[str, str]) -> None:
-        """Set the description and tags of the registered model."""
-        self._client.update_registered_model(self.name, description=text)
-        for key, value in tags.items():
-            self._client.set_registered_model_tag(self.name, key, value)
+        """Set the description and tags of the registered model.
+
+        Raises:
+            GoneError: It was deleted.
+        """
+        with self._requiring(f"the registered model {self.name}"):
+            self._client.update_registered_model(self.name, description=text)
+            for key, value in tags.items():
+                self._client.set_registered_model_tag(self.name, key, value)
 
     def describe_version(self, version: int, text: str, *, tags: Mapping[str, str]) -> None:
-        """Set the description and tags of a version."""
-        self._client.update_model_version(self.name, str(version), description=text)
-        for key, value in tags.items():
-            self._client.set_model_version_tag(self.name, str(version), key, value)
+        """Set the description and tags of a version.
+
+        Raises:
+            GoneError: It was deleted.
+        """
+        with self._requiring(f"version {version} of {self.name}"):
+            self._client.update_model_version(self.name, str(version), description=text)
+            for key, value in tags.items():
+                self._client.set_model_version_tag(self.name, str(version), key, value)
+
+    @contextlib.contextmanager
+    def _requiring(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise GoneError(f"{what} was deleted: run the same command again") from error
 
     def _registered(self) -> dict[str, str] | None:
         try:

@@ -1,4 +1,4 @@
-"""Runs that are in the store, read back."""
+"""The runs in an MLflow store, read back as records."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,32 +9,48 @@ from mlflow.exceptions import MlflowException
 
 from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system import secrets
+from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.tracker import REPORT, PastRun
+from mnist_pipeline.tracking.record import Artifact, RunRecord
 
 _PAGE = 1000
 
 
-def read(store: MlflowStore, entity: MlflowEntity) -> PastRun:
-    """Return the run as plain values. Secrets that earlier versions logged are masked."""
+def read(store: MlflowStore, entity: MlflowEntity) -> RunRecord:
+    """Return the record of a run. Secrets that earlier versions logged are masked."""
     run_id = entity.info.run_id
-    return PastRun(
+
+    def read_bytes(path: str) -> bytes:
+        return ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read(path)
+
+    return RunRecord(
         run_id=run_id,
         experiment_id=entity.info.experiment_id,
         name=entity.info.run_name,
         status=entity.info.status,
         address=store.run_address(entity.info.experiment_id, run_id),
         started_ms=entity.info.start_time,
-        params=_masked(entity.data.params),
+        params=_mask(entity.data.params),
         metrics=entity.data.metrics,
-        tags=_masked(entity.data.tags),
-        read=ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read,
+        tags=_mask(entity.data.tags),
+        read_bytes=read_bytes,
+        is_deleted=entity.info.lifecycle_stage != "active",
     )
 
 
-def _masked(logged: Mapping[str, str]) -> dict[str, str]:
+def _mask(logged: Mapping[str, str]) -> dict[str, str]:
     return {key: secrets.mask(value) if key in ADDRESS_KEYS else secrets.hide(value) for key, value in logged.items()}
+
+
+def get(store: MlflowStore, run_id: str) -> RunRecord | None:
+    """Return the run with this id, even if it was deleted; None where there is none."""
+    try:
+        return read(store, store.client.get_run(run_id))
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
 
 
 def search(
@@ -44,16 +60,29 @@ def search(
     *,
     conditions: tuple[str, ...] = (),
     view: str = ViewType.ACTIVE_ONLY,
-) -> Iterator[MlflowEntity]:
+) -> Iterator[RunRecord]:
     """Yield the runs with all of `tags`, page by page, the newest first.
 
     Args:
         store: Where they are.
-        experiment_ids: In which experiments; none finds none.
-        tags: With which values.
-        conditions: What else MLflow's filter is to ask for.
-        view: MLflow's `ViewType`: whether deleted runs are among them.
+        experiment_ids: The experiments to search; an empty list finds nothing.
+        tags: That the runs must have, with these values.
+        conditions: Further conditions, in the language of MLflow's filters.
+        view: MLflow's `ViewType`: whether deleted runs are found too.
     """
+    for entity in search_entities(store, experiment_ids, tags, conditions=conditions, view=view):
+        yield read(store, entity)
+
+
+def search_entities(
+    store: MlflowStore,
+    experiment_ids: list[str],
+    tags: Mapping[str, str],
+    *,
+    conditions: tuple[str, ...] = (),
+    view: str = ViewType.ACTIVE_ONLY,
+) -> Iterator[MlflowEntity]:
+    """Yield what `search` does, as MLflow has it."""
     wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
     token = None
     while experiment_ids:
@@ -71,10 +100,29 @@ def search(
             return
 
 
-def experiment_ids(store: MlflowStore, *, view: str = ViewType.ACTIVE_ONLY) -> list[str]:
+def filter_runs(store: MlflowStore, experiment_ids: list[str], condition: str | None) -> list[RunRecord]:
+    """Return the runs that fit a condition typed by a user, in the language of MLflow's search box.
+
+    Raises:
+        ConfigError: MLflow does not understand the condition.
+    """
+    try:
+        return list(search(store, experiment_ids, {}, conditions=() if condition is None else (condition,)))
+    except MlflowException as error:
+        if condition is None or error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"--filter {condition}: {reason}; use the language of MLflow's search box, e.g. \"metrics.`test/accuracy` "
+            '> 0.97"'
+        ) from error
+
+
+def experiment_ids(store: MlflowStore, *, with_deleted: bool = False) -> list[str]:
     """Return the ids of all experiments."""
     found: list[str] = []
     token = None
+    view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
     while True:
         page = store.client.search_experiments(view_type=view, page_token=token)
         found += [experiment.experiment_id for experiment in page]
@@ -83,16 +131,27 @@ def experiment_ids(store: MlflowStore, *, view: str = ViewType.ACTIVE_ONLY) -> l
             return found
 
 
-def find_model(store: MlflowStore, run: MlflowEntity) -> LoggedModel | None:
-    """Return the model that the run logged; None where it is not there, or not whole."""
-    experiment_id, run_id = run.info.experiment_id, run.info.run_id
-    found = store.client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'")
+def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:
+    """Return how many runs with all of `tags` were ever scored on the test split, deleted ones included."""
+    scored = ("metrics.`test/accuracy` >= 0",)
+    experiments = experiment_ids(store, with_deleted=True)
+    return sum(1 for _ in search_entities(store, experiments, tags, conditions=scored, view=ViewType.ALL))
+
+
+def find_model(store: MlflowStore, run: RunRecord) -> LoggedModel | None:
+    """Return the model that the run logged; None where it is missing or incomplete."""
+    found = store.client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'")
     return next((model for model in found if model.status.value == "READY"), None)
 
 
+def open_model_folder(store: MlflowStore, model_id: str) -> ArtifactFolder:
+    """Return the files of a logged model."""
+    return ArtifactFolder(store.client.get_logged_model(model_id).artifact_location, tracking_uri=store.connected)
+
+
 def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> None:
-    """Let the run have the tag, if it was not deleted, and no other run have it with this value."""
-    tagged = {entity.info.run_id for entity in search(store, experiment_ids(store), {key: value})}
+    """Give the run the tag, if it was not deleted, and take it with this value from every other run."""
+    tagged = {entity.info.run_id for entity in search_entities(store, experiment_ids(store), {key: value})}
     for other in tagged - {run_id}:
         try:
             store.client.delete_tag(other, key)
@@ -111,14 +170,15 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
 
 def log_report(store: MlflowStore, run_id: str, page: str) -> None:
     """Log a page about the run, in the place of an earlier one."""
-    store.client.log_text(run_id, page, REPORT)
+    store.client.log_text(run_id, page, Artifact.REPORT)
 
 
 def has_report(store: MlflowStore, run_id: str) -> bool:
     """Return whether a page about the run was logged."""
-    return any(info.path == REPORT for info in store.client.list_artifacts(run_id, str(Path(REPORT).parent)))
+    infos = store.client.list_artifacts(run_id, str(Path(Artifact.REPORT).parent))
+    return any(info.path == Artifact.REPORT for info in infos)
 
 
 def report_page(experiment_id: str, run_id: str) -> str:
     """Return the page of the MLflow UI that shows the report on a run."""
-    return f"experiments/{experiment_id}/runs/{run_id}/artifacts/{REPORT}"
+    return f"experiments/{experiment_id}/runs/{run_id}/artifacts/{Artifact.REPORT}"

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking.patience import patiently
-from mnist_pipeline.tracking.reasons import is_locked, reason
+from mnist_pipeline.tracking.database_errors import explain, is_locked
+from mnist_pipeline.tracking.retries import retry
 
 OVERVIEW_TAG = "mlflow.sharedViewState.overview"
 """Tag of the experiments whose runs are trainings: their view in the UI."""
@@ -70,8 +70,8 @@ def look(database: Path) -> Look:
     Raises:
         UserError: It stays locked, or cannot be read.
     """
-    with _telling(database):
-        return patiently(str(database), _read, database, lambda connection: _look(connection, database))
+    with _reporting_errors(database):
+        return retry(str(database), _read, database, lambda connection: _look(connection, database))
 
 
 def repair(database: Path) -> int:
@@ -83,8 +83,8 @@ def repair(database: Path) -> int:
     Raises:
         UserError: Files were left behind in the old place, or the database stays locked or cannot be written.
     """
-    with _telling(database):
-        return patiently(str(database), _repair, database)
+    with _reporting_errors(database):
+        return retry(str(database), _repair, database)
 
 
 def folder_of(location: str) -> Path | None:
@@ -196,20 +196,20 @@ def _known(connection: sqlite3.Connection, columns: tuple[tuple[str, str], ...])
 
 
 @contextlib.contextmanager
-def _telling(database: Path) -> Iterator[None]:
+def _reporting_errors(database: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
         if is_locked(error):
             raise UserError(describe_lock(str(database), error)) from error
         raise UserError(
-            f"{database} cannot be used ({reason(error)}): repair it, or give tracking.uri= another path"
+            f"{database} cannot be used ({explain(error)}): repair it, or give tracking.uri= another path"
         ) from error
 
 
 def describe_lock(what: str, error: Exception) -> str:
     """Return the line on a database that another program has locked for too long."""
     return (
-        f"{what} is locked by another program ({reason(error)}): let that program finish, or stop it, then run the "
+        f"{what} is locked by another program ({explain(error)}): let that program finish, or stop it, then run the "
         "same command again"
     )

@@ -1,6 +1,5 @@
-"""What tracking a run means. `mlflow_tracking.py` does it in MLflow; the tests have a twin in memory."""
+"""How a run is tracked. `mlflow_tracker.py` does it in MLflow; the tests have a twin in memory."""
 
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -11,50 +10,50 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_pipeline.data.dataset import Split
+from mnist_pipeline.system import files
+from mnist_pipeline.tracking.record import Point, RunRecord
 
 if TYPE_CHECKING:
     import keras
 
 Predict = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 
-EPOCH_METRICS = ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "time/epoch_sec")
-TRAINING_TAG = "training.fingerprint"
-"""The tag by which runs that train the same way, however long, find each other."""
-
-PATCH_TAG = "git.patch"
-"""The tag that says of changes which are in no commit: none (no code was changed), kept (as an artifact), masked (the
-artifact lacks secrets, or files that are not code) or lost."""
-
-ALIAS_TAG = "alias"
-"""The tag of the runs whose models are champion or challenger: `model@alias`."""
-
-RESUME_TAG = "resume.id"
-"""The tag by which a command finds the run again that an earlier one began."""
-
-FILES = "environment/files.json"
-"""The list of all files of a run and of its model, with their SHA-256: the last artifact that a run logs."""
-
-FILES_TAG = "files.sha256"
-"""The tag with the SHA-256 of that list."""
-
-REPORT = "report/report.html"
-"""The page about a run; it is made at any time after the run has finished."""
+Content = str | bytes | Callable[[Path], object]
+"""What becomes an artifact: text, bytes, or a function that writes the file."""
 
 
-def describe_tables(*paths: str) -> dict[str, str]:
-    """Return the tag by which MLflow shows JSON artifacts as tables, in place and side by side with other runs'.
+@dataclass(frozen=True)
+class RunSpec:
+    """What a run is opened with.
 
-    They are written as pandas does with `orient="split"`; MLflow's own `log_table` would append to what a killed
-    command left.
+    Attributes:
+        kind: One of `record.Kind`.
+        description: Markdown.
+        params: By their dotted keys.
+        resume_id: Ties the run to the command: opened a second time, the same run is resumed.
     """
-    return {"mlflow.loggedArtifacts": json.dumps([{"path": path, "type": "table"} for path in paths])}
+
+    kind: str
+    name: str
+    description: str
+    params: Mapping[str, Any]
+    tags: Mapping[str, str]
+    resume_id: str
+
+
+@dataclass(frozen=True)
+class RecordedTraining:
+    """The epochs that a run has tracked, from the first without a gap."""
+
+    run_id: str
+    points: tuple[Point, ...]
 
 
 class Run(Protocol):
     """An open run.
 
     Attributes:
-        is_resumed: Whether it was begun by an earlier command. All that is logged again replaces what is there.
+        is_resumed: Whether an earlier command began it. Whatever is logged again replaces what is there.
     """
 
     run_id: str
@@ -62,7 +61,7 @@ class Run(Protocol):
     is_resumed: bool
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
-        """Log figures of one step, in one call. The very same point sent again adds nothing."""
+        """Log the metrics of one step, in one call. The very same point sent again adds nothing."""
 
     def list_steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` has been logged."""
@@ -87,79 +86,44 @@ class Run(Protocol):
     ) -> Predict:
         """Log the run's model, from uint8 images to float32 probabilities; return it as a caller will load it.
 
-        `metrics` are those of the run's points, at `step` and `timestamp_ms`, that are the model's own.
+        `metrics` are the run's points at `step` and `timestamp_ms` that belong to the model.
         """
 
     def log_files(self) -> None:
         """Log the list of all files of the run and of its model, with their SHA-256."""
 
 
-@dataclass(frozen=True)
-class PastRun:
-    """A run that is in the store, with everything that it logged.
-
-    Attributes:
-        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
-        started_ms: In milliseconds of Unix time.
-        metrics: The last value of each.
-        read: Returns the bytes of an artifact.
-    """
-
-    run_id: str
-    experiment_id: str
-    name: str
-    status: str
-    address: str
-    started_ms: int
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]
-    tags: Mapping[str, str]
-    read: Callable[[str], bytes]
-
-
-@dataclass(frozen=True)
-class Point:
-    """The metrics of an epoch.
-
-    Attributes:
-        number: Of the epoch, counted from 1.
-        metrics: By the names that they are tracked under.
-        ended_ms: When the epoch ended, in milliseconds of Unix time: the time stamp of the metrics.
-    """
-
-    number: int
-    metrics: Mapping[str, float]
-    ended_ms: int
-
-
-@dataclass(frozen=True)
-class PastTraining:
-    """The epochs that a run has tracked, from the first without a gap."""
-
-    run_id: str
-    points: tuple[Point, ...]
-
-
 class Tracker(Protocol):
     """Opens runs and finds them again."""
 
-    def run(
-        self,
-        *,
-        kind: str,
-        name: str,
-        description: str,
-        params: Mapping[str, Any],
-        tags: Mapping[str, str],
-        resume_id: str,
-    ) -> AbstractContextManager[Run]:
-        """Open a run, or the one again that was opened with the same `resume_id`.
+    def run(self, spec: RunSpec) -> AbstractContextManager[Run]:
+        """Open a run, or resume the one that was opened with the same `resume_id`.
 
-        At the end it is FINISHED, or FAILED or KILLED with a `reason`, and what was raised goes on.
+        It ends as FINISHED, or as FAILED or KILLED with a reason; what was raised is raised again.
         """
 
-    def find_training(self, mark: str) -> PastTraining | None:
-        """Return the longest training that any run has tracked under the training fingerprint `mark`."""
+    def find_training(self, fingerprint: str) -> RecordedTraining | None:
+        """Return the longest training that any run has tracked under this training fingerprint."""
 
-    def find_finished(self, tags: Mapping[str, str]) -> PastRun | None:
+    def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
         """Return the newest FINISHED run with all of `tags`; one whose files or model are gone does not count."""
+
+
+def log_contents(run: Run, contents: Mapping[str, Content]) -> None:
+    """Log artifacts by their paths, all of them in one folder, in one call.
+
+    Raises:
+        UserError: The files cannot be written to a temporary folder.
+    """
+    (stage,) = {path.partition("/")[0] for path in contents}
+    with files.scratch() as scratch:
+        for path, content in contents.items():
+            file = scratch / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, str):
+                file.write_text(content, encoding="utf-8")
+            elif isinstance(content, bytes):
+                file.write_bytes(content)
+            else:
+                content(file)
+        run.log_artifacts(scratch / stage)

@@ -28,17 +28,6 @@ class Epoch:
     images_per_sec: float
     ended_ms: int
 
-    def metrics(self) -> dict[str, float]:
-        """Return the figures under the names that MLflow knows them by."""
-        named = {"train": self.train, "validation": self.validation}
-        scores = {
-            f"{split}/{metric}": getattr(found, metric)
-            for split, found in named.items()
-            if found is not None
-            for metric in ("loss", "accuracy")
-        }
-        return {**scores, "time/epoch_sec": self.train_sec}
-
 
 History = list[Epoch]
 

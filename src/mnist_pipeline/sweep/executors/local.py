@@ -5,8 +5,8 @@ from collections.abc import Callable, Generator
 
 from mnist_pipeline.data.dataset import Found
 from mnist_pipeline.sweep.executors.worker import Task, Worker, WorkerDiedError
-from mnist_pipeline.sweep.failure import HinderedError, Kind, TrainingFailedError
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.sweep.failure import Cause, HinderedError, TrainingFailedError
+from mnist_pipeline.tracking.record import Point
 
 MAX_DEATHS = 2
 """Workers that one training may cost."""
@@ -70,7 +70,7 @@ class Member:
                 self.stop()
                 num_deaths += 1
                 if num_deaths == MAX_DEATHS:
-                    is_hindered = error.failure.kind is Kind.surroundings
+                    is_hindered = error.failure.cause is Cause.surroundings
                     raise (HinderedError if is_hindered else TrainingFailedError)(error.failure) from error
 
     def stop(self) -> None:

@@ -10,10 +10,10 @@ from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.model.dense import build
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
-from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Failure, Kind
+from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Cause, Failure
 from mnist_pipeline.train.epochs import Epoch
 from mnist_pipeline.train.fit import LossNotFiniteError, fit
-from mnist_pipeline.train.runtime import OUT_OF_MEMORY, describe_shortage, set_num_threads
+from mnist_pipeline.train.runtime import OUT_OF_MEMORY, describe_shortage, start_tensorflow
 
 _MAX_REASON_LENGTH = 2_000
 
@@ -37,7 +37,7 @@ def train(
         None, or why the training did not end.
     """
     try:
-        set_num_threads(1)
+        start_tensorflow(1)
         _train(config, find_split(config), folder, report)
     except StoppedError:
         return None
@@ -54,14 +54,14 @@ def explain(error: Exception) -> Failure:
     described = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
     match error:
         case LossNotFiniteError():
-            return Failure(Kind.diverged, described)
+            return Failure(Cause.diverged, described)
         case NotSavedError():
-            return Failure(Kind.surroundings, error.reason, f"free some space there and {RESUME}")
+            return Failure(Cause.surroundings, error.reason, f"free some space there and {RESUME}")
         case OSError():
-            return Failure(Kind.surroundings, f"{error.strerror or described} ({described})", f"fix that and {RESUME}")
+            return Failure(Cause.surroundings, f"{error.strerror or described} ({described})", f"fix that and {RESUME}")
         case _ if isinstance(error, OUT_OF_MEMORY):
-            return Failure(Kind.surroundings, describe_shortage(error), MEMORY_STEP)
-    return Failure(Kind.error, described)
+            return Failure(Cause.surroundings, describe_shortage(error), MEMORY_STEP)
+    return Failure(Cause.error, described)
 
 
 def _train(config: Config, dataset: Dataset, folder: Path, report: Callable[[Epoch], None]) -> None:

@@ -19,8 +19,8 @@ from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Dataset, Found
 from mnist_pipeline.data.splits import split
 from mnist_pipeline.sweep.executors import forkserver
-from mnist_pipeline.sweep.failure import MEMORY_STEP, Failure, HinderedError, Kind, TrainingFailedError
-from mnist_pipeline.tracking.tracker import Point
+from mnist_pipeline.sweep.failure import MEMORY_STEP, Cause, Failure, HinderedError, TrainingFailedError
+from mnist_pipeline.tracking.record import Point, read_epoch_metrics
 
 if TYPE_CHECKING:
     from mnist_pipeline.train.epochs import Epoch
@@ -56,7 +56,7 @@ class WorkerDiedError(Exception):
     def __init__(self, code: int | None) -> None:
         is_outside = code == _UNKNOWN_EXIT or (code is not None and code < 0 and -code not in _CRASHES)
         reason = f"its worker died ({_describe_exit(code)})"
-        self.failure = Failure(Kind.surroundings, reason, MEMORY_STEP) if is_outside else Failure(Kind.error, reason)
+        self.failure = Failure(Cause.surroundings, reason, MEMORY_STEP) if is_outside else Failure(Cause.error, reason)
         super().__init__(reason)
 
 
@@ -77,7 +77,9 @@ class Worker:
             self._process.start()
         except (OSError, EOFError) as error:
             why = getattr(error, "strerror", None) or "the process that starts them was killed"
-            raise HinderedError(Failure(Kind.surroundings, f"no worker can be started ({why})", MEMORY_STEP)) from error
+            raise HinderedError(
+                Failure(Cause.surroundings, f"no worker can be started ({why})", MEMORY_STEP)
+            ) from error
         theirs.close()
         life.close()
 
@@ -92,7 +94,7 @@ class Worker:
             self._tasks.send(task)
             while (message := self._tasks.recv()) is not None:
                 if isinstance(message, Failure):
-                    is_hindered = message.kind is Kind.surroundings
+                    is_hindered = message.cause is Cause.surroundings
                     raise HinderedError(message) if is_hindered else TrainingFailedError(message)
                 goes_on = False
                 try:
@@ -130,7 +132,7 @@ def _work(tasks: Connection, life: Connection, found: Found) -> None:
 
     def report(epoch: "Epoch") -> None:
         # Not the epoch itself: to unpickle it, the other side would have to import TensorFlow.
-        tasks.send(Point(epoch.number, epoch.metrics(), epoch.ended_ms))
+        tasks.send(Point(epoch.number, read_epoch_metrics(epoch), epoch.ended_ms))
         if not tasks.recv():
             raise training.StoppedError
 

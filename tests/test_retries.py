@@ -20,10 +20,11 @@ from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.tracking import patience, store
+from mnist_pipeline.tracking import retries, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowRun, MlflowTracker
 from mnist_pipeline.tracking.registered_models import RegisteredModel
+from mnist_pipeline.tracking.tracker import RunSpec
 
 NUM_AT_ONCE = 8
 
@@ -138,7 +139,7 @@ def test_a_locked_store_is_waited_for(locker: Locker) -> None:
 def test_a_store_that_stays_locked_is_told(
     locker: Locker, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(patience, "LOCK_PATIENCE_SEC", 3.0)
+    monkeypatch.setattr(retries, "LOCK_PATIENCE_SEC", 3.0)
     uri = store.sqlite_uri(home / "mlruns" / "mlflow.db")
     for attempt in (
         lambda: store.check(uri),
@@ -151,7 +152,7 @@ def test_a_store_that_stays_locked_is_told(
 
 
 def test_a_lock_after_the_check_is_told_as_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "LOCK_PATIENCE_SEC", 1.0)
+    monkeypatch.setattr(retries, "LOCK_PATIENCE_SEC", 1.0)
     monkeypatch.setattr(store, "require_in_place", lambda uri: None)
     database = home / "mlruns" / "mlflow.db"
     held = Locker(database)
@@ -167,10 +168,10 @@ def test_a_lock_after_the_check_is_told_as_one(home: Path, monkeypatch: pytest.M
 def test_a_lock_in_mid_run(is_released: bool, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     database = home / "mlruns" / "mlflow.db"
     tracker = MlflowTracker(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="locks"))
-    monkeypatch.setattr(patience, "LOCK_PATIENCE_SEC", 60.0 if is_released else 1.0)
+    monkeypatch.setattr(retries, "LOCK_PATIENCE_SEC", 60.0 if is_released else 1.0)
     told = []
     try:
-        with tracker.run(kind="train", name="", description="", params={}, tags={}, resume_id="a" * 32) as run:
+        with tracker.run(RunSpec(kind="train", name="", description="", params={}, tags={}, resume_id="a" * 32)) as run:
             held = Locker(database)
             timer = threading.Timer(25 if is_released else 70, held.release)
             timer.start()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-from mnist_pipeline.tracking.reasons import is_beaten, is_locked
+from mnist_pipeline.tracking.database_errors import is_locked, lost_race
 
 LOCK_PATIENCE_SEC = 60.0
 """How long a database that another program has locked is waited for."""
@@ -22,7 +22,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def patiently(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+def retry(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
     """Return what `call` returns; call it again where the database was locked, or took back what it had written.
 
     Args:
@@ -47,7 +47,7 @@ def patiently(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs)
                 if waited >= _NOTICE_AFTER_SEC and not has_said:
                     _log.warning("waiting: %s is locked by another program", what)
                     has_said = True
-            elif is_beaten(error) and races < _NUM_RACES:
+            elif lost_race(error) and races < _NUM_RACES:
                 races += 1
             else:
                 raise
@@ -55,16 +55,16 @@ def patiently(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs)
         pause = min(2 * pause, _LONGEST_PAUSE_SEC)
 
 
-class PatientClient:
-    """An MLflow client, each of whose methods is called patiently.
+class RetryingClient:
+    """An MLflow client, each of whose methods is called retry.
 
     Each of MLflow's writes is one transaction, or several that may be made twice.
     """
 
     def __init__(self, client: Any, *, what: str) -> None:
-        self.impatient = client
+        self.without_retries = client
         self._what = what
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self.impatient, name)
-        return lambda *args, **named: patiently(self._what, method, *args, **named)
+        method = getattr(self.without_retries, name)
+        return lambda *args, **named: retry(self._what, method, *args, **named)

@@ -16,7 +16,7 @@ _BEATEN = re.compile(
 )
 
 
-def reason(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
     """Return in one line why `error` came: the words of the database's driver where it has any, else its own."""
     for link in _causes(error):
         said = getattr(link, "orig", None)  # SQLAlchemy keeps the driver's error there
@@ -28,14 +28,14 @@ def reason(error: BaseException) -> str:
 
 def is_locked(error: BaseException) -> bool:
     """Return whether another program held the lock of the database. Nothing was written."""
-    return bool(_LOCKED.search(reason(error)))
+    return bool(_LOCKED.search(explain(error)))
 
 
-def is_beaten(error: BaseException) -> bool:
+def lost_race(error: BaseException) -> bool:
     """Return whether another program was faster, and the database took back all that the call had written."""
     # What exists already does so on a second try too: whoever wanted to create it looks it up.
     is_there = getattr(error, "error_code", None) == "RESOURCE_ALREADY_EXISTS"
-    return not is_there and bool(_BEATEN.search(reason(error)))
+    return not is_there and bool(_BEATEN.search(explain(error)))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

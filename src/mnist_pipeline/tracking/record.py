@@ -1,0 +1,376 @@
+"""The record of a run: every artifact, tag, kind and metric is named here once, beside the function that reads it back.
+
+MLflow is not imported: `mlflow_tracker.py` writes records, `runs.py` reads them from a store.
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mnist_pipeline.system import plain_yaml
+from mnist_pipeline.system.errors import UserError
+
+if TYPE_CHECKING:
+    from mnist_pipeline.train.epochs import Epoch
+
+PROBABILITY = "probability_"
+"""Prefix of the columns of a table of predictions that hold the probabilities of a class; the class's name follows."""
+
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+
+
+class Kind:
+    """The kinds of runs, as the tag `kind` names them."""
+
+    TRAIN = "train"
+    SWEEP = "sweep"  # the parent of a study's runs
+    TRIAL = "trial"
+    CONFIRM = "confirm"
+    FINAL = "final"
+    PROMOTION = "promotion"  # an entry of a ledger
+
+
+class Tag:
+    """The tags of a run."""
+
+    KIND = "kind"
+    REASON = "reason"  # why a run is FAILED or KILLED
+    RESUME_ID = "resume.id"  # by which a command finds the run that an earlier command began
+    FINGERPRINT = "fingerprint"
+    TRAINING_FINGERPRINT = "training.fingerprint"  # runs with the same one train the same way, however long
+    RESULT_DIGEST = "result.digest"
+    FILES_DIGEST = "files.sha256"  # of `Artifact.FILES`
+    ALIAS = "alias"  # model@alias, of the runs whose models are champion or challenger
+
+    DATA_REQUESTED = "data.requested"
+    DATA_FALLBACK = "data.fallback"  # the data set used instead
+    DATA_DROPPED_OVERRIDES = "data.dropped_overrides"
+    DATA_SOURCES = "data.sources"
+    DATA_DIGEST = "data.digest"
+    TEST_DIGEST = "data.test_digest"
+
+    GIT_COMMIT = "mlflow.source.git.commit"
+    GIT_DIRTY = "git.dirty"
+    GIT_PATCH = "git.patch"  # what became of uncommitted changes: none, kept, masked or lost; see `pipeline/patch.py`
+
+    PARENT = "mlflow.parentRunId"
+    STUDY = "study"
+    TRIAL_NUMBER = "trial.number"
+    TRIAL_STATE = "trial.state"  # COMPLETE, PRUNED or FAIL
+    CONFIRMED = "confirm.of"  # name of the candidate
+    SOURCE_RUN = "source.run_id"  # the run whose epochs were reused
+    WINNER = "sweep.winner"
+
+    DESCRIPTION = "mlflow.note.content"
+    USER = "mlflow.user"
+    PROGRAM = "mlflow.source.name"
+    PROGRAM_KIND = "mlflow.source.type"
+    TABLES = "mlflow.loggedArtifacts"
+
+
+class Artifact:
+    """The paths of a run's artifacts, by stage."""
+
+    CONFIG = "config/config.yaml"
+    OVERRIDES = "config/overrides.yaml"
+
+    VERSIONS = "environment/versions.json"
+    MACHINE = "environment/machine.json"
+    PATCH = "environment/code.patch"
+    FILES = "environment/files.json"  # every other file of the run and its model, with its SHA-256; logged last
+
+    CLASS_COUNTS = "data/class_counts.csv"
+    CLASS_COUNTS_PICTURE = "data/class_counts.png"
+    SAMPLES_PICTURE = "data/samples.png"
+    DIGESTS = "data/digests.json"
+
+    LAYERS = "model/layers.csv"
+    MODEL_SUMMARY = "model/summary.txt"
+    UNTRAINED = "model/untrained.json"
+
+    HISTORY = "train/history.csv"
+    LEARNING_CURVES_PICTURE = "train/learning_curves.png"
+
+    PER_CLASS = "evaluate/per_class.csv"
+    PER_CLASS_TABLE = "evaluate/per_class.json"
+    MISTAKES_TABLE = "evaluate/mistakes.json"
+    CONFUSION = "evaluate/confusion.csv"
+    CALIBRATION = "evaluate/calibration.csv"
+    PREDICTIONS = "evaluate/predictions.parquet"
+    CONFUSION_PICTURE = "evaluate/confusion.png"
+    RELIABILITY_PICTURE = "evaluate/reliability.png"
+    MISTAKES_PICTURE = "evaluate/mistakes.png"
+    FIRST_PREDICTIONS_PICTURE = "evaluate/first_predictions.png"
+
+    TRIALS = "sweep/trials.parquet"
+    TRIALS_CSV = "sweep/trials.csv"
+    TRIALS_TABLE = "sweep/trials.json"
+    VERDICT = "sweep/verdict.json"
+    VERDICT_PICTURE = "sweep/verdict.png"
+    WINNER_PRESET = "sweep/preset/winner.yaml"
+    PLOTS = "sweep/plots.html"
+
+    GATES_TABLE = "promotion/gates.json"
+    REPORT = "report/report.html"  # logged at any time after the run has finished
+
+
+class Metric:
+    """The metrics of a run."""
+
+    TRAIN_LOSS = "train/loss"
+    TRAIN_ACCURACY = "train/accuracy"
+    VALIDATION_LOSS = "validation/loss"
+    VALIDATION_ACCURACY = "validation/accuracy"
+    EPOCH_SEC = "time/epoch_sec"
+
+    TEST_LOSS = "test/loss"
+    TEST_ACCURACY = "test/accuracy"
+    CALIBRATION_ERROR = "test/calibration_error"
+    TRAIN_SEC = "time/train_sec"
+    TOTAL_SEC = "time/total_sec"
+    NUM_PARAMETERS = "model/num_parameters"
+    MODEL_BYTES = "model/size_bytes"
+
+
+EPOCH_METRICS = (
+    Metric.TRAIN_LOSS,
+    Metric.TRAIN_ACCURACY,
+    Metric.VALIDATION_LOSS,
+    Metric.VALIDATION_ACCURACY,
+    Metric.EPOCH_SEC,
+)
+
+
+class RecordError(UserError):
+    """Something that a run should have logged is missing or damaged.
+
+    Attributes:
+        path: Of the artifact.
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        super().__init__(f"{path} {problem}: the run cannot be used for this; train it again with force=true")
+
+
+@dataclass(frozen=True)
+class Point:
+    """The metrics of one epoch.
+
+    Attributes:
+        number: Of the epoch, counted from 1.
+        metrics: By name, those of `EPOCH_METRICS`.
+        ended_ms: When the epoch ended, in milliseconds of Unix time: the time stamp of the metrics.
+    """
+
+    number: int
+    metrics: Mapping[str, float]
+    ended_ms: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run, read back from the store.
+
+    Attributes:
+        status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
+        address: Of its page in the MLflow UI.
+        started_ms: In milliseconds of Unix time.
+        metrics: The last value of each.
+        read_bytes: Returns an artifact, by its path. Raises FileNotFoundError where there is none, and UserError where
+            it cannot be read now.
+        is_deleted: Whether it was deleted; MLflow can restore it.
+    """
+
+    run_id: str
+    experiment_id: str
+    name: str
+    status: str
+    address: str
+    started_ms: int
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]
+    tags: Mapping[str, str]
+    read_bytes: Callable[[str], bytes]
+    is_deleted: bool = False
+
+    @property
+    def kind(self) -> str:
+        """One of `Kind`; empty where another program made the run."""
+        return self.tags.get(Tag.KIND, "")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it ended as it should."""
+        return self.status == "FINISHED"
+
+    @property
+    def label(self) -> str:
+        """Its name, and the beginning of its id."""
+        return f"{self.name} ({self.run_id[:8]})"
+
+    def read(self, path: str) -> bytes:
+        """Return the bytes of an artifact.
+
+        Raises:
+            RecordError: There is no such artifact.
+            UserError: It cannot be read now.
+        """
+        try:
+            return self.read_bytes(path)
+        except FileNotFoundError as error:
+            raise RecordError(path, "is missing") from error
+
+    def read_json(self, path: str) -> dict[str, Any]:
+        """Return the object in a JSON artifact.
+
+        Raises:
+            RecordError: It is missing or damaged.
+        """
+        try:
+            found = json.loads(self.read(path))
+        except (ValueError, RecursionError) as error:
+            raise RecordError(path, "is damaged") from error
+        if not isinstance(found, dict):
+            raise RecordError(path, "is damaged")
+        return found
+
+    def read_texts(self, path: str) -> dict[str, str]:
+        """Return the object in a JSON artifact whose values are all strings.
+
+        Raises:
+            RecordError: It is missing or damaged.
+        """
+        found = self.read_json(path)
+        if not all(isinstance(value, str) for value in found.values()):
+            raise RecordError(path, "is damaged")
+        return found
+
+    def read_yaml_list(self, path: str) -> list[str]:
+        """Return the list in a YAML artifact, as strings.
+
+        Raises:
+            RecordError: It is missing or damaged.
+        """
+        try:
+            found = plain_yaml.read(self.read(path))
+        except ValueError as error:
+            raise RecordError(path, "is damaged") from error
+        if not isinstance(found, list):
+            raise RecordError(path, "is damaged")
+        return [str(word) for word in found]
+
+    def read_table(self, path: str, *, columns: Sequence[str]) -> pd.DataFrame:
+        """Return a CSV or Parquet artifact.
+
+        Args:
+            path: Of the artifact.
+            columns: That it must have.
+
+        Raises:
+            RecordError: It is missing or damaged, has no rows, or lacks columns.
+        """
+        content = io.BytesIO(self.read(path))
+        try:
+            found = (pd.read_parquet if path.endswith(".parquet") else pd.read_csv)(content)
+        except Exception as error:  # the readers may raise anything for a damaged file
+            raise RecordError(path, "is damaged") from error
+        if found.empty or not set(columns) <= set(found):
+            raise RecordError(path, "is damaged")
+        return found
+
+    def read_png(self, path: str) -> bytes:
+        """Return the bytes of a PNG artifact.
+
+        Raises:
+            RecordError: It is missing or damaged.
+        """
+        content = self.read(path)
+        if not content.startswith(_PNG_START):
+            raise RecordError(path, "is damaged")
+        return content
+
+    def read_history(self) -> pd.DataFrame:
+        """Return one row per epoch: epoch, counted from 1, and its metrics, all finite.
+
+        Raises:
+            RecordError: It is missing or damaged.
+        """
+        found = self.read_table(Artifact.HISTORY, columns=["epoch", Metric.TRAIN_LOSS, Metric.TRAIN_ACCURACY])
+        if not _is_history(found):
+            raise RecordError(Artifact.HISTORY, "is damaged")
+        return found
+
+    def read_predictions(self) -> pd.DataFrame:
+        """Return one row per test image: index, label, predicted, and a column `probability_<class>` per class.
+
+        Raises:
+            RecordError: It is missing or damaged.
+        """
+        found = self.read_table(Artifact.PREDICTIONS, columns=["index", "label", "predicted"]).reset_index(drop=True)
+        if not _are_predictions(found):
+            raise RecordError(Artifact.PREDICTIONS, "is damaged")
+        return found
+
+
+def read_epoch_metrics(epoch: "Epoch") -> dict[str, float]:
+    """Return the figures of an epoch by the names of `EPOCH_METRICS`."""
+    metrics = {
+        Metric.TRAIN_LOSS: epoch.train.loss,
+        Metric.TRAIN_ACCURACY: epoch.train.accuracy,
+    }
+    if epoch.validation is not None:
+        metrics |= {
+            Metric.VALIDATION_LOSS: epoch.validation.loss,
+            Metric.VALIDATION_ACCURACY: epoch.validation.accuracy,
+        }
+    return {**metrics, Metric.EPOCH_SEC: epoch.train_sec}
+
+
+def tabulate_history(history: Sequence["Epoch"]) -> pd.DataFrame:
+    """Return the table that `RunRecord.read_history` reads back."""
+    return pd.DataFrame([{"epoch": epoch.number, **read_epoch_metrics(epoch)} for epoch in history])
+
+
+def class_names(predictions: pd.DataFrame) -> list[str]:
+    """Return the names of the classes in a table of predictions, in the order of the labels."""
+    return [str(column).removeprefix(PROBABILITY) for column in predictions if str(column).startswith(PROBABILITY)]
+
+
+def show_tables(*paths: str) -> dict[str, str]:
+    """Return the tag that makes MLflow show JSON artifacts as tables, in place and side by side with other runs.
+
+    They are written as pandas does with `orient="split"`; MLflow's own `log_table` would append to what a killed
+    command left.
+    """
+    return {Tag.TABLES: json.dumps([{"path": path, "type": "table"} for path in paths])}
+
+
+def _is_history(table: pd.DataFrame) -> bool:
+    if not all(map(pd.api.types.is_numeric_dtype, table.dtypes)):
+        return False
+    # Larger numbers than a loss can be, or none at all, cannot be drawn.
+    are_finite = (table.abs() <= np.finfo(np.float32).max).all(axis=None)
+    return bool(are_finite and (table["epoch"] == np.arange(1, len(table) + 1)).all())
+
+
+def _are_predictions(table: pd.DataFrame) -> bool:
+    names = class_names(table)
+    whole = ["index", "label", "predicted"]
+    shares = [column for column in table if str(column).startswith(PROBABILITY)]
+    if not names:
+        return False
+    if not all(isinstance(dtype, np.dtype) for dtype in table[[*whole, *shares]].dtypes):  # pandas has others too
+        return False
+    if not all(map(pd.api.types.is_integer_dtype, table[whole].dtypes)):
+        return False
+    if not all(map(pd.api.types.is_float_dtype, table[shares].dtypes)):
+        return False
+    are_classes = table[["label", "predicted"]].isin(range(len(names))).all(axis=None)
+    is_in_order = (table["index"] == np.arange(len(table))).all()
+    return bool(are_classes and is_in_order and table.notna().all(axis=None))
