@@ -15,7 +15,6 @@ from mnist_pipeline.sweep.executors import forkserver
 if __name__ == "__main__":
     forkserver.context()  # as the command does it
 
-from mnist_pipeline.config import compose
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.executors.local import Stop
@@ -80,11 +79,11 @@ def main() -> None:
                 study.optuna.enqueue_trial(params)
 
         Study.plan = plan  # type: ignore[method-assign, assignment]
-    base, values, fixed = compose.check_sweep(overrides)
+    base, config = space.compose_sweep(overrides)
     request = prepare(base, overrides)
     meter = Meter()
     tracker = MlflowTracker(request.config.tracking)
-    sweep(request, space.read(values, base, fixed=fixed), tracker, progress=meter, stop=Stop())
+    sweep(request, config, tracker, progress=meter, stop=Stop())
     print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}))
 
 

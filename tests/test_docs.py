@@ -42,5 +42,4 @@ def test_the_sweeps_in_the_readme_compose() -> None:
     assert len(commands) >= 3
     for command in commands:
         words = re.sub("[\"']", "", command.split("#")[0]).split()
-        base, values, fixed = compose.check_sweep([word for word in words if "=" in word or word.startswith("~")])
-        space.read(values, base, fixed=fixed)
+        space.compose_sweep([word for word in words if "=" in word or word.startswith("~")])

@@ -20,7 +20,8 @@ import yaml
 from conftest import command
 from mlflow import MlflowClient
 
-from mnist_pipeline.cli import report_commands
+from mnist_pipeline.cli.diff import diff
+from mnist_pipeline.cli.report import report
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.pipeline import run
@@ -271,9 +272,9 @@ def test_a_logged_configuration_is_not_resolved_and_its_addresses_are_not_fetche
         made.promote(made.first)
         uri = f"tracking.uri={made.store.uri}"
         with contextlib.suppress(UserError):
-            report_commands.diff([made.first, made.second, uri])
+            diff([made.first, made.second, uri])
         with contextlib.suppress(UserError):
-            report_commands.report([made.first, uri])
+            report([made.first, uri])
         assert asked == []
     printed = capsys.readouterr()
     assert "S3cret" not in printed.out + printed.err
@@ -298,8 +299,8 @@ def test_yaml_of_others_stays_as_it_is() -> None:
 
 def test_a_yaml_bomb_hangs_neither_diff_nor_report(made: Home) -> None:
     (made.run(made.first) / "config" / "overrides.yaml").write_text(BOMB)
-    for call in (report_commands.diff, report_commands.report):
-        words = [made.first, made.second][: 2 if call is report_commands.diff else 1]
+    for call in (diff, report):
+        words = [made.first, made.second][: 2 if call is diff else 1]
         with contextlib.suppress(UserError):
             call([*words, f"tracking.uri={made.store.uri}"])
 

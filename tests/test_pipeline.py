@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import NO_MIRRORS, ROOT
 from memory_tracker import MemoryRun, MemoryTracker
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.data.mnist import MnistUnavailableError
@@ -94,9 +94,9 @@ def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> Non
     predictions = pd.read_parquet(io.BytesIO(tracked.artifacts["evaluate/predictions.parquet"]))
     assert len(predictions) == len(result.dataset.test) == 360
     assert (predictions["label"] == predictions["predicted"]).mean() == result.metrics["test/accuracy"]
-    composed = OmegaConf.create(tracked.artifacts["config/config.yaml"].decode())
-    assert isinstance(composed, DictConfig)
-    assert compose.from_hydra(composed) == result.config
+    logged = OmegaConf.to_container(OmegaConf.create(tracked.artifacts["config/config.yaml"].decode()))
+    assert isinstance(logged, dict)
+    assert compose.read_run({str(key): value for key, value in logged.items()}) == result.config
     assert OmegaConf.create(tracked.artifacts["config/overrides.yaml"].decode()) == SMOKE
     assert json.loads(tracked.artifacts["environment/versions.json"])["tensorflow"].count(".") == 2
     for name, content in tracked.artifacts.items():
@@ -179,11 +179,11 @@ def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.Lo
     assert request.overrides == tuple(overrides)
 
 
-def test_a_preset_outlives_the_fallback(home: Path) -> None:
+def test_what_a_preset_says_of_the_data_goes_with_them_and_the_rest_stays(home: Path) -> None:
     overrides = ["preset=tutorial", *NO_MIRRORS]
     request = prepare(compose.compose(overrides), overrides)
     assert request.dataset.name == "digits"
-    assert request.dataset.validation is None
+    assert request.config.data == compose.compose(["data=digits"]).data
 
 
 def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:

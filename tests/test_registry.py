@@ -17,7 +17,8 @@ import pytest
 from conftest import Cli, command, server
 from mlflow import MlflowClient
 
-from mnist_pipeline.cli import registry_commands as commands
+from mnist_pipeline.cli.history import history as run_history
+from mnist_pipeline.cli.rollback import rollback as run_rollback
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.pipeline import run
@@ -599,9 +600,9 @@ def test_the_commands_say_what_they_did(
     version = MlflowClient(local).get_model_version(MODEL, "3")
     assert version.tags["model_card"].endswith("/artifacts/report/report.html")
     assert "[Model card](#/experiments/" in version.description
-    commands.rollback(["data=digits", "--reason", "for [a] test [/b]"])
+    run_rollback(["data=digits", "--reason", "for [a] test [/b]"])
     assert "rolled back: version 1 is the champion (before: version 3)" in capsys.readouterr().out
-    commands.history(["data=digits"])
+    run_history(["data=digits"])
     told = capsys.readouterr().out
     assert told.count("promoted") == 2
     assert "for [a] test [/b]" in told

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,11 @@ class Recorder:
 
 def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: Stop | None = None) -> SweepResult:
     """Do in this process what the command does; it saves the imports."""
-    base, values, fixed = compose.check_sweep(list(overrides))
-    request = prepare(base, list(overrides), compose=lambda given: compose.check_sweep(given)[0])
+    base, config = space.compose_sweep(overrides)
+    request = prepare(base, overrides, compose_with_data=partial(compose.compose_with_data, schema=space.SWEEP))
     return sweep(
         request,
-        space.read(values, base, fixed=fixed),
+        config,
         MlflowTracker(request.config.tracking),
         progress=recorder or Recorder(),
         stop=stop or Stop(),
@@ -99,8 +100,7 @@ def outcome(study: Study) -> list[tuple[Any, ...]]:
 
 def read_study(home: Path) -> Study:
     """Open the study that a command has made."""
-    base, values, fixed = compose.check_sweep(ALONE)
-    config = space.read(values, base, fixed=fixed)
+    _, config = space.compose_sweep(ALONE)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal_path("s"))))
     identity = json.loads(optuna.load_study(study_name="s", storage=storage).user_attrs["identity"])
     return Study(config, name="s", identity=identity, max_epochs=4)

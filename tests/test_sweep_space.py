@@ -9,8 +9,7 @@ from mnist_pipeline.system.errors import ConfigError
 
 
 def read(*overrides: str) -> SweepConfig:
-    base, values, fixed = compose.check_sweep(list(overrides))
-    return space.read(values, base, fixed=fixed)
+    return space.compose_sweep(overrides)[1]
 
 
 def test_the_default_space_is_that_of_the_baseline() -> None:
@@ -29,8 +28,7 @@ def test_the_default_space_is_that_of_the_baseline() -> None:
 
 @pytest.mark.parametrize("option", ["default", "learning_rate", "grid"])
 def test_every_option_holds_the_baseline(option: str) -> None:
-    base, values, fixed = compose.check_sweep([f"sweep={option}"])
-    config = space.read(values, base, fixed=fixed)
+    base, config = space.compose_sweep([f"sweep={option}"])
     baseline = space.read_params(base, config.space)
     assert all(config.space[key].contains(value) for key, value in baseline.items())
 
@@ -68,7 +66,7 @@ def test_a_key_may_leave_the_space_and_be_fixed() -> None:
         (["model.hidden_width=64"], "model.hidden_width: is swept; leave it out, or sweep it no longer with ~sweep."),
         (["train.num_threads=2"], "train.num_threads: every worker of a sweep has one; set sweep.num_workers"),
         (["data.validation_size=0"], "data.validation_size=0: a sweep selects by validation images"),
-        (["train.seed=1,2"], "train.seed=1,2: several values stand in sweep.space"),
+        (["train.seed=1,2"], "train.seed=1,2: several values belong in sweep.space"),
         (["sweep.space=null"], "sweep.space is empty"),
         (["sweep.space.model.hidden_width.high=8"], "the range from low=16 to high=8 is empty"),
         (["sweep.space.model.hidden_width.low=0"], "expected a number above 0, as log=true"),

@@ -6,7 +6,6 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from mnist_pipeline.config import compose
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
@@ -18,8 +17,8 @@ BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epo
 
 
 def make_config(*overrides: str, **changes: Any) -> SweepConfig:
-    base, values, fixed = compose.check_sweep(list(overrides))
-    return dataclasses.replace(space.read(values, base, fixed=fixed), **changes)
+    _, config = space.compose_sweep(overrides)
+    return dataclasses.replace(config, **changes)
 
 
 def open_study(config: SweepConfig, name: str = "s", **identity: Any) -> Study:

@@ -12,7 +12,9 @@ from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking import store
 
-STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train, and wait=true"
+STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train"
+WAIT_HELP = f"{STORE_HELP}, and wait=true"
+RUN_HELP = "id or name, champion, challenger, model@alias, or the number of a registered version"
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
@@ -84,3 +86,15 @@ def require_output(output: Path | None, *, formats: Sequence[str]) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"--output {output}: cannot be written there ({error.strerror or error})") from error
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into the runs that they name and overrides.
+
+    Raises:
+        ConfigError: A name is empty.
+    """
+    named = [word for word in words if "=" not in word and not word.startswith("~")]
+    if "" in named:
+        raise ConfigError("an empty name of a run: give its id or name")
+    return named, [word for word in words if word not in named]

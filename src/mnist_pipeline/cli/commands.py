@@ -8,26 +8,26 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 
-from mnist_pipeline.cli.errors import print_error
+from mnist_pipeline.cli.errors import ReportedError, print_error
 from mnist_pipeline.system import signals
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
 
 COMMANDS = {
-    "train": ("train", "train, evaluate and track a model"),
-    "sweep": ("sweep", "search for a better one, and confirm that it is"),
-    "compare": ("report_commands", "compare runs: which is best, by how much, and how sure that is"),
-    "diff": ("report_commands", "compare two runs, down to the images on which they disagree"),
-    "report": ("report_commands", "write a page about a run or a study, and make it the model card"),
-    "promote": ("registry_commands", "make a run's model the champion, if it passes the gates"),
-    "rollback": ("registry_commands", "make an earlier champion the champion again"),
-    "history": ("registry_commands", "show every decision about the champion"),
-    "predict": ("champion_commands", "let the champion classify the images in files"),
-    "serve": ("champion_commands", "serve the champion over HTTP"),
-    "dashboard": ("page_commands", "look at a sweep's study in Optuna's dashboard"),
-    "ui": ("page_commands", "look at the runs in the MLflow UI"),
-    "doctor": ("doctor", "check the store, and repair one that was moved or copied"),
+    "train": "train, evaluate and track a model",
+    "sweep": "search for a better model, and confirm that it is better",
+    "compare": "compare runs: which is best, by how much, and how certain that is",
+    "diff": "compare two runs, down to the images on which they disagree",
+    "report": "write a page about a run or a study, and make it the model card",
+    "promote": "make a run's model the champion, if it passes the gates",
+    "rollback": "make an earlier champion the champion again",
+    "history": "show every decision about the champion",
+    "predict": "let the champion classify the images in files",
+    "serve": "serve the champion over HTTP",
+    "dashboard": "view a sweep's study in Optuna's dashboard",
+    "ui": "view the runs in the MLflow UI",
+    "doctor": "check the store, and repair one that was moved or copied",
 }
-"""By name: the module of this package whose function has that name, and what it does."""
+"""What each command does. Its function has its name, in a module of its name."""
 
 
 def main() -> int:
@@ -49,6 +49,8 @@ def main() -> int:
     except Terminated as termination:
         print("terminated", file=sys.stderr)
         return termination.exit_code
+    except ReportedError as error:
+        return error.exit_code
     except Exception as error:  # a bug; not for Python's own hook, which knows no secrets and prints raw text
         print_error(error)
         return error.exit_code if isinstance(error, UserError) else 1
@@ -79,7 +81,7 @@ def _dispatch(arguments: list[str]) -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    lines = [f"  {name:<10} {text}" for name, text in COMMANDS.items()]
     return "\n".join(
         [
             "usage: mnist-pipeline COMMAND [ARGUMENTS]",
@@ -94,7 +96,7 @@ def _help() -> str:
 
 def _load(command: str) -> Callable[[Sequence[str]], None]:
     function: Callable[[Sequence[str]], None] = getattr(
-        importlib.import_module(f"mnist_pipeline.cli.{COMMANDS[command][0]}"), command
+        importlib.import_module(f"mnist_pipeline.cli.{command}"), command
     )
     return function
 
@@ -112,10 +114,10 @@ def _complete(arguments: list[str]) -> None:
         if words[1] not in ("train", "sweep"):
             return
         os.environ["COMP_LINE"] = line.replace(f"{words[1]} ", "", 1)
-    is_sweep = words[1:2] == ["sweep"]
     from mnist_pipeline.cli import hydra_app
 
-    hydra_app.show(hydra_app.parse(arguments), {}, config_name="sweep" if is_sweep else "config")
+    config_name = "sweep" if words[1:2] == ["sweep"] else "config"
+    hydra_app.show(hydra_app.parse(arguments), {}, config_name=config_name)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,21 @@
-"""How an error is printed."""
+"""How errors are printed."""
 
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 from mnist_pipeline.system.errors import RefusedError, UserError
 from mnist_pipeline.system.secrets import hide
 from mnist_pipeline.system.text import printable
+
+
+class ReportedError(Exception):
+    """A command failed, and has printed why."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.exit_code = error.exit_code if isinstance(error, UserError) else 1
 
 
 def print_error(error: Exception) -> None:
@@ -16,3 +25,15 @@ def print_error(error: Exception) -> None:
     if isinstance(error, UserError):
         label = "refused" if isinstance(error, RefusedError) else "error"
         print(f"{label}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+
+
+def report_problems(problems: Sequence[str]) -> None:
+    """Print each problem as an error of its own.
+
+    Raises:
+        UserError: The last of them; the command then ends with exit code 1.
+    """
+    for problem in problems[:-1]:
+        print_error(UserError(problem))
+    if problems:
+        raise UserError(problems[-1])

@@ -1,26 +1,25 @@
-"""A command that is a Hydra app: its arguments, and how Hydra runs it."""
+"""The arguments of a command that is a Hydra app, and what Hydra prints for it.
+
+The configuration of a run is composed by `config/compose.py`, once; Hydra itself is run only to show things.
+"""
 
 import argparse
 import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_pipeline.cli.arguments import with_short_errors
-from mnist_pipeline.config import overrides
+from mnist_pipeline.config import hydra_internals, overrides
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address, hide
-
-# One run, whatever a preset says; and no copy of the configuration beside it, as MLflow has that.
-_SINGLE_RUN = ("hydra.mode=RUN", "hydra.output_subdir=null")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -29,7 +28,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ConfigError: A flag is unknown, not for these commands, or contradicts another.
     """
-    parsed: argparse.Namespace = with_short_errors(get_args_parser()).parse_args(arguments)
+    parsed: argparse.Namespace = with_short_errors(hydra_internals.make_parser()).parse_args(arguments)
     for flag in ("config_name", "config_path", "experimental_rerun"):
         if getattr(parsed, flag):
             raise ConfigError(f"--{flag.replace('_', '-')}: not for this command; use a preset, or --config-dir")
@@ -42,13 +41,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def only_shows(parsed: argparse.Namespace) -> bool:
     """Return whether the arguments ask for help or completion, and for no run."""
     return bool(parsed.help or parsed.hydra_help or parsed.shell_completion)
-
-
-def split(given: Sequence[str], config_dir: str | None) -> tuple[list[str], list[str]]:
-    """Split overrides into our own and those that make Hydra search further folders."""
-    own, of_hydra = overrides.without_group(given, "hydra")
-    searched = [override for override in of_hydra if override.startswith("hydra.searchpath") and not config_dir]
-    return own, searched
 
 
 def show(parsed: argparse.Namespace, addresses: Mapping[str, Address], *, config_name: str) -> None:
@@ -66,48 +58,18 @@ def show(parsed: argparse.Namespace, addresses: Mapping[str, Address], *, config
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            _call_hydra(
-                lambda composed: None, [*_flags(parsed), *map(overrides.mask, parsed.overrides), *masked], config_name
-            )
+            _call_hydra([*_flags(parsed), *map(overrides.mask, parsed.overrides), *masked], config_name)
     finally:
         print(hide(printed.getvalue()), end="")
 
 
-def run(
-    job: Callable[[], None], parsed: argparse.Namespace, given: Sequence[str], *, config_name: str
-) -> Exception | None:
-    """Let Hydra call `job` as a job of its own, and return what that raised.
-
-    Hydra gets the overrides masked, and is to write nothing: what the job works with was composed before.
-
-    Args:
-        job: What to do.
-        parsed: The arguments.
-        given: The overrides of this job.
-        config_name: The primary configuration.
-
-    Raises:
-        ConfigError: Hydra refuses the arguments.
-    """
-    failures: list[Exception] = []
-
-    def keep_error(composed: object) -> None:
-        # Hydra would print lines of its own about an error that it sees.
-        try:
-            job()
-        except Exception as error:
-            failures.append(error)
-
-    arguments = [*_flags(parsed), *map(overrides.mask, given), *_SINGLE_RUN]
-    _call_hydra(keep_error, arguments, config_name)
-    return failures[0] if failures else None
-
-
-def _call_hydra(task: Callable[[object], None], arguments: Sequence[str], config_name: str) -> None:
+def _call_hydra(arguments: Sequence[str], config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error comes here instead of being printed in six lines
     sys.argv = ["mnist-pipeline", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config_name)(
+            lambda composed: None
+        )()
     except BrokenPipeError:
         raise
     except (HydraException, OmegaConfBaseException, OSError, AttributeError, ValueError) as error:

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -22,26 +22,27 @@ if TYPE_CHECKING:
 
 
 def sweep(arguments: Sequence[str]) -> None:
-    """Run the `sweep` command: a Hydra app too."""
+    """Run the `sweep` command: a Hydra app too.
+
+    Raises:
+        UserError: Trials failed; the sweep is done all the same.
+    """
     parsed = hydra_app.parse(arguments)
     if parsed.multirun:
-        raise ConfigError("--multirun: not for this command; the values to try stand in sweep.space")
+        raise ConfigError("--multirun: not for this command; the values to try belong in sweep.space")
+    config_name = space.SWEEP.config_name
     if hydra_app.only_shows(parsed):
-        hydra_app.show(parsed, {}, config_name=compose.SWEEP_CONFIG_NAME)
+        hydra_app.show(parsed, {}, config_name=config_name)
         return
-    base, values, fixed = compose.check_sweep(parsed.overrides, config_dir=parsed.config_dir)
-    config = space.read(values, base, fixed=fixed)
+    base, config = space.compose_sweep(parsed.overrides, config_dir=parsed.config_dir)
     if parsed.cfg or parsed.info:
         shown = {} if config.storage is None else {"sweep.storage": config.storage}
-        hydra_app.show(parsed, {**base.addresses(), **shown}, config_name=compose.SWEEP_CONFIG_NAME)
+        hydra_app.show(parsed, {**base.addresses(), **shown}, config_name=config_name)
         return
     if config.storage is not None:
         storage.check(config.storage)
     store.begin(store.resolve_uri(base.tracking))
-    job = partial(_sweep_once, base, config, parsed.overrides, config_dir=parsed.config_dir)
-    failure = hydra_app.run(job, parsed, parsed.overrides, config_name=compose.SWEEP_CONFIG_NAME)
-    if failure is not None:
-        raise failure
+    _sweep_once(base, config, parsed.overrides, config_dir=parsed.config_dir)
 
 
 def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[str], *, config_dir: str | None) -> None:
@@ -50,36 +51,20 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
     temporary.begin()
     forkserver.context()  # it imports TensorFlow while this process imports everything else
     with heavy_imports():
+        from mnist_pipeline.cli import sweep_view
         from mnist_pipeline.pipeline import request
-        from mnist_pipeline.sweep import sweep
+        from mnist_pipeline.sweep import sweep as story
         from mnist_pipeline.sweep.executors import local
         from mnist_pipeline.tracking import mlflow_tracker
-    from mnist_pipeline.cli import sweep_view as view
 
-    own, searched = hydra_app.split(overrides, config_dir)
-
-    def compose_again(changed: list[str]) -> "Config":
-        return compose.check_sweep([*searched, *changed], config_dir=config_dir)[0]
-
-    asked = request.prepare(base, own, compose=compose_again)
+    compose_with_data = partial(compose.compose_with_data, schema=space.SWEEP, config_dir=config_dir)
+    asked = request.prepare(base, overrides, compose_with_data=compose_with_data)
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     stop = local.Stop()
-    is_second = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal is_second
-        if is_second:  # the workers die with this process; what is kept is what a kill would leave
-            os._exit(130 if number == signal.SIGINT else 143)
-        is_second = True
-        stop.set(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
-        print("stopping after the running epochs; once more stops at once", file=sys.stderr)
-
-    for number in STOP_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handle)
-    with view.SweepProgress(config) as progress:
+    _stop_on_signals(stop.set)
+    with sweep_view.SweepProgress(config) as progress:
         try:
-            result = sweep.sweep(asked, config, tracker, progress=progress, stop=stop)
+            result = story.sweep(asked, config, tracker, progress=progress, stop=stop)
         except (KeyboardInterrupt, Terminated):
             progress.print_stopped()
             raise
@@ -87,6 +72,23 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
             raise UserError(
                 "not enough memory: free some or lower sweep.num_workers, and run the same command again, which resumes"
             ) from error
-    view.print_result(result)
+    sweep_view.print_result(result)
     if result.failures:
         raise UserError(result.failures)
+
+
+def _stop_on_signals(stop: Callable[[BaseException], None]) -> None:
+    """Call `stop` on the first Ctrl-C, SIGTERM or SIGHUP; end the process at once on the second."""
+    is_second = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_second
+        if is_second:  # the workers die with this process; what is kept is what a kill would leave
+            os._exit(130 if number == signal.SIGINT else 143)
+        is_second = True
+        stop(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
+        print("stopping after the running epochs; press Ctrl-C again to stop at once", file=sys.stderr)
+
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handle)

@@ -1,37 +1,43 @@
-"""The command line's overrides, in Hydra's grammar: what they name, and how they are shown."""
+"""The overrides of the command line, in Hydra's grammar: what they override, and how they are shown."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, Quote, QuotedString
 from hydra.errors import HydraException
 
+from mnist_pipeline.config import hydra_internals
 from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system.secrets import STARS, Address, hide
 
 _ADDRESS_SECTIONS = {key.partition(".")[0] for key in ADDRESS_KEYS}
 
 
+def parse(overrides: Sequence[str]) -> list[Override]:
+    """Return the overrides as Hydra reads them.
+
+    Raises:
+        HydraException, ValueError: One of them is not in Hydra's grammar.
+    """
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
 def split_runs(overrides: Sequence[str], *, multirun: bool) -> list[list[str]]:
     """Return the overrides of each run: of one, or of one for each value of `KEY=A,B`.
 
     Raises:
-        HydraException, ValueError: One of them cannot be parsed.
+        HydraException, ValueError: One of them is not in Hydra's grammar.
     """
-    if not multirun:
-        return [list(overrides)]
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    return [list(run) for run in BasicSweeper.split_arguments(parsed, max_batch_size=None)[0]]
+    return hydra_internals.split_sweep(parse(overrides)) if multirun else [list(overrides)]
 
 
 def without_group(overrides: Sequence[str], group: str) -> tuple[list[str], list[str]]:
-    """Split overrides into those that leave `group` alone and those that choose it or set a key of it."""
+    """Split overrides into those that leave `group` alone, and those that select its option or set a key of it."""
     kept: list[str] = []
     dropped: list[str] = []
-    for override in overrides:
-        key = OverridesParser.create().parse_override(override).key_or_group
+    for override, parsed in zip(overrides, parse(overrides), strict=True):
+        key = parsed.key_or_group
         (dropped if key == group or key.startswith((f"{group}.", f"{group}/")) else kept).append(override)
     return kept, dropped
 
@@ -39,24 +45,19 @@ def without_group(overrides: Sequence[str], group: str) -> tuple[list[str], list
 def mask(override: str) -> str:
     """Return the override with stars for the secrets in its addresses, however it quotes them.
 
-    The secrets are known to `address.hide` from then on. One that cannot be parsed loses all of a value that may be an
-    address. Masking twice changes nothing.
+    From then on `secrets.hide` knows these secrets. An override that cannot be parsed loses the whole of a value that
+    may be an address. Masking twice changes nothing.
     """
     try:
-        parsed = OverridesParser.create().parse_override(override)
+        (parsed,) = parse([override])
     except (HydraException, ValueError):
         return _mask_unparsed(override)
-    elements = _list_elements(parsed)
+    values = hydra_internals.list_values(parsed)
     is_address = parsed.key_or_group in (*ADDRESS_KEYS, *_ADDRESS_SECTIONS)
-    masked = [_mask_value(element, is_address=is_address) for element in elements]
-    if masked == elements:
+    masked = [_mask_value(value, is_address=is_address) for value in values]
+    if masked == values:
         return hide(override)
-    return f"{parsed.get_key_element()}={','.join(map(Override._get_value_element_as_str, masked))}"
-
-
-def _list_elements(parsed: Override) -> list[Any]:
-    value = parsed._value
-    return list(value.list) if isinstance(value, ChoiceSweep) else [value]
+    return f"{parsed.get_key_element()}={','.join(map(hydra_internals.write_value, masked))}"
 
 
 def _mask_value(value: Any, *, is_address: bool) -> Any:
@@ -73,7 +74,7 @@ def _mask_value(value: Any, *, is_address: bool) -> Any:
 
 
 def _mask_text(text: str, *, is_address: bool) -> str:
-    # Of an interpolation only a default may hold one. Its result becomes an address when it is composed.
+    # An interpolation can hold a secret only in a default. Its result becomes an address when it is composed.
     return str(Address(text)) if is_address and not text.startswith("${") else hide(text)
 
 

@@ -1,9 +1,8 @@
-"""What is asked for, and what becomes of it before a run is opened: the data found, or others in their stead."""
+"""A requested run, before it is opened: its configuration and data, or the fallback's, and its identity."""
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
@@ -11,27 +10,26 @@ from mnist_pipeline.config import compose
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.sections import Config, MnistConfig
 from mnist_pipeline.data import catalogue, splits
-from mnist_pipeline.data.dataset import Dataset, Found
+from mnist_pipeline.data.dataset import Attempt, Dataset, Found
 from mnist_pipeline.data.mnist import MnistUnavailableError
 from mnist_pipeline.pipeline.fingerprint import fingerprint, training_fingerprint
 from mnist_pipeline.tracking.record import Tag
 
-if TYPE_CHECKING:
-    pass
+_MAX_TAG_LENGTH = 5000
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for, and what became of it before a run was opened.
+    """A requested run.
 
     Attributes:
         config: What the run does; after a fallback not what was asked for.
-        overrides: The command line's overrides, with stars for the secrets in them.
+        overrides: Of the command line, with stars for the secrets in them.
         found: The data set as it was found and verified.
         dataset: The same, split.
-        tags: What is to be remembered of how the data was found.
+        tags: The run's identity, and how its data was found.
     """
 
     config: Config
@@ -46,20 +44,22 @@ class Request:
 
 
 def prepare(
-    config: Config, overrides: Sequence[str], *, compose: Callable[[list[str]], Config] = compose.compose
+    config: Config,
+    overrides: Sequence[str],
+    *,
+    compose_with_data: Callable[[Sequence[str], str], Config] = compose.compose_with_data,
 ) -> Request:
-    """Find the data, before a run is opened. Where MNIST cannot be had, go on with digits if the configuration says so.
-
-    The digits group then replaces `data`: it is composed anew, without the overrides that were meant for MNIST.
+    """Find the data before a run is opened. If MNIST is not available, use the fallback that the configuration names.
 
     Args:
         config: What was asked for.
         overrides: The overrides that it was composed from.
-        compose: Composes others in the same way.
+        compose_with_data: Composes the same run on another data option.
 
     Raises:
         MnistUnavailableError: No source has MNIST and `data.fallback` is null.
     """
+    own, _ = given.without_group(overrides, "hydra")
     tags = {Tag.DATA_REQUESTED: config.data.name}
     try:
         found = catalogue.find(config.data)
@@ -69,42 +69,55 @@ def prepare(
         if config.data.fallback is None:
             raise
         fallback = config.data.fallback.value
-        kept, dropped = given.without_group(overrides, "data")
-        _log.warning("%s", error)
-        _log.warning("FALLBACK: this run uses data=%s instead of data=%s", fallback, config.data.name)
-        if dropped:
-            shown = " ".join(map(given.mask, dropped))
-            _log.warning("FALLBACK: dropped, since they were meant for %s: %s", config.data.name, shown)
-            tags[Tag.DATA_DROPPED_OVERRIDES] = shown
-        tags[Tag.DATA_FALLBACK] = fallback
-        config = compose([*kept, f"data={fallback}"])
+        tags |= _report_fallback(error, own, requested=config.data.name, fallback=fallback)
+        config = compose_with_data(overrides, fallback)
         found = catalogue.find(config.data)
         attempts = (*error.attempts, *found.attempts)
-    tags[Tag.DATA_SOURCES] = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:5000]
-    tags |= {Tag.DATA_DIGEST: found.digest, Tag.TEST_DIGEST: found.test.digest}
-    return _of(config, overrides, found, tags)
+    tags |= {
+        Tag.DATA_SOURCES: _describe_attempts(attempts),
+        Tag.DATA_DIGEST: found.digest,
+        Tag.TEST_DIGEST: found.test.digest,
+    }
+    return _identify(config, own, found, tags)
+
+
+def _report_fallback(
+    error: MnistUnavailableError, overrides: Sequence[str], *, requested: str, fallback: str
+) -> dict[str, str]:
+    """Log that the run uses other data, and return the tags that say so."""
+    _, dropped = given.without_group(overrides, "data")
+    _log.warning("%s", error)
+    _log.warning("FALLBACK: this run uses data=%s instead of data=%s", fallback, requested)
+    if not dropped:
+        return {Tag.DATA_FALLBACK: fallback}
+    shown = " ".join(map(given.mask, dropped))
+    _log.warning("FALLBACK: dropped, because they were meant for %s: %s", requested, shown)
+    return {Tag.DATA_FALLBACK: fallback, Tag.DATA_DROPPED_OVERRIDES: shown}
+
+
+def _describe_attempts(attempts: Sequence[Attempt]) -> str:
+    return "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)[:_MAX_TAG_LENGTH]
 
 
 def data_tags(request: Request) -> dict[str, str]:
-    """Return the tags that say where the data came from, without those of a single training."""
+    """Return the tags about the data, without those that identify a single training."""
     return {key: value for key, value in request.tags.items() if key.startswith("data.")}
 
 
 def retarget(request: Request, config: Config) -> Request:
     """Return the request for `config` instead, on the same data."""
-    return _of(config, request.overrides, request.found, request.tags)
+    return _identify(config, request.overrides, request.found, request.tags)
 
 
-def _of(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, str]) -> Request:
-    prints = {
+def _identify(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, str]) -> Request:
+    identity = {
         Tag.FINGERPRINT: fingerprint(config, data_digest=found.digest),
         Tag.TRAINING_FINGERPRINT: training_fingerprint(config, data_digest=found.digest),
     }
-    dataset = splits.split(found, config.data)
     return Request(
         config=config,
         overrides=tuple(map(given.mask, overrides)),
         found=found,
-        dataset=dataset,
-        tags={**tags, **prints},
+        dataset=splits.split(found, config.data),
+        tags={**tags, **identity},
     )

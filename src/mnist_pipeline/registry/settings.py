@@ -4,13 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnist_pipeline.config import compose
 from mnist_pipeline.config import overrides as given
+from mnist_pipeline.config.coerce import coerce
+from mnist_pipeline.config.compose import DATA, TRACKING, Schema, compose_values, read_section
 from mnist_pipeline.config.sections import TrackingConfig, require_integer
 from mnist_pipeline.system.errors import ConfigError
-
-REGISTRY_CONFIG_NAME = "registry"
-PROMOTE_CONFIG_NAME = "promote"
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,12 @@ class PromoteConfig:
         _require_share(self.max_recall_drop, key="promote.max_recall_drop")
 
 
+REGISTRY = Schema(config_name="registry", sections={"data": DATA, "tracking": TRACKING}, switches=("wait",))
+PROMOTE = Schema(
+    config_name="promote", sections={**REGISTRY.sections, "promote": {"": PromoteConfig}}, switches=("wait",)
+)
+
+
 def registered_name(data_name: str) -> str:
     """Return the name of the registered model for a data set."""
     return f"{data_name}-classifier"
@@ -62,7 +66,7 @@ def read(overrides: Sequence[str]) -> RegistryConfig:
         ConfigError: A key is unknown, or a value is wrong.
     """
     _refuse_data_keys(overrides)
-    return _read(compose.check_values(REGISTRY_CONFIG_NAME, overrides))
+    return _read(compose_values(REGISTRY, overrides))
 
 
 def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfig]:
@@ -72,19 +76,15 @@ def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfi
         ConfigError: A key is unknown, or a value is wrong.
     """
     _refuse_data_keys(overrides)
-    values = compose.check_values(PROMOTE_CONFIG_NAME, overrides)
-    gates = values.get("promote")
-    if not isinstance(gates, dict):
-        raise ConfigError(f"promote={gates}: expected a section of keys, e.g. promote=default")
-    bounds: PromoteConfig = compose.fill(PromoteConfig, gates, prefix="promote")
-    return _read(values), bounds
+    values = compose_values(PROMOTE, overrides)
+    return _read(values), read_section(PROMOTE, "promote", values.get("promote"))
 
 
 def _read(values: dict[str, object]) -> RegistryConfig:
     return RegistryConfig(
-        data_name=compose.section("data", values.get("data")).name,
-        tracking=compose.section("tracking", values.get("tracking")),
-        wait=compose.typed(values.get("wait"), bool, key="wait"),
+        data_name=read_section(REGISTRY, "data", values.get("data")).name,
+        tracking=read_section(REGISTRY, "tracking", values.get("tracking")),
+        wait=coerce(values.get("wait"), bool, key="wait"),
     )
 
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_pipeline.config.compose import fill
+from mnist_pipeline.config import overrides as given
+from mnist_pipeline.config.coerce import coerce, fill
+from mnist_pipeline.config.compose import RUN, Schema, compose_values, read_run
 from mnist_pipeline.config.sections import Config, ModelConfig, TrainConfig, require_integer
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address
@@ -169,26 +171,44 @@ class SweepConfig:
                     raise ConfigError(f"sweep.space.{key}: a grid needs type=categorical or a step, and no log=true")
 
 
-def read(values: dict[str, Any], base: Config, *, fixed: Sequence[str]) -> SweepConfig:
+SWEEP = Schema(
+    config_name="sweep",
+    sections={**RUN.sections, "sweep": {"": SweepConfig}},
+    switches=RUN.switches,
+    free_prefixes=("sweep.space.",),
+    several_values="belong in sweep.space",
+)
+
+
+def compose_sweep(overrides: Sequence[str], *, config_dir: str | None = None) -> tuple[Config, SweepConfig]:
+    """Return the baseline's configuration and the checked `sweep` section.
+
+    Raises:
+        ConfigError: Any of it is wrong.
+    """
+    values = compose_values(SWEEP, overrides, config_dir=config_dir)
+    base = read_run(values)
+    fixed = [override.key_or_group for override in given.parse(overrides)]
+    section = values.get("sweep")
+    if not isinstance(section, dict):
+        raise ConfigError(f"sweep={section}: expected a section of keys, e.g. sweep=default")
+    return base, read(section, base, fixed=fixed)
+
+
+def read(values: Mapping[str, Any], base: Config, *, fixed: Sequence[str]) -> SweepConfig:
     """Return the checked `sweep` section.
 
     Args:
         values: The section as it was composed.
-        base: The baseline, with all that holds for every trial.
-        fixed: The keys that the command line has overridden.
+        base: The baseline, with everything that holds for every trial.
+        fixed: The keys that the command line overrides.
 
     Raises:
-        ConfigError: A key is unknown, a value wrong or a range empty, or two of them contradict each other.
+        ConfigError: A key is unknown, a value is wrong, a range is empty, or two of them contradict each other.
     """
-    rest = {key: value for key, value in values.items() if key not in ("space", "confirm")}
-    confirm = values.get("confirm")
-    config: SweepConfig = fill(
-        SweepConfig,
-        rest,
-        prefix="sweep",
-        space=parse_space(values.get("space") or {}, base),
-        confirm=None if confirm is None else fill(ConfirmConfig, confirm, prefix="sweep.confirm"),
-    )
+    space = parse_space(values.get("space") or {}, base)
+    rest = {key: value for key, value in values.items() if key != "space"}
+    config: SweepConfig = fill(SweepConfig, rest, prefix="sweep", space=space)
     for key in config.space:
         if key in fixed:
             raise ConfigError(f"{key}: is swept; leave it out, or sweep it no longer with ~sweep.space.{key}")
@@ -235,20 +255,20 @@ def _parse_dimension(dotted: str, described: Any, *, kind: type) -> Dimension:
             raise ConfigError(f"{name}: expected choices, a list of one or more values, and nothing else")
         if len(set(choices)) < len(choices):
             raise ConfigError(f"{name}.choices={choices}: expected each value once")
-        return Choice(tuple(_number(choice, kind, name=f"{name}.choices") for choice in choices))
+        return Choice(tuple(coerce(choice, kind, key=f"{name}.choices") for choice in choices))
     unknown = set(described) - _INTERVAL_KEYS
     if unknown:
         raise ConfigError(f"{name}.{min(unknown)}: unknown key; expected low, high, step or log")
     if described["type"] == "float" and kind is int:
         raise ConfigError(f"{name}.type=float: expected int, as {dotted} is an integer")
     number = int if described["type"] == "int" else float
-    low, high = (_number(described.get(end), number, name=f"{name}.{end}") for end in ("low", "high"))
+    low, high = (coerce(described.get(end), number, key=f"{name}.{end}") for end in ("low", "high"))
     log = described.get("log", False)
     step = described.get("step")
     if not isinstance(log, bool):
         raise ConfigError(f"{name}.log={log}: expected true or false")
     if step is not None:
-        step = _number(step, number, name=f"{name}.step")
+        step = coerce(step, number, key=f"{name}.step")
         if step <= 0 or log:
             raise ConfigError(f"{name}.step={step}: expected a number above 0, and log=false")
     elif number is int and not log:
@@ -258,15 +278,6 @@ def _parse_dimension(dotted: str, described: Any, *, kind: type) -> Dimension:
     if log and low <= 0:
         raise ConfigError(f"{name}.low={low:g}: expected a number above 0, as log=true")
     return Interval(is_integer=number is int, low=low, high=high, step=step, log=log)
-
-
-def _number(value: Any, kind: type, *, name: str) -> Any:
-    accepted = (int,) if kind is int else (int, float) if kind is float else (str,)
-    is_finite = not isinstance(value, float) or math.isfinite(value)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not is_finite:
-        words = {int: "an integer", float: "a finite number"}
-        raise ConfigError(f"{name}={'null' if value is None else value}: expected {words.get(kind, 'text')}")
-    return kind(value)
 
 
 def _extremes(dimension: Dimension) -> list[Any]:

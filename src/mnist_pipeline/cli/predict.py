@@ -1,18 +1,15 @@
-"""The commands that use the champion: `predict` and `serve`."""
+"""The command `predict`."""
 
 import contextlib
 import os
-import shlex
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mnist_pipeline.cli.arguments import STORE_HELP, listen, make_parser, require_output, require_store
+from mnist_pipeline.cli.arguments import WAIT_HELP, make_parser, require_output, require_store
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.serving import tables
 from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.system.text import printable
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -23,7 +20,7 @@ def predict(arguments: Sequence[str]) -> None:
     """
     parser = make_parser("predict", "Lets the champion classify the images in files.")
     parser.add_argument(
-        "words", nargs="+", metavar="PATH", help=f"PNG, JPEG or NPZ files, folders of them; {STORE_HELP}"
+        "words", nargs="+", metavar="PATH", help=f"PNG, JPEG or NPZ files, folders of them; {WAIT_HELP}"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="all rows, as .csv, .parquet or .json")
     help_text = "dark strokes on a bright ground: auto looks at the edges of each image (default)"
@@ -51,37 +48,6 @@ def predict(arguments: Sequence[str]) -> None:
     console.print_predictions(result, loaded, output=parsed.output)
     if result.num_bad:
         raise UserError(f"{result.num_bad:,} skipped, as said above; {result.num_images:,} images are done")
-
-
-def serve(arguments: Sequence[str]) -> None:
-    """Run the `serve` command: until a signal comes."""
-    parser = make_parser("serve", "Serves the champion on 127.0.0.1, by MLflow's scoring server.")
-    parser.add_argument("--port", type=int, default=5001, help="default: 5001; 0: any that is free")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=STORE_HELP)
-    parsed = parser.parse_intermixed_args(arguments)
-    where = settings.read(parsed.overrides)
-    require_store(where.tracking)
-    listener = listen(parsed.port)
-
-    with heavy_imports():
-        from mnist_pipeline.serving import champion
-        from mnist_pipeline.serving import scoring_server as serving
-        from mnist_pipeline.system import web
-        from mnist_pipeline.tracking import mlflow_store
-
-    store = mlflow_store.MlflowStore(where.tracking)
-    with store.reporting_errors():
-        loaded = champion.load(store, where.model_name)
-    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        example = Path(scratch) / "example.json"
-        example.write_text(loaded.example)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
-        lines = [
-            f"ready: version {loaded.version} of {loaded.name} at {address} (Ctrl-C ends it)",
-            f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
-        ]
-        app = serving.make_app(loaded)
-        web.run(app, listener, on_ready=lambda: print("\n".join(map(printable, lines)), flush=True))
 
 
 def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:

@@ -1,0 +1,34 @@
+"""The command `history`."""
+
+import contextlib
+from collections.abc import Sequence
+
+from mnist_pipeline.cli.arguments import WAIT_HELP, make_parser, require_store
+from mnist_pipeline.cli.heavy_imports import heavy_imports
+from mnist_pipeline.registry import settings
+from mnist_pipeline.system.errors import UserError
+
+
+def history(arguments: Sequence[str]) -> None:
+    """Run the `history` command."""
+    parser = make_parser("history", "Shows every decision about the champion of <data>-classifier.")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=WAIT_HELP)
+    where = settings.read(parser.parse_intermixed_args(arguments).overrides)
+    require_store(where.tracking)
+
+    with heavy_imports():
+        from mnist_pipeline.registry import changes
+        from mnist_pipeline.tracking import mlflow_store
+    from mnist_pipeline.cli import registry_view as view
+
+    opened = mlflow_store.MlflowStore(where.tracking)
+    with opened.reporting_errors():
+        registry = changes.Registry(opened, where.model_name)
+        with contextlib.suppress(UserError), changes.alone(registry, wait=False):
+            pass  # what a killed command left is settled now; a living one does so itself
+        found = changes.read_history(registry)
+    if not found.entries:
+        raise UserError(
+            f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote data={where.data_name})"
+        )
+    view.print_history(found)

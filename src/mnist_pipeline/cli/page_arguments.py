@@ -1,0 +1,40 @@
+"""What the commands `diff` and `report` have in common: they write a page about named runs."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_pipeline.cli.arguments import RUN_HELP, STORE_HELP, require_output, require_store, split_words
+from mnist_pipeline.registry import settings
+from mnist_pipeline.system import paths
+from mnist_pipeline.system.errors import ConfigError
+
+
+def read_page_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *, metavar: str, num_named: int, what: str
+) -> tuple[list[str], settings.RegistryConfig, Path | None]:
+    """Return the names of runs, the store to find them in, and where the page is to be written if that is said.
+
+    Raises:
+        ConfigError: They are not as many names as expected, or the page cannot be written there.
+        UserError: There is no store yet.
+    """
+    parser.add_argument("words", nargs="+", metavar=f"{metavar} [KEY=VALUE]", help=f"{what}: {RUN_HELP}; {STORE_HELP}")
+    parser.add_argument("--output", type=Path, metavar="FILE.html", help="the page; default: one in mlruns/reports/")
+    parsed = parser.parse_intermixed_args(arguments)
+    named, overrides = split_words(parsed.words)
+    if len(named) != num_named:
+        raise ConfigError(f"expected {what}: got {len(named)}")
+    where = settings.read(overrides)
+    require_output(parsed.output, formats=(".html",))
+    require_store(where.tracking)
+    return named, where, parsed.output
+
+
+def place_page(output: Path | None, name: str) -> Path:
+    """Return where a page is written."""
+    if output is not None:
+        return output
+    folder = paths.mlruns_dir() / "reports"
+    paths.require_writable(folder)
+    return folder / f"{name}.html"

@@ -1,0 +1,42 @@
+"""The command `serve`."""
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_pipeline.cli.arguments import WAIT_HELP, listen, make_parser, require_store
+from mnist_pipeline.cli.heavy_imports import heavy_imports
+from mnist_pipeline.registry import settings
+from mnist_pipeline.system.text import printable
+
+
+def serve(arguments: Sequence[str]) -> None:
+    """Run the `serve` command: until a signal comes."""
+    parser = make_parser("serve", "Serves the champion on 127.0.0.1, by MLflow's scoring server.")
+    parser.add_argument("--port", type=int, default=5001, help="default: 5001; 0: any that is free")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=WAIT_HELP)
+    parsed = parser.parse_intermixed_args(arguments)
+    where = settings.read(parsed.overrides)
+    require_store(where.tracking)
+    listener = listen(parsed.port)
+
+    with heavy_imports():
+        from mnist_pipeline.serving import champion
+        from mnist_pipeline.serving import scoring_server as serving
+        from mnist_pipeline.system import web
+        from mnist_pipeline.tracking import mlflow_store
+
+    store = mlflow_store.MlflowStore(where.tracking)
+    with store.reporting_errors():
+        loaded = champion.load(store, where.model_name)
+    with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
+        example = Path(scratch) / "example.json"
+        example.write_text(loaded.example)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
+        lines = [
+            f"ready: version {loaded.version} of {loaded.name} at {address} (Ctrl-C ends it)",
+            f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
+        ]
+        app = serving.make_app(loaded)
+        web.run(app, listener, on_ready=lambda: print("\n".join(map(printable, lines)), flush=True))

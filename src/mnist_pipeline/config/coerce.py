@@ -1,0 +1,118 @@
+"""One set of rules by which composed values become the fields of dataclasses.
+
+Numbers may be quoted, as `${oc.env:NAME}` gives them; nothing else is converted. Errors are one line.
+"""
+
+import dataclasses
+import difflib
+import enum
+import math
+import types
+import typing
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.secrets import Address
+
+_EXPECTED = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", Address: "an address"}
+
+
+def fill(schema: type, values: Any, *, prefix: str, **parsed: Any) -> Any:
+    """Return the dataclass `schema` with `values`, each as the type that its field declares.
+
+    Args:
+        schema: Its fields are the keys. A field may be a dataclass itself, which `values` then nest.
+        values: The keys and values of a section.
+        prefix: The section's dotted name, for messages.
+        parsed: Values of fields that are already in their final form.
+
+    Raises:
+        ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
+    """
+    if not isinstance(values, dict):
+        raise ConfigError(f"{prefix}={_show(values)}: expected a section of keys")
+    hints = typing.get_type_hints(schema)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.name not in parsed}
+    refuse_unknown(values, known=[*fields, *parsed], prefix=f"{prefix}.")
+    for key in fields:
+        if key not in values or values[key] == "???":
+            raise ConfigError(f"{prefix}.{key} is missing: give it a value, e.g. in conf/{prefix}/")
+    coerced = {key: coerce(values[key], hint, key=f"{prefix}.{key}") for key, hint in fields.items()}
+    return schema(**coerced, **parsed)
+
+
+def coerce(value: Any, hint: Any, *, key: str) -> Any:
+    """Return `value` as the type `hint`.
+
+    Args:
+        value: As composed.
+        hint: A dataclass, an enum, bool, int, float, str, `Address`, or one of these or None.
+        key: Dotted, for messages.
+
+    Raises:
+        ConfigError: It is not of that type.
+    """
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        (hint,) = (option for option in typing.get_args(hint) if option is not type(None))
+    if dataclasses.is_dataclass(hint):
+        return fill(typing.cast(type, hint), value, prefix=key)
+    try:
+        return _convert(value, hint)
+    except ValueError as error:
+        expected = _EXPECTED.get(hint) or " or ".join([*(option.value for option in hint), "null"])
+        raise ConfigError(f"{key}={_show(value)}: expected {expected}") from error
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    if issubclass(hint, enum.Enum):
+        return hint(value)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if isinstance(value, bool):
+        raise ValueError
+    if hint is int and isinstance(value, int | str):
+        return int(value)
+    if hint is float and isinstance(value, int | float | str) and math.isfinite(float(value)):
+        return float(value)
+    if hint in (str, Address) and isinstance(value, str | int | float):
+        return value if isinstance(value, hint) else hint(value)
+    raise ValueError
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value)
+
+
+def refuse_unknown(keys: Iterable[object], *, known: Collection[str], prefix: str = "") -> None:
+    """Refuse a key that is not in `known`.
+
+    Raises:
+        ConfigError: One of `keys` is not; the message suggests the nearest.
+    """
+    for key in keys:
+        if key not in known:
+            raise unknown_key(f"{prefix}{key}", [f"{prefix}{name}" for name in known])
+
+
+def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
+    """Return the error for a dotted key that is not among the known ones."""
+    nearest = difflib.get_close_matches(key, known, n=1)
+    sections = sorted({name.split(".")[0] for name in known})
+    hint = f"did you mean {nearest[0]}?" if nearest else f"expected a key of {', '.join(sections)}"
+    return ConfigError(f"unknown key {key}: {hint}")
+
+
+def list_keys(schema: type, *, prefix: str) -> list[str]:
+    """Return the dotted keys of a dataclass and of the dataclasses nested in it."""
+    hints = typing.get_type_hints(schema)
+    keys: list[str] = []
+    for field in dataclasses.fields(schema):
+        key = f"{prefix}.{field.name}"
+        keys.append(key)
+        for hint in (hints[field.name], *typing.get_args(hints[field.name])):
+            if dataclasses.is_dataclass(hint):
+                keys += list_keys(typing.cast(type, hint), prefix=key)
+    return keys
