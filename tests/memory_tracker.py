@@ -107,6 +107,9 @@ class MemoryTracker:
             raise
         run.status = "FINISHED"
 
+    def find_interrupted(self, tags: Mapping[str, str], params: Mapping[str, str]) -> list[RunRecord]:
+        return []
+
     def find_training(self, fingerprint: str) -> RecordedTraining | None:
         return None
 

@@ -261,8 +261,38 @@ def test_a_run_that_is_gone_from_the_store_is_begun_anew(
     interrupt_here(*SMOKE[1:], stop_after=2)
     MlflowClient(uri(home)).delete_run(all_runs(home)[0].info.run_id)
     run_here(*SMOKE[1:])
-    assert "the run that was interrupted is no longer in the store" in caplog.text
+    assert "the interrupted run is not in this experiment any more" in caplog.text
     assert read_end(home) == uninterrupted
+
+
+def test_a_run_is_continued_in_another_experiment_and_closed_where_it_was(
+    home: Path, uninterrupted: EndState, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mnist_pipeline")
+    kill_at("call mnist_pipeline.pipeline.checkpoints Checkpoints.save 2 after")
+    (left,) = all_runs(home)
+    assert left.info.status == "RUNNING"
+    run_here(*SMOKE[1:], "tracking.experiment=other")
+    assert "resume    after epoch 2 of 4" in caplog.text
+    assert left.info.run_id in caplog.text
+    closed = MlflowClient(uri(home)).get_run(left.info.run_id)
+    assert closed.info.status == "KILLED"
+    assert "another experiment" in closed.data.tags["reason"]
+    assert read_end(home, "other").weights == uninterrupted.weights
+
+
+def test_an_interrupted_run_of_other_versions_is_reported_and_started_again(cli: Cli, home: Path) -> None:
+    kill_at("call mnist_pipeline.pipeline.checkpoints Checkpoints.save 2 after")
+    (left,) = all_runs(home)
+    found = cli(*SMOKE, TF_ENABLE_ONEDNN_OPTS="0")  # it changes the bits, and so the fingerprint
+    assert found.returncode == 0, found.stderr
+    (line,) = [line for line in found.stderr.splitlines() if left.info.run_id[:8] in line]
+    assert line.startswith("warning: ")
+    assert "resume " not in found.stderr
+    assert sorted(run.info.status for run in all_runs(home)) == ["FINISHED", "RUNNING"]
+    again = cli(*SMOKE)  # the older version can still resume its own
+    assert "resume    after epoch 2 of 4" in again.stderr
+    assert [run.info.status for run in all_runs(home)] == ["FINISHED", "FINISHED"]
 
 
 def test_params_that_decide_nothing_may_change_in_between(home: Path, uninterrupted: EndState) -> None:

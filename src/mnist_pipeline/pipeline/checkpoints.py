@@ -109,6 +109,11 @@ class Checkpoints:
         return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
+def has_checkpoints(fingerprint: str | None) -> bool:
+    """Return whether an interrupted run with this fingerprint has left any."""
+    return bool(fingerprint) and any((paths.checkpoints_dir() / str(fingerprint)).glob("*.checkpoint"))
+
+
 @contextlib.contextmanager
 def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
     """Own the checkpoints of the run with this fingerprint; when they are cleared, leave no trace.

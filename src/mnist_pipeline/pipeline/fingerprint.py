@@ -12,7 +12,6 @@ from typing import Any
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline import sources
-from mnist_pipeline.tracking.record import Tag
 
 NUMERIC_LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pandas")
 
@@ -22,7 +21,7 @@ NUMERIC_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_USE_LEGA
 UNDECIDING_KEYS = frozenset(
     {
         # They say where MNIST is looked for; what was found is in the data's digest.
-        *(Tag.DATA_FALLBACK, "data.npz_url", "data.idx_url", "data.timeout_sec", "data.num_retries"),
+        *("data.fallback", "data.npz_url", "data.idx_url", "data.timeout_sec", "data.num_retries"),
         "train.checkpoint_every",
     }
 )

@@ -16,7 +16,8 @@ from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate
 from mnist_pipeline.model.dense import build
 from mnist_pipeline.model.prediction import with_probabilities
 from mnist_pipeline.pipeline import artifacts
-from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim, has_checkpoints
+from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.names import describe_run, name_run
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request
@@ -125,6 +126,8 @@ def carry_out(
     state = checkpoints.load()
     with tracker.run(spec) as tracked, enough_memory():
         _report_start(state, tracked, num_epochs=config.train.num_epochs)
+        if state is None and not tracked.is_resumed:
+            _report_older_version(request, tracker)
         artifacts.log_surroundings(request, tracked)
         artifacts.log_data(dataset, tracked)
         model = _build_model(request)
@@ -164,7 +167,22 @@ def _report_start(state: TrainState | None, tracked: Run, *, num_epochs: int) ->
         return
     _log.info("resume    after epoch %d of %d", len(state.history), num_epochs)
     if not tracked.is_resumed:
-        _log.warning("the interrupted run is no longer in the store: its epochs become part of a new run")
+        _log.warning("the interrupted run is not in this experiment any more: its epochs continue in a new run")
+
+
+def _report_older_version(request: Request, tracker: Tracker) -> None:
+    """Log an interrupted run that would have been resumed, had the code and its versions stayed the same."""
+    tags = {Tag.KIND: Kind.TRAIN, Tag.DATA_DIGEST: request.found.digest}
+    settings = deciding(request.config, data_digest=request.found.digest)["config"]
+    for run in tracker.find_interrupted(tags, {key: str(value) for key, value in settings.items()}):
+        fingerprint = run.tags.get(Tag.FINGERPRINT)
+        if fingerprint != request.tags[Tag.FINGERPRINT] and has_checkpoints(fingerprint):
+            _log.warning(
+                "the interrupted run %s cannot be resumed, because the code or the versions of its libraries have "
+                "changed since: training starts again, as a new run",
+                run.label,
+            )
+            return
 
 
 def _build_model(request: Request) -> keras.Model:

@@ -235,6 +235,7 @@ class MlflowTracker:
                 known = begun.data.params
                 self._reopen(begun)
             else:
+                self._close_elsewhere(spec.resume_id)
                 run_id = self._client.create_run(self._experiment_id, run_name=spec.name, tags=all_tags).info.run_id
                 known = {}
             run = MlflowRun(
@@ -262,6 +263,14 @@ class MlflowTracker:
                 _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
         return None
 
+    def find_interrupted(self, tags: Mapping[str, str], params: Mapping[str, str]) -> list[RunRecord]:
+        """Return the runs of this experiment that have not ended as FINISHED or FAILED."""
+        with self._store.reporting_errors():
+            found = [runs.read(self._store, entity) for entity in self._search(tags)]
+        return [
+            run for run in found if run.status in ("RUNNING", "KILLED") and params.items() <= dict(run.params).items()
+        ]
+
     def find_training(self, fingerprint: str) -> RecordedTraining | None:
         """Return the longest training with the tag; a run whose epochs have gaps counts up to the first."""
         with self._store.reporting_errors():
@@ -285,6 +294,15 @@ class MlflowTracker:
     def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[MlflowEntity]:
         finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
         return runs.search_entities(self._store, [self._experiment_id], tags, conditions=finished)
+
+    def _close_elsewhere(self, resume_id: str) -> None:
+        """Close the run of another experiment that the command would have resumed there: MLflow cannot move it."""
+        others = [one for one in runs.experiment_ids(self._store) if one != self._experiment_id]
+        for entity in runs.search_entities(self._store, others, {Tag.RESUME_ID: resume_id}):
+            run_id, name = entity.info.run_id, entity.info.run_name
+            if entity.info.status == "RUNNING":
+                self._close(run_id, "KILLED", self._client, why="interrupted; continued in another experiment")
+            _log.info("resume    the run %s (%s) of another experiment is continued in a new run here", name, run_id)
 
     def _reopen(self, run: MlflowEntity) -> None:
         self._client.update_run(run.info.run_id, status="RUNNING")

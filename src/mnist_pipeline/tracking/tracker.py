@@ -105,6 +105,9 @@ class Tracker(Protocol):
     def find_training(self, fingerprint: str) -> RecordedTraining | None:
         """Return the longest training that any run has tracked under this training fingerprint."""
 
+    def find_interrupted(self, tags: Mapping[str, str], params: Mapping[str, str]) -> list[RunRecord]:
+        """Return the RUNNING and KILLED runs with all of `tags` and `params`, the newest first."""
+
     def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
         """Return the newest FINISHED run with all of `tags`; one whose files or model are gone does not count."""
 
