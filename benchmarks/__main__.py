@@ -20,8 +20,8 @@ from pathlib import Path
 from scipy.stats import t as student_t
 
 from benchmarks.champion import measure_predict, measure_promotion, measure_serve
-from benchmarks.looking import measure_compare
 from benchmarks.measuring import PIPELINE, ROOT, Row, in_turns, python, run
+from benchmarks.reports import measure_compare
 
 README = ROOT / "README.md"
 MARKS = ("<!-- bench -->\n", "<!-- /bench -->")

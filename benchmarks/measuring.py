@@ -8,6 +8,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from mnist_pipeline.system.environment import prepare_libraries
+
+prepare_libraries()  # for this process and the children that it measures
+
 ROOT = Path(__file__).parents[1]
 PIPELINE = [str(Path(sys.executable).parent / "mnist-pipeline")]
 

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.tracking import store
+
+prepare_libraries()
 
 ROOT = Path(__file__).parents[1]
 DEAD_ADDRESS = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -144,10 +147,10 @@ def champion_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
 
 
 @pytest.fixture(scope="session")
-def looking_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+def reports_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     """A home with runs to look at, which every process that runs tests shares; nothing in it is to be deleted."""
-    import looking_home
+    import reports_home
 
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    return looking_home.make(shared / "looking home", empty_store)
+    return reports_home.make(shared / "reports home", empty_store)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, command
-from looking_home import CHAMPION, NAMES, client_of, run_named
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from reports_home import CHAMPION, NAMES, client_of, run_named
 
 from mnist_pipeline.tracking.store import UI_VIEW
 
@@ -45,10 +45,10 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def ui(looking_home: Path) -> Iterator[str]:
+def ui(reports_home: Path) -> Iterator[str]:
     """The address of the experiment's runs, as `ui` prints it."""
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
-    environment["MNIST_PIPELINE_HOME"] = str(looking_home)
+    environment["MNIST_PIPELINE_HOME"] = str(reports_home)
     arguments = command("ui", "--port", "0")
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -88,8 +88,8 @@ def row_of(page: Page, name: str) -> Locator:
     return page.locator(".ag-row").filter(has_text=name).first
 
 
-def test_a_run_shows_its_tables_and_figures_in_place(page: Page, ui: str, looking_home: Path) -> None:
-    run = run_named(looking_home, CHAMPION)
+def test_a_run_shows_its_tables_and_figures_in_place(page: Page, ui: str, reports_home: Path) -> None:
+    run = run_named(reports_home, CHAMPION)
     here = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     go(page, ui, f"{here}/artifacts/evaluate/mistakes.json")
     for heading in ("image", "label", "predicted", "probability"):
@@ -104,8 +104,8 @@ def test_a_run_shows_its_tables_and_figures_in_place(page: Page, ui: str, lookin
     keep(page, "run")
 
 
-def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, ui: str, looking_home: Path) -> None:
-    client = client_of(looking_home)
+def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, ui: str, reports_home: Path) -> None:
+    client = client_of(reports_home)
     experiment = client.get_experiment_by_name("digits")
     trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
     runs = urllib.parse.quote(json.dumps([trial.info.run_id for trial in trials]))
@@ -120,7 +120,7 @@ def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, 
 
 
 def test_the_registry_shows_alias_tags_and_the_model_card(
-    page: Page, ui: str, looking_home: Path, report: Path
+    page: Page, ui: str, reports_home: Path, report: Path
 ) -> None:
     go(page, ui, "models/digits-classifier/versions/1")
     expect(page.get_by_text("champion").first).to_be_visible()
@@ -135,11 +135,11 @@ def test_the_registry_shows_alias_tags_and_the_model_card(
     keep(page, "model_card")
 
 
-def test_optunas_dashboard_shows_the_study(page: Page, looking_home: Path) -> None:
+def test_optunas_dashboard_shows_the_study(page: Page, reports_home: Path) -> None:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("response", lambda answer: complaints.append(answer.url) if answer.status >= 400 else None)
-    environment = {**os.environ, "MNIST_PIPELINE_HOME": str(looking_home)}
+    environment = {**os.environ, "MNIST_PIPELINE_HOME": str(reports_home)}
     arguments = command("dashboard", "--port", "0")
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
@@ -155,8 +155,8 @@ def test_optunas_dashboard_shows_the_study(page: Page, looking_home: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def report(looking_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(looking_home, tmp_path_factory.mktemp("pages") / "report.html", "report", CHAMPION)
+def report(reports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(reports_home, tmp_path_factory.mktemp("pages") / "report.html", "report", CHAMPION)
 
 
 def made(home: Path, path: Path, *arguments: str) -> Path:
@@ -170,14 +170,14 @@ def made(home: Path, path: Path, *arguments: str) -> Path:
 
 @pytest.mark.parametrize("what", ["report", "study", "diff", "compare"])
 def test_a_page_opens_from_disk_without_a_network(
-    what: str, browser: Browser, looking_home: Path, report: Path, tmp_path: Path
+    what: str, browser: Browser, reports_home: Path, report: Path, tmp_path: Path
 ) -> None:
-    client = client_of(looking_home)
+    client = client_of(reports_home)
     (parent,) = client.search_runs(["1"], "tags.kind = 'sweep'")
     arguments = {
         "study": ["report", parent.info.run_id], "diff": ["diff", *NAMES[1:3]], "compare": ["compare", *NAMES],
     }  # fmt: skip
-    path = report if what == "report" else made(looking_home, tmp_path / f"{what}.html", *arguments[what])
+    path = report if what == "report" else made(reports_home, tmp_path / f"{what}.html", *arguments[what])
     context = browser.new_context(offline=True, viewport={"width": 1100, "height": 1000})
     page = context.new_page()
     complaints: list[str] = []

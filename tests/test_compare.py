@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Cli
-from looking_home import CHAMPION, NAMES, client_of, run_named
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from reports_home import CHAMPION, NAMES, client_of, run_named
 
 from mnist_pipeline.registry import settings
 from mnist_pipeline.reports import comparison_page, select
@@ -266,14 +266,14 @@ def test_without_names_the_trained_runs_on_the_newest_data_are_meant(home: Path)
     assert "left out: 1 pruned trial" in trials.notes
 
 
-def test_where_all_runs_are_of_one_other_experiment_they_are_meant(cli: Cli, looking_home: Path) -> None:
-    found = cli("compare", "--top", "1", MNIST_PIPELINE_HOME=str(looking_home), COLUMNS="160")  # and not data=digits
+def test_where_all_runs_are_of_one_other_experiment_they_are_meant(cli: Cli, reports_home: Path) -> None:
+    found = cli("compare", "--top", "1", MNIST_PIPELINE_HOME=str(reports_home), COLUMNS="160")  # and not data=digits
     assert found.returncode == 0, found.stderr
     assert "there are no runs of mnist: these are all there are, of digits (data=digits says so)" in found.stdout
 
 
-def test_a_narrow_screen_keeps_what_matters(cli: Cli, looking_home: Path) -> None:
-    found = cli("compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(looking_home), COLUMNS="80")
+def test_a_narrow_screen_keeps_what_matters(cli: Cli, reports_home: Path) -> None:
+    found = cli("compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(reports_home), COLUMNS="80")
     assert "not shown, for want of width: " in found.stdout
     assert found.stdout.count("± ") >= 2
     assert max(map(len, found.stdout.split("An interval")[0].splitlines())) <= 80
@@ -370,12 +370,12 @@ def compare_here(cli: Cli, home: Path, *arguments: str) -> "subprocess.Completed
     return cli("compare", "data=digits", *arguments, MNIST_PIPELINE_HOME=str(home), COLUMNS="160")
 
 
-def test_the_screen_says_which_is_best_by_how_much_and_how_sure_that_is(cli: Cli, looking_home: Path) -> None:
-    found = compare_here(cli, looking_home)
+def test_the_screen_says_which_is_best_by_how_much_and_how_sure_that_is(cli: Cli, reports_home: Path) -> None:
+    found = compare_here(cli, reports_home)
     assert found.returncode == 0, found.stderr
     assert all(name in found.stdout for name in NAMES)
     assert "Note: left out: 1 FAILED." in found.stdout
-    found = compare_here(cli, looking_home, *NAMES)
+    found = compare_here(cli, reports_home, *NAMES)
     assert "hidden width" in found.stdout
     assert "batch size" not in found.stdout
     line = next(line for line in found.stdout.splitlines() if line.startswith(f" {CHAMPION}"))
@@ -383,11 +383,11 @@ def test_the_screen_says_which_is_best_by_how_much_and_how_sure_that_is(cli: Cli
     assert "points (95% interval" in found.stdout.splitlines()[-1]
 
 
-def test_a_study_stands_for_its_complete_trials(cli: Cli, looking_home: Path) -> None:
-    client = client_of(looking_home)
+def test_a_study_stands_for_its_complete_trials(cli: Cli, reports_home: Path) -> None:
+    client = client_of(reports_home)
     experiment = client.get_experiment_by_name("digits")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.kind = 'sweep'")
-    found = compare_here(cli, looking_home, parent.data.tags["study"], "--top", "3")
+    found = compare_here(cli, reports_home, parent.data.tags["study"], "--top", "3")
     assert found.returncode == 0, found.stderr
     rows = [
         line for line in found.stdout.split("Seeds together")[0].splitlines() if line.startswith((" trial", " confirm"))
@@ -396,9 +396,9 @@ def test_a_study_stands_for_its_complete_trials(cli: Cli, looking_home: Path) ->
     assert "Ahead of" in found.stdout  # the confirmation has seeds in common
 
 
-def test_tables_and_figures_are_written(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+def test_tables_and_figures_are_written(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     csv, parquet, markdown, page = (tmp_path / f"table.{ending}" for ending in ("csv", "parquet", "md", "html"))
-    assert compare_here(cli, looking_home, "--output", str(csv), "--figures", str(tmp_path / "figures")).returncode == 0
+    assert compare_here(cli, reports_home, "--output", str(csv), "--figures", str(tmp_path / "figures")).returncode == 0
     table = pd.read_csv(csv)
     assert len(table) >= len(NAMES)
     assert table["validation/accuracy"].is_monotonic_decreasing
@@ -406,22 +406,22 @@ def test_tables_and_figures_are_written(cli: Cli, looking_home: Path, tmp_path: 
     drawn = {path.name for path in (tmp_path / "figures").iterdir()}
     assert {"accuracy_by_hidden_width.png", "accuracy_by_training_time_in_seconds.png"} <= drawn
     assert (
-        compare_here(cli, looking_home, *NAMES, "--output", str(parquet), "--group-by", "hidden_width").returncode == 0
+        compare_here(cli, reports_home, *NAMES, "--output", str(parquet), "--group-by", "hidden_width").returncode == 0
     )
     groups = pd.read_parquet(parquet)
     assert sorted(groups["model.hidden_width"]) == [16, 48]
     assert list(groups["num_runs"]) == [2, 2]
-    assert compare_here(cli, looking_home, *NAMES, "--top", "1", "--output", str(markdown)).returncode == 0
+    assert compare_here(cli, reports_home, *NAMES, "--top", "1", "--output", str(markdown)).returncode == 0
     text = markdown.read_text()
     assert "| name" in text
     assert sum(name in text for name in NAMES) == 1
-    assert compare_here(cli, looking_home, *NAMES, "--output", str(page)).returncode == 0
+    assert compare_here(cli, reports_home, *NAMES, "--output", str(page)).returncode == 0
     assert page.read_text().count('src="data:image/png;base64,') >= 2
     assert not list(tmp_path.glob(".*.unfinished"))
 
 
-def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) -> None:
-    found = compare_here(cli, looking_home, NAMES[0], "digits-w16-d0.2-e3-s7", "a failed one")
+def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
+    found = compare_here(cli, reports_home, NAMES[0], "digits-w16-d0.2-e3-s7", "a failed one")
     assert found.returncode == 1
     assert NAMES[0] in found.stdout
     assert found.stderr.splitlines() == [
@@ -446,28 +446,28 @@ def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) 
         (["--group-by", "colour"], "--group-by colour: no param that decides a result"),
     ],
 )
-def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli, looking_home: Path) -> None:
-    found = compare_here(cli, looking_home, *arguments)
+def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli, reports_home: Path) -> None:
+    found = compare_here(cli, reports_home, *arguments)
     assert found.returncode == 2
     assert found.stdout == ""
     assert message in found.stderr
     assert found.stderr.count("\n") == 1
 
 
-def test_where_nothing_can_be_written_that_is_told(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_that_is_told(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
     for place in ("/dev/full/table.csv", "/proc/table.csv", str(tmp_path / "loop.csv")):
-        found = compare_here(cli, looking_home, "--output", place)
+        found = compare_here(cli, reports_home, "--output", place)
         assert found.returncode == 2
         assert found.stderr.startswith(f"error: --output {place}: ")
-    found = compare_here(cli, looking_home, "--figures", "/proc/figures")
+    found = compare_here(cli, reports_home, "--figures", "/proc/figures")
     assert found.returncode == 2
     assert found.stderr.startswith("error: --figures /proc/figures: cannot be written there")
 
 
 @pytest.mark.parametrize("arguments", [["compare"], ["diff", NAMES[0], NAMES[1]], ["report", NAMES[1]]])
-def test_tensorflow_is_not_imported(arguments: list[str], looking_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MNIST_PIPELINE_HOME", str(looking_home))
+def test_tensorflow_is_not_imported(arguments: list[str], reports_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MNIST_PIPELINE_HOME", str(reports_home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     code = (
         "import sys; from mnist_pipeline import cli; "
@@ -484,5 +484,5 @@ def test_no_store_yet(cli: Cli, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_the_run_of_the_champion_says_so(looking_home: Path) -> None:
-    assert run_named(looking_home, CHAMPION).data.tags["alias"] == "digits-classifier@champion"
+def test_the_run_of_the_champion_says_so(reports_home: Path) -> None:
+    assert run_named(reports_home, CHAMPION).data.tags["alias"] == "digits-classifier@champion"

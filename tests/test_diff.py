@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Cli
-from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
+from reports_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline.registry.comparison import Comparison
 from mnist_pipeline.reports import diff as comparing
@@ -268,11 +268,11 @@ def test_the_curves_are_drawn_over_each_other_with_a_text_for_those_who_do_not_s
 
 
 @pytest.mark.parametrize("champion", ["champion", "digits-classifier@champion", "1", CHAMPION])
-def test_a_and_b_may_be_called_in_many_ways(champion: str, cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+def test_a_and_b_may_be_called_in_many_ways(champion: str, cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     page = tmp_path / "diff.html"
-    other = run_named(looking_home, NAMES[0]).info.run_id[:10]
+    other = run_named(reports_home, NAMES[0]).info.run_id[:10]
     found = cli(
-        "diff", champion, other, "data=digits", "--output", str(page), MNIST_PIPELINE_HOME=str(looking_home)
+        "diff", champion, other, "data=digits", "--output", str(page), MNIST_PIPELINE_HOME=str(reports_home)
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
     assert f"{CHAMPION} " in found.stdout
@@ -283,28 +283,28 @@ def test_a_and_b_may_be_called_in_many_ways(champion: str, cli: Cli, looking_hom
     assert page.read_text().count('src="data:image/png;base64,') == 2  # curves and images
 
 
-def test_a_run_that_was_not_scored_is_told_and_the_rest_is_shown(cli: Cli, looking_home: Path) -> None:
-    client = client_of(looking_home)
+def test_a_run_that_was_not_scored_is_told_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
+    client = client_of(reports_home)
     (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
-    found = cli("diff", NAMES[0], trial.info.run_id, MNIST_PIPELINE_HOME=str(looking_home))
+    found = cli("diff", NAMES[0], trial.info.run_id, MNIST_PIPELINE_HOME=str(reports_home))
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
     assert "of kind trial, has no evaluate/predictions.parquet, environment/versions.json and 2 more" in found.stderr
     assert "model.hidden_width" in found.stdout
-    assert (looking_home / "mlruns" / "reports").is_dir()
+    assert (reports_home / "mlruns" / "reports").is_dir()
 
 
-def test_a_budget_is_not_spent_by_looking(cli: Cli, looking_home: Path) -> None:
+def test_a_budget_is_not_spent_by_looking(cli: Cli, reports_home: Path) -> None:
     def history() -> str:
-        return cli("history", "data=digits", MNIST_PIPELINE_HOME=str(looking_home)).stdout
+        return cli("history", "data=digits", MNIST_PIPELINE_HOME=str(reports_home)).stdout
 
     before = history()
-    assert cli("diff", "champion", NAMES[0], "data=digits", MNIST_PIPELINE_HOME=str(looking_home)).returncode == 0
+    assert cli("diff", "champion", NAMES[0], "data=digits", MNIST_PIPELINE_HOME=str(reports_home)).returncode == 0
     assert history() == before
 
 
-def test_the_command_shows_what_damaged_files_leave(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
-    home = copy_of(looking_home, tmp_path / "copy")
+def test_the_command_shows_what_damaged_files_leave(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
+    home = copy_of(reports_home, tmp_path / "copy")
     runs = [run_named(home, name) for name in NAMES[:2]]
     for number, (run, history) in enumerate(zip(runs, (b"epoch,train/loss\n1,\x1b[31mmuch\n", b""), strict=True)):
         artifact(run, "train/history.csv").write_bytes(history)
@@ -321,10 +321,10 @@ def test_the_command_shows_what_damaged_files_leave(cli: Cli, looking_home: Path
     assert "written" in found.stdout
 
 
-def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, looking_home: Path, tmp_path: Path) -> None:
+def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     # Digits are always at hand: so a run that says it was scored on other ones.
     home = tmp_path / "copy"
-    shutil.copytree(looking_home, home)
+    shutil.copytree(reports_home, home)
     assert cli("doctor", "--fix", MNIST_PIPELINE_HOME=str(home)).returncode == 0
     client = client_of(home)
     for name in NAMES[:2]:
@@ -336,7 +336,7 @@ def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, looking_home:
 
 
 @pytest.mark.parametrize("arguments", [[NAMES[0]], [*NAMES[:3]], [NAMES[0], ""], [*NAMES[:2], "--output", "x.pdf"]])
-def test_bad_usage_is_one_line(arguments: list[str], cli: Cli, looking_home: Path) -> None:
-    found = cli("diff", *arguments, MNIST_PIPELINE_HOME=str(looking_home))
+def test_bad_usage_is_one_line(arguments: list[str], cli: Cli, reports_home: Path) -> None:
+    found = cli("diff", *arguments, MNIST_PIPELINE_HOME=str(reports_home))
     assert found.returncode == 2
     assert found.stderr.count("\n") == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from conftest import Cli, command
-from looking_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
+from reports_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.reports import cards, page, reproducing
@@ -49,10 +49,10 @@ def require_good(text: str, *, num_pictures: int) -> None:
 
 
 @pytest.fixture(scope="module")
-def reported(looking_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+def reported(reports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """What the command says of the champion, and the page."""
     output = tmp_path_factory.mktemp("report") / "report.html"
-    found = report(looking_home, "champion", "data=digits", "--output", str(output))
+    found = report(reports_home, "champion", "data=digits", "--output", str(output))
     assert found.returncode == 0, found.stderr
     return found.stdout, output.read_text()
 
@@ -82,22 +82,22 @@ def test_one_file_has_everything(reported: tuple[str, str]) -> None:
         assert words in text
 
 
-def test_the_command_that_reproduces_it_is_the_one_that_made_it(reported: tuple[str, str], looking_home: Path) -> None:
+def test_the_command_that_reproduces_it_is_the_one_that_made_it(reported: tuple[str, str], reports_home: Path) -> None:
     _, text = reported
     (line,) = re.findall(r"<code>(mnist-pipeline train .*)</code>", text)
     composed = compose.compose(line.split()[2:]).flat()
-    params = run_named(looking_home, CHAMPION).data.params
+    params = run_named(reports_home, CHAMPION).data.params
     assert {key: str(value) for key, value in composed.items() if not key.startswith("tracking.")} == {
         key: value for key, value in params.items() if not key.startswith("tracking.")
     }
-    digest = run_named(looking_home, CHAMPION).data.tags["result.digest"]
+    digest = run_named(reports_home, CHAMPION).data.tags["result.digest"]
     assert f"result digest {digest[:32]}" in text
 
 
-def test_it_is_on_the_run_and_linked_from_the_version(reported: tuple[str, str], looking_home: Path) -> None:
+def test_it_is_on_the_run_and_linked_from_the_version(reported: tuple[str, str], reports_home: Path) -> None:
     said, text = reported
-    run = run_named(looking_home, CHAMPION)
-    client = client_of(looking_home)
+    run = run_named(reports_home, CHAMPION)
+    client = client_of(reports_home)
     logged = Path(client.download_artifacts(run.info.run_id, "report/report.html")).read_text()
     assert logged == text
     shown_at = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report/report.html"
@@ -106,23 +106,23 @@ def test_it_is_on_the_run_and_linked_from_the_version(reported: tuple[str, str],
     assert version.description.startswith("Promoted on ")
     assert version.description.endswith(f"[Model card](#/{shown_at}?workflowType=machine_learning)")
     assert f"/#/{shown_at}?" in said
-    again = report(looking_home, CHAMPION)
+    again = report(reports_home, CHAMPION)
     assert again.returncode == 0
     assert client.get_model_version("digits-classifier", "1").description.count("Model card") == 1
 
 
-def test_a_run_with_a_report_is_whole_still(reported: tuple[str, str], cli: Cli, looking_home: Path) -> None:
+def test_a_run_with_a_report_is_whole_still(reported: tuple[str, str], cli: Cli, reports_home: Path) -> None:
     (line,) = re.findall(r"<code>mnist-pipeline (train .*)</code>", reported[1])
-    found = cli(*line.split(), MNIST_PIPELINE_HOME=str(looking_home))
+    found = cli(*line.split(), MNIST_PIPELINE_HOME=str(reports_home))
     assert found.returncode == 0, found.stderr
     assert "has the same fingerprint" in found.stderr
 
 
-def test_a_study_has_plots_and_verdict(looking_home: Path, tmp_path: Path) -> None:
-    client = client_of(looking_home)
+def test_a_study_has_plots_and_verdict(reports_home: Path, tmp_path: Path) -> None:
+    client = client_of(reports_home)
     (parent,) = client.search_runs(["1"], "tags.kind = 'sweep'")
     output = tmp_path / "study.html"
-    found = report(looking_home, parent.data.tags["study"], "--output", str(output))
+    found = report(reports_home, parent.data.tags["study"], "--output", str(output))
     assert found.returncode == 0, found.stderr
     text = output.read_text()
     require_good(text, num_pictures=7)
@@ -136,17 +136,17 @@ def test_a_study_has_plots_and_verdict(looking_home: Path, tmp_path: Path) -> No
     assert "<code>mnist-pipeline sweep preset=smoke</code>" in text
 
 
-def test_what_is_missing_is_told_and_the_rest_is_there(looking_home: Path, tmp_path: Path) -> None:
-    client = client_of(looking_home)
+def test_what_is_missing_is_told_and_the_rest_is_there(reports_home: Path, tmp_path: Path) -> None:
+    client = client_of(reports_home)
     (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
-    found = report(looking_home, trial.info.run_id, "--output", str(tmp_path / "trial.html"))
+    found = report(reports_home, trial.info.run_id, "--output", str(tmp_path / "trial.html"))
     assert found.returncode == 1
     assert found.stderr.count("\n") == 1
     assert "of kind trial, has no data/class_counts.csv, data/samples.png and " in found.stderr
     text = (tmp_path / "trial.html").read_text()
     assert "A run on digits of which no predictions for the test split can be read." in text
     assert "evaluate/confusion.png is missing." in text
-    failed = report(looking_home, "a failed one", "--output", str(tmp_path / "failed.html"))
+    failed = report(reports_home, "a failed one", "--output", str(tmp_path / "failed.html"))
     assert failed.returncode == 1
     assert "a failed one is FAILED: the report has what is there" in failed.stderr
     assert "FAILED: Boom" in (tmp_path / "failed.html").read_text()
@@ -173,9 +173,9 @@ DAMAGES: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize(("path", "damage"), [(path, damage) for path, every in DAMAGES.items() for damage in every])
-def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
-    store = MlflowStore(compose.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
-    whole = runs.read(store, run_named(looking_home, NAMES[1]))
+def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, reports_home: Path) -> None:
+    store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
+    whole = runs.read(store, run_named(reports_home, NAMES[1]))
     run = dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
     card = cards.make(store, run)
     assert len(card.problems) == 1
@@ -184,8 +184,8 @@ def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, 
 
 
 @pytest.mark.parametrize("damage", [DEEP, b"[1]", b"\xff"], ids=range(3))
-def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, looking_home: Path, tmp_path: Path) -> None:
-    home = copy_of(looking_home, tmp_path / "copy")
+def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, reports_home: Path, tmp_path: Path) -> None:
+    home = copy_of(reports_home, tmp_path / "copy")
     store = MlflowStore(compose.compose([f"tracking.uri={uri(home)}"]).tracking)
     run = store.client.create_run("1")
     artifact(run, "environment").mkdir(parents=True)
@@ -215,9 +215,9 @@ def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, lookin
         ("sweep/trials.parquet", b"PAR1"),
     ],
 )
-def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes, looking_home: Path) -> None:
-    store = MlflowStore(compose.compose([f"tracking.uri={uri(looking_home)}"]).tracking)
-    (parent,) = client_of(looking_home).search_runs(["1"], "tags.kind = 'sweep'")
+def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes, reports_home: Path) -> None:
+    store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
+    (parent,) = client_of(reports_home).search_runs(["1"], "tags.kind = 'sweep'")
     whole = runs.read(store, parent)
     card = cards.make(
         store, dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
@@ -235,30 +235,30 @@ def test_a_run_that_fell_back_is_reproduced_on_the_data_that_it_had() -> None:
     assert reproducing.deciding_overrides(mnist) == ["data=mnist", "data.fallback=null"]
 
 
-def test_a_running_run_gets_no_report_of_its_own(looking_home: Path, tmp_path: Path) -> None:
-    client = client_of(looking_home)
+def test_a_running_run_gets_no_report_of_its_own(reports_home: Path, tmp_path: Path) -> None:
+    client = client_of(reports_home)
     experiment = client.create_experiment(f"running {tmp_path.name}")
     run = client.create_run(experiment, run_name="still at it", tags={"kind": "train"})
-    found = report(looking_home, run.info.run_id, "--output", str(tmp_path / "page.html"))
+    found = report(reports_home, run.info.run_id, "--output", str(tmp_path / "page.html"))
     client.set_terminated(run.info.run_id, "KILLED")
     assert found.returncode == 1
     assert "still at it is RUNNING" in found.stderr
     assert client.list_artifacts(run.info.run_id) == []  # it would count among the files that the run must have
 
 
-def test_unknown_and_bad_names(looking_home: Path) -> None:
-    found = report(looking_home, NAMES[0] + "7")
+def test_unknown_and_bad_names(reports_home: Path) -> None:
+    found = report(reports_home, NAMES[0] + "7")
     assert (found.returncode, found.stderr.count("\n")) == (1, 1)
     assert f"did you mean {NAMES[0]}?" in found.stderr
-    assert report(looking_home, *NAMES[:2]).returncode == 2
-    assert report(looking_home, NAMES[0], "--output", "/nowhere/x.html").returncode == 2
+    assert report(reports_home, *NAMES[:2]).returncode == 2
+    assert report(reports_home, NAMES[0], "--output", "/nowhere/x.html").returncode == 2
 
 
-def test_without_a_place_it_goes_to_the_reports(looking_home: Path) -> None:
-    run_id = run_named(looking_home, NAMES[0]).info.run_id
-    found = report(looking_home, NAMES[0])
+def test_without_a_place_it_goes_to_the_reports(reports_home: Path) -> None:
+    run_id = run_named(reports_home, NAMES[0]).info.run_id
+    found = report(reports_home, NAMES[0])
     assert found.returncode == 0, found.stderr
-    place = looking_home / "mlruns" / "reports" / f"report-{run_id[:8]}.html"
+    place = reports_home / "mlruns" / "reports" / f"report-{run_id[:8]}.html"
     assert f"written             {place}" in found.stdout
     require_good(place.read_text(), num_pictures=6)
 

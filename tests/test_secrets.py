@@ -260,7 +260,7 @@ def test_nothing_written_or_printed_by_runs_has_a_secret(place: Place) -> None:
     assert tags["git.patch"] == "masked"
     (kept,) = place.written.rglob("code.patch")
     assert re.findall(r"^\+\+\+ b/(.*)$", kept.read_text(), re.MULTILINE) == [
-        "src/mnist_pipeline/web.py", "conf/preset/mine.yaml",
+        "src/mnist_pipeline/system/web.py", "conf/preset/mine.yaml",
     ]  # fmt: skip
     git(place.checkout, "stash", "--quiet", "--include-untracked")
     git(place.checkout, "apply", "--check", str(kept))

@@ -13,9 +13,9 @@ import pytest
 import rich.table
 import rich.text
 from conftest import Cli, command
-from looking_home import CHAMPION, NAMES, client_of, copy_of, run_named
 from markdown_it import MarkdownIt
 from PIL import Image
+from reports_home import CHAMPION, NAMES, client_of, copy_of, run_named
 
 from mnist_pipeline.cli.errors import print_error
 from mnist_pipeline.data import digits
@@ -160,9 +160,9 @@ def test_the_report_reads_a_description_that_was_escaped() -> None:
 
 
 @pytest.fixture(scope="module")
-def hostile_home(looking_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hostile_home(reports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose names, tags and reasons are hostile."""
-    home = copy_of(looking_home, tmp_path_factory.mktemp("hostile") / "home")
+    home = copy_of(reports_home, tmp_path_factory.mktemp("hostile") / "home")
     client = client_of(home)
     run = run_named(home, NAMES[0])
     client.log_param(run.info.run_id, "model.evil", EVIL)
@@ -300,9 +300,9 @@ def test_in_a_terminal_styles_are_ours_alone(hostile_home: Path) -> None:
     assert text.count("\\x1b]0;x\\x07\\u202e") >= 4
 
 
-def test_a_terminal_that_knows_ascii_alone_gets_the_whole_page(cli: Cli, looking_home: Path) -> None:
+def test_a_terminal_that_knows_ascii_alone_gets_the_whole_page(cli: Cli, reports_home: Path) -> None:
     found = cli(
-        "compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(looking_home), PYTHONIOENCODING="ascii:strict"
+        "compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(reports_home), PYTHONIOENCODING="ascii:strict"
     )
     assert found.returncode == 0, found.stderr
     assert found.stdout.isascii()

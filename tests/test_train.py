@@ -188,8 +188,9 @@ def train_and_digest() -> str:
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_two_processes_give_the_same_bits(num_threads: int) -> None:
-    code = f"import test_train; test_train.train.start_tensorflow({num_threads}); print(test_train.train_and_digest())"
-    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}  # noqa: PTH120
+    start = f"from mnist_pipeline.train.runtime import start_tensorflow; start_tensorflow({num_threads})"
+    code = f"{start}; import test_train; print(test_train.train_and_digest())"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     children = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

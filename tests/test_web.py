@@ -14,7 +14,7 @@ SERVER = f"""
 import socket
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from mnist_pipeline import web
+from mnist_pipeline.system import web
 
 async def app(scope, receive, send):
     request = Request(scope, receive)

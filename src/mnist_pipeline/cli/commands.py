@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from mnist_pipeline.cli.errors import ReportedError, print_error
 from mnist_pipeline.system import signals
+from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
 
 COMMANDS = {
@@ -33,6 +34,7 @@ COMMANDS = {
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
     signals.install()
+    prepare_libraries()
     _never_fail_to_encode()
     # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
     # a fifth of the time. `heavy_imports.py` turns the collector on again.

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The catalogue of data sets: which one a configuration names."""
 
 from mnist_pipeline.config.sections import DataConfig, MnistConfig
 from mnist_pipeline.data import mnist

@@ -1,4 +1,4 @@
-"""TODO."""
+"""scikit-learn's handwritten digits, in MNIST's layout."""
 
 import numpy as np
 from sklearn.datasets import load_digits

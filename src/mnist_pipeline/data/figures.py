@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of a data set: images per class, and examples."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How a data set is split, and what is in each split."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of an evaluation: confusion, calibration, mistakes and predictions."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""A look at a model before it is trained: its layers, and its loss before the first step."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a model predicts: logits in chunks, and the model with probabilities that is logged."""
 
 import keras
 import numpy as np

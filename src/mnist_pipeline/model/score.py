@@ -1,4 +1,4 @@
-"""TODO."""
+"""How well logits fit labels."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of comparisons between runs."""
 
 from collections.abc import Mapping
 

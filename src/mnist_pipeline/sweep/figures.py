@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of a confirmation."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING

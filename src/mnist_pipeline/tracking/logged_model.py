@@ -113,9 +113,13 @@ def _read_description(content: bytes) -> Model:
 
 
 def _read_network(content: bytes) -> "keras.Model":
-    with quiet.library_noise():  # only now: TensorFlow takes seconds
+    with quiet.library_noise():  # here, because TensorFlow takes seconds to import
         import keras
         import tensorflow as tf
+
+        from mnist_pipeline.train.runtime import hide_gpus
+
+    hide_gpus()
 
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         path = Path(scratch) / "model.keras"

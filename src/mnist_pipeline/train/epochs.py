@@ -1,4 +1,4 @@
-"""TODO."""
+"""What a training gives after each epoch, and the state that it resumes from."""
 
 from dataclasses import dataclass
 

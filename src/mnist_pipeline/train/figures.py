@@ -1,4 +1,4 @@
-"""TODO."""
+"""Figures of a training."""
 
 from typing import TYPE_CHECKING
 

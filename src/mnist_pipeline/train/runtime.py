@@ -1,4 +1,4 @@
-"""TODO."""
+"""TensorFlow as it is started for a training, and what it raises when memory runs out."""
 
 import contextlib
 from collections.abc import Iterator
@@ -31,16 +31,23 @@ def describe_shortage(error: Exception) -> str:
     return f"not enough memory ({' '.join(str(error).split())[:200]})"
 
 
+def hide_gpus() -> None:
+    """Keep TensorFlow on the CPU: the steps are too small for a GPU, and a CPU gives the same bits every time.
+
+    Raises:
+        RuntimeError: TensorFlow already uses a GPU in this process.
+    """
+    tf.config.set_visible_devices([], "GPU")
+
+
 def start_tensorflow(num_threads: int) -> None:
     """Give TensorFlow its number of threads before it starts, and keep its results the same with any of them.
-
-    It gets no GPU: the steps are too small for one, and a CPU gives the same bits every time.
 
     Raises:
         UserError: TensorFlow has already started in this process with another number.
     """
     try:
-        tf.config.set_visible_devices([], "GPU")
+        hide_gpus()
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(num_threads)
         if num_threads > 1:  # one thread is deterministic by itself, and a tenth faster without the guarantee

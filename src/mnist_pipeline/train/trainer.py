@@ -1,4 +1,4 @@
-"""TODO."""
+"""A compiled epoch: one call of TensorFlow over data in memory, with Adam as a fused kernel."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What looking at many runs takes."""
+"""The time that a comparison of many runs takes."""
 
 import random
 import statistics
@@ -16,8 +16,9 @@ NUM_SEEDS = 20
 # What the command imports, and without looking for garbage meanwhile, as it does.
 _IMPORTS = """
 import gc; gc.disable()
-from mnist_pipeline.config import compose as composing; from mnist_pipeline.tracking import mlflow_store
-from mnist_pipeline.reports import compare, comparison_page, terminal, naming, page, select
+from mnist_pipeline.config import compose
+from mnist_pipeline.tracking import find_run, mlflow_store
+from mnist_pipeline.reports import compare, comparison_page, page, select, terminal
 """
 
 
@@ -50,7 +51,7 @@ def measure_compare() -> Iterator[Row]:
     """Measure `compare` over a thousand runs, and take away what its imports take."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        run(python("-c", f"from benchmarks import looking; looking.fill({folder!r})"), home=home)
+        run(python("-c", f"from benchmarks import reports; reports.fill({folder!r})"), home=home)
         pairs = []
         for _ in range(6):
             ours = run([*PIPELINE, "compare"], home=home)
