@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import space
-from mnist_pipeline.sweep.executors.local import Stop
+from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import sweep
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
@@ -37,11 +37,11 @@ class Meter:
         """The workers are about to be started."""
         self.began = time.perf_counter()
 
-    def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
+    def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         """An epoch ended."""
         self.epoch_sec.append(point.metrics["time/epoch_sec"])
 
-    def finish(self, member: int, **about: Any) -> None:
+    def finish(self, executor: int, **about: Any) -> None:
         """A training ended."""
         self.ended.append(time.perf_counter() - self.began)
         if len(self.ended) % 10 == 0:
@@ -78,12 +78,12 @@ def main() -> None:
             for params in configurations:
                 study.optuna.enqueue_trial(params)
 
-        Study.plan = plan  # type: ignore[method-assign, assignment]
+        Study.enqueue_planned = plan  # type: ignore[method-assign, assignment]
     base, config = space.compose_sweep(overrides)
     request = prepare(base, overrides)
     meter = Meter()
     tracker = MlflowTracker(request.config.tracking)
-    sweep(request, config, tracker, progress=meter, stop=Stop())
+    sweep(request, config, tracker, progress=meter, stop=StopRequest())
     print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}))
 
 

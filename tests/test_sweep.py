@@ -25,14 +25,18 @@ from optuna.trial import TrialState
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.pipeline.request import prepare
+from mnist_pipeline.reports import cards, page
 from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.executors import worker
-from mnist_pipeline.sweep.executors.local import Stop
+from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import SweepResult, sweep
+from mnist_pipeline.sweep.trainings import Ending
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.tracking import find_run
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.record import Point
 
@@ -43,31 +47,31 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for proce
 
 
 class Recorder:
-    """Hears what happens, and may do something about it."""
+    """Records the progress of a sweep, and may act on it."""
 
     def __init__(self, on_epoch: Callable[[str, Point], None] | None = None) -> None:
-        self.finished: list[tuple[str, str]] = []
+        self.endings: list[tuple[str, Ending]] = []
         self.epochs: list[tuple[str, int]] = []
-        self.members: set[int] = set()
+        self.executors: set[int] = set()
         self._on_epoch = on_epoch
         self._lock = threading.Lock()
 
-    def begin(self, *, what: str, num_done: int, num_total: int, best: float | None = None) -> None:
+    def begin(self, *, stage: str, num_done: int, num_total: int, best: float | None = None) -> None:
         pass
 
-    def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
+    def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         with self._lock:
-            self.members.add(member)
+            self.executors.add(executor)
             self.epochs.append((name, point.number))
         if self._on_epoch:
             self._on_epoch(name, point)
 
-    def finish(self, member: int, *, name: str, outcome: str, value: float | None) -> None:
+    def finish(self, executor: int, *, name: str, ending: Ending, detail: str, value: float | None) -> None:
         with self._lock:
-            self.finished.append((name, outcome))
+            self.endings.append((name, ending))
 
 
-def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: Stop | None = None) -> SweepResult:
+def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: StopRequest | None = None) -> SweepResult:
     """Do in this process what the command does; it saves the imports."""
     base, config = space.compose_sweep(overrides)
     request = prepare(base, overrides, compose_with_data=partial(compose.compose_with_data, schema=space.SWEEP))
@@ -76,7 +80,7 @@ def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: Stop | N
         config,
         MlflowTracker(request.config.tracking),
         progress=recorder or Recorder(),
-        stop=stop or Stop(),
+        stop=stop or StopRequest(),
     )
 
 
@@ -415,7 +419,7 @@ def test_a_baseline_without_a_rival_is_the_winner(home: Path) -> None:
 def test_two_workers_share_the_trials(home: Path) -> None:
     recorder = Recorder()
     result = sweep_here(*SMOKE, "sweep.num_workers=2", "sweep.num_trials=12", recorder=recorder)
-    assert recorder.members == {0, 1}
+    assert recorder.executors == {0, 1}
     assert len(result.study.trials(TrialState.COMPLETE, TrialState.PRUNED)) == 12
     require_whole(home, result.study)
 
@@ -423,7 +427,7 @@ def test_two_workers_share_the_trials(home: Path) -> None:
 def test_eight_workers_lose_no_point(home: Path) -> None:
     recorder = Recorder()
     result = sweep_here(*SMOKE, "sweep.num_workers=8", "sweep.num_trials=24", "sweep.pruner=none", recorder=recorder)
-    assert len(recorder.members) == 8
+    assert len(recorder.executors) == 8
     require_whole(home, result.study)
     client = client_of(home)
     histories = [
@@ -438,7 +442,7 @@ def test_eight_workers_lose_no_point(home: Path) -> None:
 def test_a_sweep_that_is_stopped_can_go_on(
     reason: BaseException, told: str, home: Path, uninterrupted: list[tuple[Any, ...]]
 ) -> None:
-    stop = Stop()
+    stop = StopRequest()
 
     def stop_at(name: str, point: Point) -> None:
         if name == "trial 3" and point.number == 2:
@@ -548,3 +552,20 @@ def test_tracking_config_of_a_sweep_is_that_of_a_run(home: Path) -> None:
     result = sweep_here(*ALONE, "sweep.num_trials=1", "tracking.experiment=elsewhere")
     client = client_of(home)
     assert client.get_experiment(client.get_run(result.parent.run_id).info.experiment_id).name == "elsewhere"
+
+
+def test_a_continued_study_has_the_settings_of_its_last_command(home: Path) -> None:
+    sweep_here(*ALONE, "sweep.num_trials=2", "sweep.max_failures=3")
+    sweep_here(*ALONE, "sweep.num_trials=3", "sweep.max_failures=4", "sweep.confirm=null")
+    (parent,) = client_of(home).search_runs(["1"], "tags.kind = 'sweep'")
+    settings = {**parent.data.params, **parent.data.tags}
+    assert (settings["sweep.num_trials"], settings["sweep.max_failures"], settings["sweep.confirm"]) == (
+        "3",
+        "4",
+        "null",
+    )
+    assert settings["sweep.metric"] == "validation/accuracy"
+    store = MlflowStore(compose.compose([]).tracking)
+    shown = page.render(cards.make(store, find_run.find(store, parent.info.run_id, model_name="")).page)
+    assert re.search(r"sweep\.num_trials</td>\s*<td[^>]*>3<", shown)
+    assert "sweep.confirm" not in shown

@@ -42,15 +42,15 @@ REASONS = {
 def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Cause, sweep: str, home: Path) -> None:
     config = make_config(f"sweep={sweep}")
     study = open_study(config)
-    study.plan(BASELINE)
+    study.enqueue_planned(BASELINE)
     num_planned = len(study.trials())
     trial = study.ask()
     trial.set_user_attr("reason", reason)
     study.optuna.tell(trial, state=TrialState.FAIL)
 
     study = open_study(config)
-    study.plan(BASELINE)
-    study.plan(BASELINE)
+    study.enqueue_planned(BASELINE)
+    study.enqueue_planned(BASELINE)
     is_final = kind is Cause.diverged
     assert len(study.trials()) == num_planned + (0 if is_final else 1)
     assert len(study.failed()) == (0 if kind is Cause.surroundings else 1)

@@ -49,7 +49,7 @@ def outcome(study: Study) -> list[tuple[Any, ...]]:
 
 def run_all(config: SweepConfig, name: str) -> list[tuple[Any, ...]]:
     study = open_study(config, name)
-    study.plan(BASELINE)
+    study.enqueue_planned(BASELINE)
     while count_finished(study.trials()) < config.num_trials:
         run_trial(study, study.ask())
     return outcome(study)
@@ -65,7 +65,7 @@ def test_a_study_that_is_opened_anew_for_every_trial_proposes_the_same(
     elsewhere = dataclasses.replace(config, storage=Address(str(home / "other")))
     for _ in range(config.num_trials):
         study = open_study(elsewhere, "study")
-        study.plan(BASELINE)
+        study.enqueue_planned(BASELINE)
         run_trial(study, study.ask())
     assert outcome(study) == expected
     assert expected[0][2] == BASELINE
@@ -78,7 +78,7 @@ def test_a_trial_that_was_killed_is_adopted(pruner: Pruner, home: Path) -> None:
     config = make_config(num_trials=20, pruner=pruner, storage=Address(str(home / "other")))
     for number in range(config.num_trials):
         study = open_study(config, "study")
-        study.plan(BASELINE)
+        study.enqueue_planned(BASELINE)
         if number % 3 == 0:
             trial = study.ask()
             run_trial(study, trial, until=2 + number % 4)
@@ -109,17 +109,17 @@ def test_several_asked_at_once_differ(home: Path) -> None:
 def test_the_baseline_comes_first_and_once(home: Path) -> None:
     for _ in range(2):
         study = open_study(make_config())
-        study.plan(BASELINE)
+        study.enqueue_planned(BASELINE)
     assert len(study.trials(TrialState.WAITING)) == 1
     assert study.ask().params == BASELINE
-    study.plan(BASELINE)
+    study.enqueue_planned(BASELINE)
     assert study.trials(TrialState.WAITING) == []
 
 
 def test_a_grid_is_planned_whole(home: Path) -> None:
     study = open_study(make_config("sweep=grid"))
-    study.plan(BASELINE)
-    study.plan(BASELINE)
+    study.enqueue_planned(BASELINE)
+    study.enqueue_planned(BASELINE)
     asked = [study.ask().params for _ in range(12)]
     assert asked[0] == BASELINE
     assert len({str(sorted(params.items())) for params in asked}) == 12

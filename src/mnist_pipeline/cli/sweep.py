@@ -54,13 +54,13 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
         from mnist_pipeline.cli import sweep_view
         from mnist_pipeline.pipeline import request
         from mnist_pipeline.sweep import sweep as story
-        from mnist_pipeline.sweep.executors import local
+        from mnist_pipeline.sweep.pool import StopRequest
         from mnist_pipeline.tracking import mlflow_tracker
 
     compose_with_data = partial(compose.compose_with_data, schema=space.SWEEP, config_dir=config_dir)
     asked = request.prepare(base, overrides, compose_with_data=compose_with_data)
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
-    stop = local.Stop()
+    stop = StopRequest()
     _stop_on_signals(stop.set)
     with sweep_view.SweepProgress(config) as progress:
         try:

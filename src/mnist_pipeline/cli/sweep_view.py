@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: which worker is at what, what is done, and what it came to."""
+"""The terminal output of a sweep: its progress and its result."""
 
 import threading
 import time
@@ -11,6 +11,7 @@ from rich.table import Table
 from mnist_pipeline.sweep.artifacts import tabulate_trials
 from mnist_pipeline.sweep.space import Direction, SweepConfig
 from mnist_pipeline.sweep.sweep import SweepResult
+from mnist_pipeline.sweep.trainings import Ending
 from mnist_pipeline.system.console import err, out, print_fields
 from mnist_pipeline.tracking.record import Point
 
@@ -18,7 +19,7 @@ NUM_SHOWN_TRIALS = 10
 
 
 class SweepProgress:
-    """Prints a line for every training that ends; in a terminal, bars below them show who is at what."""
+    """Prints a line for every training that ends; in a terminal, a bar per worker shows its training."""
 
     def __init__(self, config: SweepConfig) -> None:
         self._config = config
@@ -32,9 +33,9 @@ class SweepProgress:
             disable=not err().is_terminal,
             transient=True,
         )
-        self._members: dict[int, TaskID] = {}
+        self._bars_of_executors: dict[int, TaskID] = {}
         self._total: TaskID | None = None
-        self._what = ""
+        self._stage = ""
         self._num_done = self._num_begun_with = self._num_total = 0
         self._best: float | None = None
         self._began = time.perf_counter()
@@ -48,57 +49,63 @@ class SweepProgress:
     ) -> None:
         self._bars.stop()
 
-    def begin(self, *, what: str, num_done: int, num_total: int, best: float | None = None) -> None:
-        """Begin to count anew."""
-        self._what, self._num_done, self._num_begun_with, self._num_total = what, num_done, num_done, num_total
+    def begin(self, *, stage: str, num_done: int, num_total: int, best: float | None = None) -> None:
+        """Start a stage and its counts."""
+        self._stage, self._num_done, self._num_begun_with, self._num_total = stage, num_done, num_done, num_total
         self._best, self._began = best, time.perf_counter()
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
-        self._members.clear()
-        self._total = self._bars.add_task(what, total=num_total, completed=num_done, note="")
-        err().print(f"{what}: {num_done} of {num_total} are done; by {self._config.metric}")
+        self._bars_of_executors.clear()
+        self._total = self._bars.add_task(stage, total=num_total, completed=num_done, note="")
+        err().print(f"{stage}: {num_done} of {num_total} are done; by {self._config.metric}")
 
-    def train(self, member: int, *, name: str, point: Point, num_epochs: int) -> None:
+    def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         """Show the epoch in the worker's bar."""
         with self._lock:
-            if member not in self._members:
-                self._members[member] = self._bars.add_task("", total=num_epochs, note="")
+            if executor not in self._bars_of_executors:
+                self._bars_of_executors[executor] = self._bars.add_task("", total=num_epochs, note="")
             value = point.metrics[self._config.metric]
             self._bars.update(
-                self._members[member],
-                description=f"worker {member + 1}  {name}",
+                self._bars_of_executors[executor],
+                description=f"worker {executor + 1}  {name}",
                 total=num_epochs,
                 completed=point.number,
                 note=f"epochs  {value:.4f}",
             )
 
-    def finish(self, member: int, *, name: str, outcome: str, value: float | None) -> None:
-        """Print how the training ended, and how far all of them are."""
+    def finish(self, executor: int, *, name: str, ending: Ending, detail: str, value: float | None) -> None:
+        """Print how the training ended, and how many are done."""
         with self._lock:
             if value is not None:
                 self._num_done += 1
-                if outcome.startswith("done") and self._is_better(value):
+                if ending is Ending.complete and self._is_better(value):
                     self._best = value
             num_new = max(self._num_done - self._num_begun_with, 1)
             left = (time.perf_counter() - self._began) / num_new * max(self._num_total - self._num_done, 0)
             shown = "" if value is None else f"{value:.4f}  "
-            ending = "" if err().is_terminal else f"  {_describe_sec(left)} left"
-            best = "" if self._best is None or self._what != "trials" else f"best {self._best:.4f}  "
+            left_shown = "" if err().is_terminal else f"  {_describe_sec(left)} left"
+            best = "" if self._best is None or self._stage != "trials" else f"best {self._best:.4f}  "
             err().print(
-                f"{name:<22} {outcome:<28} {shown}{best}{self._num_done}/{self._num_total}{ending}",
+                f"{name:<22} {_describe_ending(ending, detail):<28} {shown}{best}"
+                f"{self._num_done}/{self._num_total}{left_shown}",
                 soft_wrap=True,
             )
             if self._total is not None:
                 self._bars.update(self._total, completed=self._num_done, note=f"{_describe_sec(left)} left")
 
     def print_stopped(self) -> None:
-        """Say what is kept when the sweep was stopped."""
-        err().print(f"stopped: {self._num_done} of {self._num_total} {self._what} are done; the same command goes on")
+        """Print how much is done when the sweep was stopped."""
+        err().print(f"stopped: {self._num_done} of {self._num_total} {self._stage} are done; the same command resumes")
 
     def _is_better(self, value: float) -> bool:
         if self._best is None:
             return True
         return value > self._best if self._config.direction is Direction.maximize else value < self._best
+
+
+def _describe_ending(ending: Ending, detail: str) -> str:
+    words = {Ending.complete: "done, ", Ending.pruned: "pruned after ", Ending.failed: "failed: "}
+    return f"{words[ending]}{detail}"
 
 
 def _describe_sec(seconds: float) -> str:

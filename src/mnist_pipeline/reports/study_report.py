@@ -10,7 +10,7 @@ from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Page, Picture, Section, Table, Text, tabulate
 from mnist_pipeline.reports.report import describe_run
 from mnist_pipeline.reports.values import count, points, show
-from mnist_pipeline.tracking.record import Artifact, RunRecord
+from mnist_pipeline.tracking.record import Artifact, RunRecord, Tag
 
 MOST_TRIALS = 10
 _PLOTS = {
@@ -29,7 +29,8 @@ _NO_RESULT = ("state", "run_id", "source", "reason")
 def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
     """Return the report on the run that is the parent of a study's; `uri` is that of the store."""
     run = logged.run
-    is_confirmed = run.status == "FINISHED" and any(key.startswith("sweep.confirm.") for key in run.params)
+    settings = _read_settings(run)
+    is_confirmed = run.is_finished and any(key.startswith("sweep.confirm") for key in settings)
     verdict = _read_verdict(logged) if is_confirmed else None
     sections = (
         Section("What was run", _describe(run, aliases)),
@@ -40,6 +41,12 @@ def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
     )
     lead = _sum_up(verdict, is_confirmed=is_confirmed)
     return Page(title=f"The study {run.tags.get('study', run.name)}", lead=lead, sections=sections)
+
+
+def _read_settings(run: RunRecord) -> dict[str, str]:
+    """Return the settings of the study's last command. Version 0.1 kept those of the first one, as params."""
+    settings = {key: value for key, value in {**run.params, **run.tags}.items() if key.startswith("sweep.")}
+    return {key: value for key, value in settings.items() if key != Tag.WINNER and value not in ("null", "None")}
 
 
 def _read_verdict(logged: Logged) -> dict[str, Any] | None:
@@ -74,8 +81,8 @@ def _sum_up(verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> str:
 
 
 def _describe(run: RunRecord, aliases: Sequence[str]) -> tuple[Item, ...]:
-    params = {key: value for key, value in run.params.items() if key.startswith("sweep.")}
-    table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
+    settings = _read_settings(run)
+    table = pd.DataFrame({"key": list(settings), "value": list(settings.values())}, dtype=str)
     return (*describe_run(run, aliases), tabulate("Settings and space of the search", table, show=show))
 
 

@@ -1,4 +1,4 @@
-"""What holds for every training of a sweep."""
+"""The plan of a sweep: everything that holds for all of its trainings."""
 
 import dataclasses
 import enum
@@ -11,19 +11,24 @@ from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.sweep.space import Interval, SweepConfig, read_params
 
+_IDENTIFYING = ("metric", "direction", "sampler", "pruner", "seed")
+
+NULL = "null"
+"""How the tag of a setting says that it has no value."""
+
 _log = logging.getLogger(__name__)
 
 
-class Setting:
-    """The baseline, its data, and how the sweep goes about it.
+class SweepPlan:
+    """The baseline, its data, and the settings of the sweep.
 
     Attributes:
-        base: The configuration of every training, but for the swept keys.
-        baseline: The values that it has for those.
+        base: The configuration of every training, except for the swept keys.
+        baseline: The values that `base` has for the swept keys.
     """
 
     def __init__(self, request: Request, config: SweepConfig) -> None:
-        # A worker has one thread, and its checkpoints are what a killed sweep goes on from.
+        # A worker has one thread, and a killed sweep resumes from the workers' checkpoints.
         train = dataclasses.replace(request.config.train, num_threads=1, checkpoint_every=1)
         self.base = dataclasses.replace(request.config, train=train)
         self.request = request
@@ -31,40 +36,37 @@ class Setting:
         self.baseline = read_params(self.base, config.space)
 
     def identity(self) -> dict[str, Any]:
-        """Return all that decides what the trials come to: a study is made of one and the same."""
+        """Return everything that decides the results of the trials; it is the same for all trials of a study."""
         decided = deciding(self.base, data_digest=self.request.found.digest)
         fixed = {key: value for key, value in decided.pop("config").items() if not key.startswith("evaluate.")}
         space = {f"sweep.space.{key}": str(dimension) for key, dimension in self.config.space.items()}
-        how = {
-            f"sweep.{key}": str(getattr(self.config, key))
-            for key in ("metric", "direction", "sampler", "pruner", "seed")
-        }
-        return {**fixed, **decided, **space, **how}
+        settings = {f"sweep.{key}": str(getattr(self.config, key)) for key in _IDENTIFYING}
+        return {**fixed, **decided, **space, **settings}
 
     def default_name(self) -> str:
-        """Return a name that every other sweep's differs from."""
+        """Return a study name that no sweep with another identity has."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
         return f"{self.base.data.name}-{digest[:8]}"
 
     def max_epochs(self) -> int:
-        """Return the most epochs that a trial may have."""
+        """Return the largest number of epochs that a trial may have."""
         swept = self.config.space.get("train.num_epochs")
         if swept is None:
             return self.base.train.num_epochs
         return int(swept.high) if isinstance(swept, Interval) else max(int(value) for value in swept.choices)
 
     def has_baseline(self) -> bool:
-        """Return whether the baseline is a point of the space; say so where it is none."""
+        """Return whether the baseline is a point of the space; log a warning if it is not."""
         outside = [key for key, value in self.baseline.items() if not self.config.space[key].contains(value)]
         for key in outside:
             _log.warning(
-                "%s=%s, the baseline's, is not in the space: the baseline is no trial", key, self.baseline[key]
+                "%s=%s of the baseline is not in the space: the baseline is not a trial", key, self.baseline[key]
             )
         return not outside
 
 
 def describe_sweep(config: SweepConfig, request: Request) -> str:
-    """Return what MLflow shows as the sweep's description, in Markdown."""
+    """Return the description that MLflow shows of the sweep, in Markdown."""
     swept = ", ".join(f"`{key}`" for key in config.space)
     return (
         f"{config.num_trials} trials of {swept} on **{request.dataset.name}**, by {config.metric} at the last epoch "
@@ -72,16 +74,26 @@ def describe_sweep(config: SweepConfig, request: Request) -> str:
     )
 
 
-def describe_config(config: SweepConfig) -> dict[str, Any]:
-    """Return the settings of the sweep under their dotted keys, as params."""
-    shown = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name not in ("space", "confirm", "storage")
-    }
-    if config.storage is not None:
-        shown["storage"] = str(config.storage)
-    if config.confirm is not None:
-        shown |= {f"confirm.{key}": value for key, value in vars(config.confirm).items()}
-    settings = {f"sweep.{key}": value.value if isinstance(value, enum.Enum) else value for key, value in shown.items()}
+def list_params(config: SweepConfig) -> dict[str, Any]:
+    """Return the settings that are the same for every command of a study, by their dotted keys."""
+    settings = {f"sweep.{key}": _to_plain(getattr(config, key)) for key in _IDENTIFYING}
     return {**settings, **{f"sweep.space.{key}": dimension.describe() for key, dimension in config.space.items()}}
+
+
+def list_tags(config: SweepConfig) -> dict[str, str]:
+    """Return the settings that the next command of the study may change, by their dotted keys.
+
+    They are tags, because MLflow does not let a param change.
+    """
+    others = [field.name for field in dataclasses.fields(config) if field.name not in (*_IDENTIFYING, "space")]
+    tags: dict[str, str] = {}
+    for name in others:
+        value = getattr(config, name)
+        if name == "confirm" and value is not None:
+            value = ", ".join(f"{key}={nested}" for key, nested in vars(value).items())
+        tags[f"sweep.{name}"] = NULL if value is None else str(_to_plain(value))
+    return tags
+
+
+def _to_plain(value: Any) -> Any:
+    return value.value if isinstance(value, enum.Enum) else value

@@ -1,4 +1,4 @@
-"""The search: trials, until as many as asked for are complete or pruned."""
+"""The search: it runs trials until as many as requested are complete or pruned."""
 
 import logging
 import math
@@ -8,9 +8,10 @@ from functools import partial
 
 from optuna.trial import Trial, TrialState
 
-from mnist_pipeline.sweep.executors.local import Crew, Job, Member
+from mnist_pipeline.sweep.executors.executor import Executor
 from mnist_pipeline.sweep.failure import REASON, Cause, TrainingFailedError
-from mnist_pipeline.sweep.plan import Setting
+from mnist_pipeline.sweep.plan import SweepPlan
+from mnist_pipeline.sweep.pool import ExecutorPool, Job
 from mnist_pipeline.sweep.space import Sampler, SweepConfig, apply
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
@@ -20,9 +21,9 @@ from mnist_pipeline.tracking.record import Kind, Point, Tag
 _log = logging.getLogger(__name__)
 
 
-def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> None:
-    """Run trials until as many as asked for are complete or pruned, or more have failed than may, or time is over."""
-    config = what.config
+def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainings) -> None:
+    """Run trials until enough are complete or pruned, too many have failed, or time has run out."""
+    config = plan.config
     deadline = time.monotonic() + config.timeout_sec if config.timeout_sec else math.inf
     adoptable = study.trials(TrialState.RUNNING)
     num_running = 0
@@ -35,41 +36,41 @@ def search(what: Setting, study: Study, crew: Crew, trainings: Trainings) -> Non
                 return None
             if adoptable:
                 trial = study.adopt(adoptable.pop(0))
-            elif may_begin():
+            elif may_start():
                 trial = study.ask()
             else:
                 return None
             num_running += 1
         return partial(run, trial)
 
-    def may_begin() -> bool:
+    def may_start() -> bool:
         if time.monotonic() > deadline or len(study.failed()) > config.max_failures:
             return False
         is_planned = bool(study.trials(TrialState.WAITING))
         if is_planned != (config.sampler is Sampler.grid):
-            return is_planned  # a grid has nothing but what was planned; else that is the baseline, whatever the total
+            return is_planned  # a grid has only planned points; for the others the planned point is the baseline
         return count_finished(study.trials()) + num_running < config.num_trials
 
-    def run(trial: Trial, member: Member) -> None:
+    def run(trial: Trial, executor: Executor) -> None:
         nonlocal num_running
         try:
-            run_trial(trial, member, what, study, trainings)
+            run_trial(trial, executor, plan, study, trainings)
         finally:
             with lock:
                 num_running -= 1
 
     best = next((trial.value for trial in study.ranked()), None)
     num_done = count_finished(study.trials())
-    trainings.progress.begin(what="trials", num_done=num_done, num_total=config.num_trials, best=best)
-    crew.run(next_job)
+    trainings.progress.begin(stage="trials", num_done=num_done, num_total=config.num_trials, best=best)
+    pool.run(next_job)
     trainings.stop.check()
     num_missing = config.num_trials - count_finished(study.trials())
     if num_missing > 0 and time.monotonic() > deadline:
-        _log.warning("sweep.timeout_sec=%g is over: %d trials were not begun", config.timeout_sec, num_missing)
+        _log.warning("sweep.timeout_sec=%g has passed: %d trials were not started", config.timeout_sec, num_missing)
 
 
 def require_few_failures(study: Study, config: SweepConfig) -> None:
-    """Raise UserError where more trials failed than may."""
+    """Raise UserError if more trials failed than `sweep.max_failures`."""
     failed = study.failed()
     if len(failed) > config.max_failures:
         raise UserError(
@@ -79,40 +80,40 @@ def require_few_failures(study: Study, config: SweepConfig) -> None:
 
 
 def describe_failures(study: Study, config: SweepConfig) -> str | None:
-    """Return in a line how many trials failed, and what became of what they were to try; None where none failed."""
+    """Return in one line how many trials failed, and what happened to their points; None if none failed."""
     diverged, broken = study.failed(Cause.diverged), study.failed(Cause.error)
     num_failed = len(diverged) + len(broken)
     if not num_failed:
         return None
-    what = f"{num_failed} {'trial' if num_failed == 1 else 'trials'} failed"
+    text = f"{num_failed} {'trial' if num_failed == 1 else 'trials'} failed"
     if config.sampler is Sampler.grid:
         numbers = ", ".join(str(trial.number) for trial in diverged)
         if diverged:
-            what += f"; the grid has no value where the loss was not finite: trial {numbers}"
+            text += f"; the grid has no value for points whose loss was not finite: trial {numbers}"
         if broken:
             is_left = bool(study.trials(TrialState.WAITING))
-            what += "; " + ("the same command tries the rest again" if is_left else "the rest was tried again")
+            text += "; " + ("the same command tries the rest again" if is_left else "the rest was tried again")
     elif count_finished(study.trials()) >= config.num_trials:
-        what += f" and {'was' if num_failed == 1 else 'were'} replaced"
-    return f"{what}: the table in MLflow has the reasons"
+        text += f" and {'was' if num_failed == 1 else 'were'} replaced"
+    return f"{text}: the table in MLflow has the reasons"
 
 
-def run_trial(trial: Trial, member: Member, what: Setting, study: Study, trainings: Trainings) -> None:
-    """Train one trial. Optuna is told after its run is closed: killed in between, it is adopted and closed again."""
-    metric = what.config.metric
+def run_trial(trial: Trial, executor: Executor, plan: SweepPlan, study: Study, trainings: Trainings) -> None:
+    """Train one trial. Optuna is told after its run is closed: if killed in between, it is adopted and closed again."""
+    metric = plan.config.metric
     num_reported = max(study.trials()[trial.number].intermediate_values, default=0)
 
     def decide(point: Point) -> bool:
         with study.reporting_errors():
             if point.number > num_reported:
                 trial.report(point.metrics[metric], point.number)
-            # What was reported before a kill was decided then, but for the last of it.
+            # What was reported before a kill was decided then, except for the last report.
             return point.number >= num_reported and trial.should_prune()
 
     try:
         trained = trainings.train(
-            member,
-            apply(what.base, trial.params),
+            executor,
+            apply(plan.base, trial.params),
             kind=Kind.TRIAL,
             label=f"trial {trial.number}",
             tags={Tag.TRIAL_NUMBER: str(trial.number)},

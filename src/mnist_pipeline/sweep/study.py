@@ -88,7 +88,7 @@ class Study:
         self.id: str = known[UNIQUE_ID]
         _require_same(json.loads(known[IDENTITY]), json.loads(json.dumps(identity)), name=name)
 
-    def plan(self, first: Mapping[str, Any] | None) -> None:
+    def enqueue_planned(self, first: Mapping[str, Any] | None) -> None:
         """Have the first trials tried: the baseline, and every point of a grid.
 
         A point counts as tried when a trial with it is under way or finished, or diverged. One whose trials all failed

@@ -1,1 +1,1 @@
-"""What carries out the trainings of a sweep."""
+"""Executors carry out the trainings of a sweep. `executor.py` says what one is; `local.py` trains on this machine."""

@@ -10,15 +10,14 @@ import os
 import signal
 import threading
 from collections.abc import Generator
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Dataset, Found
 from mnist_pipeline.data.splits import split
 from mnist_pipeline.sweep.executors import forkserver
+from mnist_pipeline.sweep.executors.executor import Task
 from mnist_pipeline.sweep.failure import MEMORY_STEP, Cause, Failure, HinderedError, TrainingFailedError
 from mnist_pipeline.tracking.record import Point, read_epoch_metrics
 
@@ -31,19 +30,6 @@ _CRASHES = {
 }
 _UNKNOWN_EXIT = 255
 """What multiprocessing reports of a worker when the process that it was forked from was killed as well."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """One training.
-
-    Attributes:
-        config: Its data, model and train sections are what is trained.
-        folder: Where its checkpoints are, and go.
-    """
-
-    config: Config
-    folder: Path
 
 
 class WorkerDiedError(Exception):
