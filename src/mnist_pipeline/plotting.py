@@ -1,6 +1,6 @@
-"""What the figures have in common: colours, axes, grids of images, PNG files.
+"""Shared parts of the figures: colours, axes, grids of images, PNG files.
 
-Every function returns a `matplotlib.figure.Figure` of its own; pyplot's global state is never touched.
+Every function returns a new `matplotlib.figure.Figure`; pyplot's global state is never used.
 """
 
 import io
@@ -64,5 +64,5 @@ def draw_image_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: 
 
 
 def literal(text: str) -> str:
-    """Return text that others wrote as matplotlib draws it letter by letter; between dollars it would see a formula."""
+    """Return foreign text such that matplotlib draws it literally; it would take text between dollars for a formula."""
     return printable(text, keep="\n").replace("$", "\\$")

@@ -20,9 +20,9 @@ def find_interval(
 def mcnemar(*, num_gained: int, num_lost: int) -> float:
     """Return the p-value of the one-sided exact McNemar test.
 
-    Where the models are equally good, each image on which just one of them is right falls to either with chance 1/2:
+    If the models are equally good, each image on which only one of them is right falls to either with probability 1/2:
     the p-value is P(X >= num_gained) for X ~ Binomial(num_gained + num_lost, 1/2) (McNemar, 1947, Psychometrika 12,
-    in its exact form: Fay, 2010, R Journal 2/1). The images on which both are right or wrong tell nothing.
+    in its exact form: Fay, 2010, R Journal 2/1). Images on which both are right or both are wrong carry no information.
     """
     return float(binom.sf(num_gained - 1, num_gained + num_lost, 0.5))
 
@@ -31,14 +31,14 @@ def level(number: int, alpha: float) -> float:
     """Return the significance level of comparison `number`, counted from 1.
 
     Online Bonferroni: the levels alpha * 6 / (pi^2 number^2) of any number of comparisons sum to alpha at most, since
-    the inverse squares sum to pi^2/6. So the chance of even one false promotion stays at or under alpha (alpha
+    the inverse squares sum to pi^2/6. So the probability of even one false promotion is at most alpha (alpha
     spending: Foster and Stine, 2008, Journal of the Royal Statistical Society B 70).
     """
     return 6 * alpha / (math.pi**2 * number**2)
 
 
 def least_gain(level: float, *, num_lost: int = 0) -> int:
-    """Return the least number of gained images that passes at `level` where `num_lost` are lost."""
+    """Return the least number of gained images that passes at `level` if `num_lost` are lost."""
     gained = num_lost + 1
     while mcnemar(num_gained=gained, num_lost=num_lost) > level:
         gained += 1

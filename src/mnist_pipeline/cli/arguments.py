@@ -1,4 +1,4 @@
-"""What the commands' arguments have in common."""
+"""Arguments that several commands share."""
 
 import argparse
 import os
@@ -18,13 +18,13 @@ RUN_HELP = "id or name, champion, challenger, model@alias, or the number of a re
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """Return the parser of a command that is no Hydra app."""
+    """Return the parser of a command that is not a Hydra app."""
     parser = argparse.ArgumentParser(prog=f"mnist-pipeline {command}", description=description)
     return with_short_errors(parser)
 
 
 def with_short_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Let `parser` raise ConfigError instead of printing its usage."""
+    """Make `parser` raise ConfigError instead of printing its usage."""
 
     def error(message: str) -> NoReturn:
         raise ConfigError(f"{message}; mnist-pipeline --help lists the commands")
@@ -47,7 +47,7 @@ def listen(port: int) -> socket.socket:
 
 
 def listen_by_default(port: int) -> socket.socket:
-    """Return a socket that listens on `port` of 127.0.0.1, or on another one where that is taken."""
+    """Return a socket that listens on `port` of 127.0.0.1, or on another port if that one is taken."""
     try:
         return listen(port)
     except ConfigError:
@@ -55,10 +55,10 @@ def listen_by_default(port: int) -> socket.socket:
 
 
 def require_store(config: TrackingConfig) -> None:
-    """Refuse a store that is not there, for a command that has nothing to do in a new one.
+    """Refuse a store that does not exist, for a command that needs runs.
 
     Raises:
-        UserError: There is none.
+        UserError: It does not exist.
     """
     uri = store.resolve_uri(config)
     if store.is_missing(uri):
@@ -67,10 +67,10 @@ def require_store(config: TrackingConfig) -> None:
 
 
 def require_output(output: Path | None, *, formats: Sequence[str]) -> None:
-    """Refuse a file that cannot be written, or not in one of the formats, before any work is done.
+    """Refuse an output file that has the wrong format or cannot be written, before any work is done.
 
     Raises:
-        ConfigError: It cannot.
+        ConfigError: It cannot be written, or not in one of the formats.
     """
     if output is None:
         return
@@ -78,7 +78,7 @@ def require_output(output: Path | None, *, formats: Sequence[str]) -> None:
         raise ConfigError(f"--output {output}: expected a name that ends in {' or '.join(formats)}")
     place = os.path.realpath(output)  # pathlib's raises for a link that leads to itself
     if os.path.lexists(place) and not os.path.isfile(place):  # noqa: PTH113
-        raise ConfigError(f"--output {output}: no regular file")
+        raise ConfigError(f"--output {output}: not a regular file")
     if not os.path.isdir(os.path.dirname(place)):  # noqa: PTH112, PTH120
         raise ConfigError(f"--output {output}: there is no folder {os.path.dirname(output)}")  # noqa: PTH120
     try:
@@ -96,5 +96,5 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     named = [word for word in words if "=" not in word and not word.startswith("~")]
     if "" in named:
-        raise ConfigError("an empty name of a run: give its id or name")
+        raise ConfigError("the name of a run is empty: give its id or name")
     return named, [word for word in words if word not in named]

@@ -1,4 +1,4 @@
-"""The commands' door. A command is imported when called, and imports TensorFlow and MLflow only if needed."""
+"""The list of commands. A command is imported when it is called, and imports TensorFlow and MLflow only if needed."""
 
 import gc
 import importlib
@@ -22,7 +22,7 @@ COMMANDS = {
     "promote": "make a run's model the champion, if it passes the gates",
     "rollback": "make an earlier champion the champion again",
     "history": "show every decision about the champion",
-    "predict": "let the champion classify the images in files",
+    "predict": "classify the images in files with the champion",
     "serve": "serve the champion over HTTP",
     "dashboard": "view a sweep's study in Optuna's dashboard",
     "ui": "view the runs in the MLflow UI",
@@ -36,14 +36,14 @@ def main() -> int:
     signals.install()
     prepare_libraries()
     _never_fail_to_encode()
-    # The heavy imports make hundreds of thousands of objects that live to the end: to look for garbage among them takes
+    # The heavy imports create hundreds of thousands of objects that live to the end: to search them for garbage takes
     # a fifth of the time. `heavy_imports.py` turns the collector on again.
     gc.disable()
     try:
         _dispatch(sys.argv[1:])
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has seen enough, as head does. Python's own flush at the end must not fail again.
+        # The reader, such as head, has closed the pipe. Python's own flush at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -53,14 +53,14 @@ def main() -> int:
         return termination.exit_code
     except ReportedError as error:
         return error.exit_code
-    except Exception as error:  # a bug; not for Python's own hook, which knows no secrets and prints raw text
+    except Exception as error:  # a bug; Python's own hook would print secrets and raw control characters
         print_error(error)
         return error.exit_code if isinstance(error, UserError) else 1
     return 0
 
 
 def _never_fail_to_encode() -> None:
-    """Write signs that the terminal's encoding lacks as escapes, instead of stopping in the middle of a page."""
+    """Write characters that the terminal's encoding lacks as escapes, instead of failing in the middle of a page."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -90,7 +90,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "mnist-pipeline COMMAND --help tells more. Shell completion, for bash:",
+            "mnist-pipeline COMMAND --help shows its arguments. Shell completion, for bash:",
             '  eval "$(mnist-pipeline -sc install=bash)"',
         ]
     )

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: progress while a run trains, and its result."""
+"""The terminal output of a run and of predictions."""
 
 import time
 from pathlib import Path
@@ -49,7 +49,7 @@ class EpochProgress:
 
     def __call__(self, epoch: "Epoch") -> None:
         """Show `epoch`."""
-        self._num_shown += 1  # not the epoch's number: a resumed run begins in the middle
+        self._num_shown += 1  # not the epoch's number: a resumed run starts in the middle
         left = (time.perf_counter() - self._started) / self._num_shown * (self._num_epochs - epoch.number)
         ending = "" if err().is_terminal else f"  {left:.0f} s left"
         err().print(
@@ -67,7 +67,7 @@ def describe_epoch(epoch: "Epoch") -> str:
 
 
 def print_result(result: "RunResult") -> None:
-    """Print the first test predictions, the scores, where the run is and what to do next."""
+    """Print the first test predictions, the scores, the address of the run and the next step."""
     class_names = result.dataset.class_names
     table = Table(title=f"The first {NUM_SHOWN_PREDICTIONS} test predictions", title_justify="left")
     for heading in ("image", "label", "predicted", "probability", ""):
@@ -100,12 +100,12 @@ def print_result(result: "RunResult") -> None:
 
 
 def print_skipped(name: str, reason: str) -> None:
-    """Say at once what cannot be used."""
+    """Report a file that cannot be used, as soon as it is found."""
     err().print(f"skipped {name}: {reason}", style="yellow", soft_wrap=True)
 
 
 def print_predictions(result: "Predictions", champion: "Champion", *, output: Path | None) -> None:
-    """Print the first predictions, how many there are, and where the others are."""
+    """Print the first predictions, their number, and the file with the others."""
     if result.first:
         table = Table(box=SIMPLE_HEAD, pad_edge=False)
         table.add_column("image", overflow="fold")

@@ -44,7 +44,7 @@ def _find_journal(study: str | None) -> str:
     folder = paths.mlruns_dir() / "optuna"
     journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
     if not journals:
-        raise ConfigError(f"no study is in {folder}: make one with mnist-pipeline sweep, or give sweep.storage=")
+        raise ConfigError(f"there is no study in {folder}: run mnist-pipeline sweep first, or give sweep.storage=")
     if study is None:
         return str(journals[-1])
     if journal_path(study) not in journals:

@@ -9,14 +9,14 @@ from mnist_pipeline.tracking import sqlite_store, store
 
 
 def doctor(arguments: Sequence[str]) -> None:
-    """Run the `doctor` command: check a SQLite store, and repair it where that is asked for.
+    """Run the `doctor` command: check a SQLite store, and repair it with --fix.
 
     Raises:
         UserError: There is something to repair, or it cannot be repaired.
         ConfigError: The store is not a SQLite store.
     """
     parser = make_parser("doctor", "Checks the SQLite store that train writes to: whether it was moved or copied.")
-    parser.add_argument("--fix", action="store_true", help="repair it: let its artifact paths follow")
+    parser.add_argument("--fix", action="store_true", help="repair it: update its artifact paths")
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="another store, as for train")
     parsed = parser.parse_intermixed_args(arguments)
 
@@ -24,9 +24,9 @@ def doctor(arguments: Sequence[str]) -> None:
     store.check(uri, may_be_moved=True)
     database = store.database_of(uri)
     if database is None:
-        raise ConfigError(f"{uri}: doctor is for SQLite stores, whose paths can change; give one")
+        raise ConfigError(f"{uri}: doctor checks SQLite stores only; give one with tracking.uri=sqlite:///PATH")
     if not database.exists():
-        raise UserError(f"{database}: there is no store yet, so nothing to repair")
+        raise UserError(f"{database}: there is no store yet: train a run first (mnist-pipeline train)")
     num_fixed = sqlite_store.repair(database) if parsed.fix else 0
     store.require_in_place(uri)
     if num_fixed:

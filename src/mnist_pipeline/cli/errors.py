@@ -28,7 +28,7 @@ def print_error(error: Exception) -> None:
 
 
 def report_problems(problems: Sequence[str]) -> None:
-    """Print each problem as an error of its own.
+    """Print each problem as a separate error.
 
     Raises:
         UserError: The last of them; the command then ends with exit code 1.

@@ -25,7 +25,7 @@ def history(arguments: Sequence[str]) -> None:
     with opened.reporting_errors():
         registry = changes.Registry(opened, where.model_name)
         with contextlib.suppress(UserError), changes.alone(registry, wait=False):
-            pass  # what a killed command left is settled now; a living one does so itself
+            pass  # settle what a killed command left; a running command settles its own entry
         found = changes.read_history(registry)
     if not found.entries:
         raise UserError(

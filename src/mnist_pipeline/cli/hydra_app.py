@@ -48,7 +48,7 @@ def show(parsed: argparse.Namespace, addresses: Mapping[str, Address], *, config
 
     Args:
         parsed: The arguments.
-        addresses: Those of the composed configuration, by key. Where one holds a secret, Hydra gets it masked.
+        addresses: Those of the composed configuration, by key. Hydra gets them with their secrets masked.
         config_name: The primary configuration.
 
     Raises:
@@ -64,7 +64,7 @@ def show(parsed: argparse.Namespace, addresses: Mapping[str, Address], *, config
 
 
 def _call_hydra(arguments: Sequence[str], config_name: str) -> None:
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # an error comes here instead of being printed in six lines
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise an error here instead of printing it in six lines
     sys.argv = ["mnist-pipeline", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(paths.conf_dir()), config_name=config_name)(
@@ -78,7 +78,7 @@ def _call_hydra(arguments: Sequence[str], config_name: str) -> None:
 
 
 def _flags(parsed: argparse.Namespace) -> list[str]:
-    """Return the flags that Hydra is to see; it need not hear of --multirun, as each run is called by itself."""
+    """Return the flags to pass to Hydra; --multirun is not one of them, because Hydra does not start the runs."""
     switches = ("help", "hydra_help", "shell_completion", "resolve")
     values = ("cfg", "package", "info", "config_dir")
     return [

@@ -1,4 +1,4 @@
-"""What the commands `diff` and `report` have in common: they write a page about named runs."""
+"""The arguments of `diff` and `report`, which write a page about named runs."""
 
 import argparse
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from mnist_pipeline.system.errors import ConfigError
 def read_page_arguments(
     parser: argparse.ArgumentParser, arguments: Sequence[str], *, metavar: str, num_named: int, what: str
 ) -> tuple[list[str], settings.RegistryConfig, Path | None]:
-    """Return the names of runs, the store to find them in, and where the page is to be written if that is said.
+    """Return the names of runs, the store to find them in, and the path of the page if it was given.
 
     Raises:
-        ConfigError: They are not as many names as expected, or the page cannot be written there.
+        ConfigError: The number of names is wrong, or the page cannot be written there.
         UserError: There is no store yet.
     """
     parser.add_argument("words", nargs="+", metavar=f"{metavar} [KEY=VALUE]", help=f"{what}: {RUN_HELP}; {STORE_HELP}")
@@ -32,7 +32,7 @@ def read_page_arguments(
 
 
 def place_page(output: Path | None, name: str) -> Path:
-    """Return where a page is written."""
+    """Return the path of a page."""
     if output is not None:
         return output
     folder = paths.mlruns_dir() / "reports"

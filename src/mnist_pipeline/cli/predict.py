@@ -16,9 +16,9 @@ def predict(arguments: Sequence[str]) -> None:
     """Run the `predict` command.
 
     Raises:
-        UserError: Files could not be used; the others are done.
+        UserError: Files could not be used; the others are classified.
     """
-    parser = make_parser("predict", "Lets the champion classify the images in files.")
+    parser = make_parser("predict", "Classifies the images in files with the champion.")
     parser.add_argument(
         "words", nargs="+", metavar="PATH", help=f"PNG, JPEG or NPZ files, folders of them; {WAIT_HELP}"
     )
@@ -47,11 +47,11 @@ def predict(arguments: Sequence[str]) -> None:
         )
     console.print_predictions(result, loaded, output=parsed.output)
     if result.num_bad:
-        raise UserError(f"{result.num_bad:,} skipped, as said above; {result.num_images:,} images are done")
+        raise UserError(f"{result.num_bad:,} skipped (see above); {result.num_images:,} images are classified")
 
 
 def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Tell paths from overrides: a path that is there may have an equals sign in its name."""
+    """Split arguments into paths and overrides: an existing path may have an equals sign in its name."""
     paths = [word for word in words if "=" not in word or os.path.exists(word)]  # noqa: PTH110 (pathlib's raises)
     if not paths:
         raise ConfigError("expected files or folders of images before the overrides")

@@ -1,4 +1,4 @@
-"""What a person sees of the registry."""
+"""The terminal output of the commands on the registry."""
 
 import time
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from mnist_pipeline.system.console import out, print_fields
 
 
 def print_promotion(promotion: Promotion) -> None:
-    """Print each gate with figure, bound and verdict, and what came of it."""
+    """Print each gate with its figure, bound and verdict, and the result."""
     if promotion.gates:
         print_gates(promotion.gates)
     champion = _version(promotion.champion)
@@ -54,7 +54,7 @@ def print_gates(gates: Sequence[Gate]) -> None:
 
 
 def print_budget(history: History) -> None:
-    """Print what is spent of the test split, what the next comparison could detect, and what nobody paid for."""
+    """Print how much of the test split's alpha is spent, what the next comparison could detect, and the scored runs."""
     budget, num_images = history.budget, history.num_images
     if budget is None:
         return
@@ -72,7 +72,7 @@ def print_budget(history: History) -> None:
 
 
 def print_rollback(decision: Decision, name: str) -> None:
-    """Print the check of the version, and what came of it."""
+    """Print the check of the version, and the result."""
     if decision.gates:
         print_gates(decision.gates)
     before, after = _version(decision.champion), _version(decision.version)

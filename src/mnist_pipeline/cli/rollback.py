@@ -15,13 +15,13 @@ def rollback(arguments: Sequence[str]) -> None:
         RefusedError: The version does not predict as it did.
     """
     parser = make_parser("rollback", "Makes an earlier champion the champion again, once it still predicts as it did.")
-    help_text = "default: the one that the champion took over from; none: give up a champion that is damaged"
+    help_text = "default: the previous champion; none: remove a damaged champion"
     parser.add_argument("--to", type=_version_or_none, metavar="VERSION", help=help_text)
     parser.add_argument("--reason", required=True, help="for the ledger")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=WAIT_HELP)
     parsed = parser.parse_intermixed_args(arguments)
     if not parsed.reason.strip() or not parsed.reason.isprintable():
-        raise ConfigError("--reason: expected a line that tells others why")
+        raise ConfigError("--reason: expected one line of text, for the ledger")
     where = settings.read(parsed.overrides)
     require_store(where.tracking)
 

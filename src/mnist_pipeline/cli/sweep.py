@@ -25,7 +25,7 @@ def sweep(arguments: Sequence[str]) -> None:
     """Run the `sweep` command: a Hydra app too.
 
     Raises:
-        UserError: Trials failed; the sweep is done all the same.
+        UserError: Trials failed; the sweep itself is done.
     """
     parsed = hydra_app.parse(arguments)
     if parsed.multirun:
@@ -83,7 +83,7 @@ def _stop_on_signals(stop: Callable[[BaseException], None]) -> None:
 
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal is_second
-        if is_second:  # the workers die with this process; what is kept is what a kill would leave
+        if is_second:  # the workers die with this process, and what is kept resumes as after a kill
             os._exit(130 if number == signal.SIGINT else 143)
         is_second = True
         stop(KeyboardInterrupt() if number == signal.SIGINT else Terminated())

@@ -18,7 +18,7 @@ DEFAULT_PORT = 5000
 def ui(arguments: Sequence[str]) -> None:
     """Run the `ui` command: MLflow's own UI over the store, on 127.0.0.1, until a signal comes."""
     parser = make_parser("ui", "Starts the MLflow UI on 127.0.0.1 over the store that train writes to.")
-    help_text = f"default: {DEFAULT_PORT}, or another one where that is taken; 0: any that is free"
+    help_text = f"default: {DEFAULT_PORT}, or another port if that one is taken; 0: any free port"
     parser.add_argument("--port", type=int, help=help_text)
     parser.add_argument("overrides", nargs="*", metavar="tracking.KEY=VALUE", help="another store, as for train")
     parsed = parser.parse_intermixed_args(arguments)
@@ -27,7 +27,7 @@ def ui(arguments: Sequence[str]) -> None:
     uri = store.resolve_uri(config)
     if store.is_server(uri):
         page = Address(uri.connection()[0])
-        raise ConfigError(f"{page} is a server with a UI of its own: open that address in a browser")
+        raise ConfigError(f"{page} is a server with its own UI: open that address in a browser")
     listener = listen_by_default(DEFAULT_PORT) if parsed.port is None else listen(parsed.port)
     store.check(uri)
     if parsed.port is None and listener.getsockname()[1] != DEFAULT_PORT:
@@ -43,5 +43,5 @@ def ui(arguments: Sequence[str]) -> None:
     width = max(map(len, overviews), default=0) + 2
     pages = [f"{name:<{width}}{page}" for name, page in overviews.items()]
     lines = [f"MLflow UI: {address}/#/experiments{store.UI_VIEW} (Ctrl-C ends it)", *pages]
-    with contextlib.suppress(KeyboardInterrupt):  # the way to end it, and no failure
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends, not a failure
         web.run(mlflow_ui.make_app(uri), listener, on_ready=lambda: print("\n".join(lines), flush=True))

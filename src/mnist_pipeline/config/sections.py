@@ -1,7 +1,7 @@
-"""The configuration: one dataclass a section. `composing.py` makes them of `conf/` and the command line.
+"""The configuration: one dataclass per section. `compose.py` fills them from `conf/` and the command line.
 
-The YAML files hold the values. The dataclasses hold types, units, meaning and checks. Nothing heavy is imported, so
-that a wrong configuration is told within a second.
+The YAML files hold the values; the dataclasses hold types, units, meaning and checks. Nothing heavy is imported, so
+that a wrong configuration is reported at once.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ def _require_validation_size(value: int, *, num_images: int, num_classes: int) -
 
 
 class Fallback(enum.Enum):
-    """The data set to go on with where MNIST cannot be had."""
+    """The data set to use if MNIST is not available."""
 
     digits = "digits"
 
@@ -51,19 +51,19 @@ class MnistConfig:
 
     name: str
     validation_size: int
-    """Images held out of the 60,000 for validation, in the classes' own proportions; 0 for none."""
+    """Validation images held out of the 60,000, stratified by class; 0 for none."""
     split_seed: int
     """Seed of the choice of the validation images."""
     fallback: Fallback | None
-    """Data set to go on with where MNIST cannot be had; null: fail."""
+    """Data set to use if MNIST is not available; null: fail."""
     npz_url: Address
     """Mirror of `mnist.npz` in Keras's layout."""
     idx_url: Address
     """Mirror of the four gzipped IDX files: the folder's address."""
     timeout_sec: float
-    """Seconds without an answer after which a download is given up."""
+    """Seconds without an answer after which a download fails."""
     num_retries: int
-    """Further attempts at each file before its mirror is given up."""
+    """Further attempts per file before the next mirror is tried."""
 
     def __post_init__(self) -> None:
         _require_validation_size(self.validation_size, num_images=self.NUM_IMAGES, num_classes=self.NUM_CLASSES)
@@ -88,7 +88,7 @@ class DigitsConfig:
 
     name: str
     validation_size: int
-    """Images held out of the 1,437 for validation, in the classes' own proportions; 0 for none."""
+    """Validation images held out of the 1,437, stratified by class; 0 for none."""
     split_seed: int
     """Seed of the choice of the validation images."""
 
@@ -108,7 +108,7 @@ class ModelConfig:
     hidden_width: int
     """Units of the hidden layer."""
     dropout_rate: float
-    """Share of the hidden units that is dropped in a training step, in [0, 1)."""
+    """Share of the hidden units that is dropped in each training step, in [0, 1)."""
 
     def __post_init__(self) -> None:
         require_integer(self.hidden_width, key="model.hidden_width", minimum=1, maximum=100_000)
@@ -127,15 +127,15 @@ class TrainConfig:
     num_epochs: int
     """Passes over the training images."""
     batch_size: int
-    """Images in a step; the last step of an epoch takes what is left."""
+    """Images per step; the last step of an epoch may have fewer."""
     learning_rate: float
     """Adam's step size."""
     seed: int
     """Seed of the initial weights, of the order of each epoch and of dropout."""
     num_threads: int
-    """Threads of TensorFlow. The steps are so small that one is the fastest."""
+    """Threads of TensorFlow. The steps are so small that one thread is fastest."""
     checkpoint_every: int
-    """Epochs between two checkpoints; the last epoch always has one. Decides nothing of the result."""
+    """Epochs between two checkpoints; the last epoch always has one. Does not affect the result."""
 
     def __post_init__(self) -> None:
         require_integer(self.num_epochs, key="train.num_epochs", minimum=1)
@@ -153,12 +153,12 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    """`evaluate`: what is worked out on the test split."""
+    """`evaluate`: what is computed on the test split."""
 
     num_calibration_bins: int
     """Bins of equal width in the reliability diagram and the expected calibration error."""
     num_mistakes: int
-    """The most confident mistakes that are shown as images."""
+    """How many of the most confident mistakes are shown as images."""
 
     def __post_init__(self) -> None:
         require_integer(self.num_calibration_bins, key="evaluate.num_calibration_bins", minimum=1, maximum=1000)
@@ -170,7 +170,7 @@ class TrackingConfig:
     """`tracking`: where MLflow keeps the runs."""
 
     uri: Address | None
-    """MLflow tracking URI; null: `MLFLOW_TRACKING_URI` where that is set, else the SQLite store under `mlruns/`."""
+    """MLflow tracking URI; null: `MLFLOW_TRACKING_URI` if it is set, else the SQLite store under `mlruns/`."""
     experiment: str
     """MLflow experiment that the run belongs to."""
 
@@ -185,12 +185,12 @@ class TrackingConfig:
 
 @dataclass
 class Config:
-    """The whole configuration of a run, and how the command is to meet other runs."""
+    """The whole configuration of a run, and what to do about other runs."""
 
     force: bool
-    """Train again, as a new run, although a finished run has the same fingerprint."""
+    """Train again, as a new run, even if a finished run has the same fingerprint."""
     wait: bool
-    """Wait for another command that is at the same run, instead of leaving it to that one."""
+    """Wait if another command is making the same run, instead of failing."""
     data: DataConfig
     model: ModelConfig
     train: TrainConfig

@@ -12,7 +12,7 @@ def load(config: DataConfig) -> Dataset:
     """Return the data set that `config` describes.
 
     Raises:
-        MnistUnavailableError: MNIST is asked for and no source has it.
+        MnistUnavailableError: MNIST is requested and no source has it.
     """
     return split(find(config), config)
 
@@ -21,7 +21,7 @@ def find(config: DataConfig) -> Found:
     """Return the arrays of the data set that `config` names.
 
     Raises:
-        MnistUnavailableError: MNIST is asked for and no source has it.
+        MnistUnavailableError: MNIST is requested and no source has it.
     """
     if isinstance(config, MnistConfig):
         arrays, attempts = mnist.find(config, home=paths.home())

@@ -1,4 +1,4 @@
-"""A data set: the arrays as they were found, and the splits that they make."""
+"""A data set: the arrays as they were found, and the splits made from them."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Arrays = dict[str, npt.NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class Attempt:
-    """A source that was tried, and what came of it."""
+    """A source that was tried, and the outcome."""
 
     source: str
     outcome: str
@@ -47,7 +47,7 @@ class Dataset:
         name: As in `data=`.
         validation: None where `data.validation_size` is 0.
         digest: SHA-256 of the bytes of the whole data set, before it was split.
-        attempts: Every source that was tried, the last of them the one that gave the data.
+        attempts: Every source that was tried; the last one provided the data.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Found:
     Attributes:
         arrays: `x_train`, `y_train`, `x_test`, `y_test`, in MNIST's layout.
         digest: SHA-256 of their bytes.
-        attempts: Every source that was tried, the last of them the one that gave the data.
+        attempts: Every source that was tried; the last one provided the data.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Found:
 
     @cached_property
     def test(self) -> Split:
-        """The test split, which no configuration changes."""
+        """The test split, which does not depend on the configuration."""
         return Split(self.arrays["x_test"], self.arrays["y_test"].astype(np.int32))
 
 

@@ -24,7 +24,7 @@ def draw_class_counts(counts: pd.DataFrame, *, name: str) -> Figure:
 
 
 def draw_samples(split: Split, *, class_names: tuple[str, ...], most: int = 10) -> Figure:
-    """Draw the first images of every class, one row a class."""
+    """Draw the first images of every class, one row per class."""
     rows = [split.images[split.labels == label][:most] for label in range(len(class_names))]
     height, width = split.images.shape[1:3]
     sheet = np.zeros((len(rows) * height, most * width, *split.images.shape[3:]), np.uint8)

@@ -1,4 +1,4 @@
-"""The four arrays of the real MNIST: found on disk or downloaded, and in either case verified."""
+"""The four arrays of the real MNIST, found on disk or downloaded, and verified."""
 
 import gzip
 import hashlib
@@ -28,7 +28,7 @@ DIGESTS = {
     "x_test": "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161",
     "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
 }
-"""SHA-256 of the bytes of each array (C order, uint8, no header), whatever file it came from."""
+"""SHA-256 of the bytes of each array (C order, uint8, no header), in any file format."""
 
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -48,18 +48,18 @@ _IDX_NAMES = {
 }
 
 
-_UNREADABLE = (OSError, MemoryError)  # the file may be whole: it is not set aside
+_UNREADABLE = (OSError, MemoryError)  # the file may be complete: it is not renamed
 
 
 _CONNECT_TIMEOUT_SEC = 5.0
-_LARGEST_IDX_BYTES = 64 * 2**20  # the largest of the four has 47 MB; a gzip file may pretend to any size
+_LARGEST_IDX_BYTES = 64 * 2**20  # the largest of the four has 47 MB; a gzip bomb could unfold to any size
 
 
 _log = logging.getLogger(__name__)
 
 
 class DamagedError(ValueError):
-    """A file does not hold the array of MNIST that it should."""
+    """A file does not hold the MNIST array that it should hold."""
 
     def __init__(self, message: str, *damaged: Path) -> None:
         self.files = damaged
@@ -67,23 +67,23 @@ class DamagedError(ValueError):
 
 
 class MnistUnavailableError(UserError):
-    """No source gave MNIST."""
+    """No source has MNIST."""
 
     def __init__(self, attempts: list[Attempt]) -> None:
         self.attempts = attempts
         tried = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)
         super().__init__(
-            f"data=mnist cannot be had ({tried}): put mnist.npz or the four IDX files into a folder and set "
+            f"data=mnist is not available ({tried}): put mnist.npz or the four IDX files into a folder and set "
             "MNIST_PIPELINE_DATA_DIR to it, or use data=digits"
         )
 
 
 def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
-    """Return MNIST from the first source that has it whole.
+    """Return MNIST from the first source that has it complete.
 
     The sources, in order: the folder `MNIST_PIPELINE_DATA_DIR`, `<home>/data/`, Keras's cache, then the two mirrors
-    of `config`. Damaged files in the two caches are set aside under
-    another name; the user's own folder is left alone.
+    of `config`. Damaged files in the two caches are renamed; the
+    user's own folder is left alone.
 
     Args:
         config: The mirrors and how retry they are asked.
@@ -91,7 +91,7 @@ def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
 
     Returns:
         The arrays, all uint8: `x_train` (60000, 28, 28), `y_train` (60000,), `x_test` (10000, 28, 28) and `y_test`
-        (10000,). And every source that was tried, the last of them the one that gave the arrays.
+        (10000,). And every source that was tried; the last one provided the arrays.
 
     Raises:
         MnistUnavailableError: No source has it.
@@ -124,7 +124,7 @@ def _sources(config: MnistConfig, home: Path) -> Iterator[tuple[str, Callable[[]
 
 
 def _one_line(error: BaseException) -> str:
-    # Network libraries wrap the operating system's plain words three times.
+    # Network libraries wrap the message of the operating system three times.
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -135,10 +135,10 @@ def _one_line(error: BaseException) -> str:
 
 
 def _load_folder(folder: Path, *, is_cache: bool) -> Arrays | None:
-    """Return the arrays from either form in `folder`, None where it holds neither.
+    """Return the arrays from either format in `folder`; None if it holds neither.
 
     Raises:
-        DamagedError: It holds one, and that is damaged.
+        DamagedError: It holds one, but the file is damaged.
     """
     damaged: DamagedError | None = None
     for files, read in ((_npz_files(folder), _read_npz), (_idx_files(folder), _read_idx)):
@@ -188,7 +188,7 @@ def _read_npz(files: dict[str, Path]) -> Arrays:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise DamagedError(f"{path.name} is no NPZ archive", path)
+                raise DamagedError(f"{path.name} is not an NPZ archive", path)
             with loaded:
                 return {name: loaded[name] for name in DIGESTS}
     except DamagedError:
@@ -238,7 +238,7 @@ def _download(files: Mapping[str, Address], config: MnistConfig, *, into: Path) 
     """Download the files, verify the arrays in them, and only then move them into the folder.
 
     Args:
-        files: Where each is, by the name that it gets.
+        files: The address of each file, by its name.
         config: How retry they are asked for.
         into: The folder.
     """

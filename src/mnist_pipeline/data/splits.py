@@ -1,4 +1,4 @@
-"""How a data set is split, and what is in each split."""
+"""How a data set is split."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ from mnist_pipeline.data.dataset import Dataset, Found, Split
 
 
 def split(found: Found, config: DataConfig) -> Dataset:
-    """Hold the validation images out that `config` asks for."""
+    """Split the data set, with as many validation images as `config` says."""
     arrays = found.arrays
     learn = Split(arrays["x_train"], arrays["y_train"].astype(np.int32))
     train, validation = _hold_out(learn, size=config.validation_size, seed=config.split_seed)
@@ -26,7 +26,7 @@ def split(found: Found, config: DataConfig) -> Dataset:
 
 
 def count_classes(dataset: Dataset) -> pd.DataFrame:
-    """Return one row a class: its name, and its number of images in each split."""
+    """Return one row per class: its name, and the number of its images in each split."""
     counts = {name: np.bincount(split.labels, minlength=dataset.num_classes) for name, split in dataset.splits.items()}
     return pd.DataFrame({"class": dataset.class_names, **counts})
 
@@ -44,6 +44,6 @@ def _hold_out(learn: Split, *, size: int, seed: int) -> tuple[Split, Split | Non
 def draw_stratified(
     labels: npt.NDArray[np.integer], *, size: int, seed: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Choose `size` indices in the proportions of the classes; return the others and the chosen, each in order."""
+    """Draw `size` indices, stratified by class; return the others and the drawn ones, each in order."""
     kept, chosen = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
     return np.sort(kept), np.sort(chosen)

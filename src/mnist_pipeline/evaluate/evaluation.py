@@ -1,4 +1,4 @@
-"""The evaluate stage: everything that the test split says about a trained model, as plain values and tables."""
+"""The evaluation of a trained model on a split, as plain values and tables."""
 
 from dataclasses import dataclass
 
@@ -22,13 +22,13 @@ class Evaluation:
     Attributes:
         score: Loss and accuracy over all images.
         calibration_error: Expected calibration error, 0..1.
-        per_class: One row a class: class, precision, recall, f1 (0..1 each), num_images.
-        confusion: Counts; one row a true class, one column a predicted class.
-        calibration: One row a bin that holds images: confidence_from, confidence_to, num_images, and the means of
+        per_class: One row per class: class, precision, recall, f1 (0..1 each), num_images.
+        confusion: Counts; one row per true class, one column per predicted class.
+        calibration: One row per bin that holds images: confidence_from, confidence_to, num_images, and the means of
             confidence and accuracy in it.
-        predictions: One row an image, in the split's order: index, label, predicted, one column a class with its
-            probability (float32), named `probability_<class>`.
-        mistakes: The rows of `predictions` that are wrong, the most confident first, at most as many as asked for.
+        predictions: One row per image, in the order of the split: index, label, predicted, and one column per class
+            with its probability (float32), named `probability_<class>`.
+        mistakes: The wrong rows of `predictions`, the most confident first, at most as many as configured.
     """
 
     score: Score
@@ -53,7 +53,7 @@ def evaluate_logits(
     class_names: tuple[str, ...],
     config: EvaluateConfig,
 ) -> Evaluation:
-    """Work the result out from logits float32 `(n, num_classes)` and labels int32 `(n,)`."""
+    """Compute the result from logits float32 `(n, num_classes)` and labels int32 `(n,)`."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     predictions = _tabulate_predictions(probabilities.astype(np.float32), labels, class_names)
     calibration = _calibrate(probabilities, labels, num_bins=config.num_calibration_bins)

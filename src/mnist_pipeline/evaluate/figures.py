@@ -51,14 +51,14 @@ def draw_reliability(evaluation: "Evaluation") -> Figure:
     upper.legend(loc="lower right", framealpha=0.95)
     lower.bar(left, bins["num_images"], width, align="edge", color=GREY, edgecolor="white")
     lower.set_yscale("log")
-    lower.yaxis.set_minor_formatter(NullFormatter())  # between the powers of ten there is no room for them
+    lower.yaxis.set_minor_formatter(NullFormatter())  # there is no room for labels between the powers of ten
     lower.set_ylabel("images")
     lower.set_xlabel("confidence")
     return figure
 
 
 def draw_mistakes(evaluation: "Evaluation", split: Split, *, class_names: tuple[str, ...]) -> Figure:
-    """Draw the images that the model got wrong while it was the surest."""
+    """Draw the most confident mistakes."""
     mistakes = evaluation.mistakes
     titles = [
         f"{class_names[label]} taken for {class_names[predicted]}\n{confidence:.1%}"
@@ -71,7 +71,7 @@ def draw_mistakes(evaluation: "Evaluation", split: Split, *, class_names: tuple[
 
 
 def draw_predictions(evaluation: "Evaluation", split: Split, *, class_names: tuple[str, ...], most: int) -> Figure:
-    """Draw the first images with what the model says of them."""
+    """Draw the first images with the model's predictions."""
     rows = evaluation.predictions.head(most)
     confidence = rows[[f"probability_{name}" for name in class_names]].max(axis=1)
     titles = [

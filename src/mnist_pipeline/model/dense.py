@@ -1,4 +1,4 @@
-"""The model stage: build the network, look at it before it is trained, make it ready for a caller."""
+"""`model=dense`: the baseline dense network."""
 
 import keras
 import numpy as np
@@ -16,8 +16,9 @@ def build(config: ModelConfig, *, image_shape: tuple[int, ...], num_classes: int
         seed: Decides the initial weights and dropout.
 
     Returns:
-        A model from raw uint8 images `(n, *image_shape)` to float32 logits `(n, num_classes)`. Scaling to 0..1 is its
-        first layer: a caller cannot forget it, and a batch of bytes moves a quarter of the memory of a batch of floats.
+        A model from raw uint8 images `(n, *image_shape)` to float32 logits `(n, num_classes)`. Its first layer scales
+        to 0..1, so that a caller cannot forget it, and a batch of bytes takes a quarter of the memory of a batch of
+        floats.
     """
     hidden_seed, dropout_seed, logits_seed = (int(word) for word in np.random.SeedSequence(seed).generate_state(3))
     initial = keras.initializers.GlorotUniform

@@ -1,4 +1,4 @@
-"""A look at a model before it is trained: its layers, and its loss before the first step."""
+"""Inspection of a model before it is trained: its layers, and its loss before the first step."""
 
 import logging
 import math
@@ -19,12 +19,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FirstLook:
-    """What the untrained model says.
+    """The untrained model's predictions.
 
     Attributes:
         probabilities: float32 (num_classes,), of the first training image.
-        loss: Mean cross-entropy on the first training images, in nats.
-        expected_loss: ln(num_classes), the loss of a model that knows nothing.
+        loss: Mean cross-entropy of the first training images, in nats.
+        expected_loss: ln(num_classes), the loss of a uniform guess.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -33,10 +33,10 @@ class FirstLook:
 
 
 def look_untrained(model: keras.Model, split: Split, *, num_images: int = 1000) -> FirstLook:
-    """Ask the untrained model for its predictions, and warn where its loss is far from that of a uniform guess.
+    """Return the untrained model's predictions, and warn if its loss is far from that of a uniform guess.
 
-    Weights that are drawn rightly give nearly equal probabilities, hence a loss near ln(num_classes); a loss that is
-    off by more than half of that tells of unscaled images, wrong labels or a bad initialisation.
+    Well-initialised weights give nearly equal probabilities, and so a loss near ln(num_classes). A loss that is off by
+    more than half of that is a sign of unscaled images, wrong labels or a bad initialisation.
     """
     logits = predict_logits(model, split.images[:num_images])
     labels = split.labels[:num_images]
@@ -56,7 +56,7 @@ def look_untrained(model: keras.Model, split: Split, *, num_images: int = 1000) 
 
 
 def summarise_layers(model: keras.Model) -> pd.DataFrame:
-    """Return one row a layer: its name, kind, output shape and number of parameters."""
+    """Return one row per layer: its name, kind, output shape and number of parameters."""
     return pd.DataFrame(
         [
             {

@@ -1,4 +1,4 @@
-"""What a model predicts: logits in chunks, and the model with probabilities that is logged."""
+"""Predictions of a model: its logits, and the model with probabilities that is logged."""
 
 import keras
 import numpy as np

@@ -13,7 +13,7 @@ class Score:
 
     Attributes:
         loss: Mean cross-entropy, in nats.
-        accuracy: Share of the images whose largest logit is the label's, 0..1.
+        accuracy: Share of the images whose largest logit is that of the label, 0..1.
     """
 
     loss: float
@@ -21,7 +21,7 @@ class Score:
 
 
 def score(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Score:
-    """Return the mean cross-entropy and the accuracy, worked out in float64."""
+    """Return the mean cross-entropy and the accuracy, computed in float64."""
     log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
     return Score(
         loss=float(-log_probabilities[np.arange(len(labels)), labels].mean()),

@@ -1,7 +1,7 @@
-"""Checkpoints: what a killed run goes on from, and who may go on with it.
+"""Checkpoints: what a killed run resumes from.
 
-A run's folder, `mlruns/checkpoints/<fingerprint>/`, holds its last two checkpoints and an id that ties it to the run in
-MLflow. One command at a time owns it, by a lock of the operating system that dies with its owner.
+The folder of a run, `mlruns/checkpoints/<fingerprint>/`, holds its last two checkpoints and an id that ties it to the
+run in MLflow. One command at a time holds it, by a lock of the operating system that is released when the command dies.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ _log = logging.getLogger(__name__)
 
 
 class DamagedError(Exception):
-    """A checkpoint is not what was written."""
+    """A checkpoint is not as it was written."""
 
 
 class NotSavedError(UserError):
     """A checkpoint cannot be written.
 
     Attributes:
-        reason: The message without the next step; it begins with the cause.
+        reason: The message without the next step; it starts with the cause.
     """
 
     def __init__(self, what: str, folder: Path, error: OSError) -> None:
@@ -56,7 +56,7 @@ class Checkpoints:
 
     @property
     def id(self) -> str:
-        """What ties them to the run in MLflow, which bears it as a tag: 32 hexadecimal digits, new after `clear`.
+        """The id that the run in MLflow has as a tag: 32 hexadecimal digits, new after `clear`.
 
         Raises:
             NotSavedError: It cannot be written.
@@ -72,10 +72,10 @@ class Checkpoints:
         return known
 
     def save(self, state: TrainState) -> None:
-        """Write `state` whole and durably, and let go of all but the last two.
+        """Write `state` durably, and remove all checkpoints but the last two.
 
         Raises:
-            NotSavedError: It cannot be written, for want of space say. Nothing is left half-written.
+            NotSavedError: It cannot be written, for example because the disk is full. Nothing is left half-written.
         """
         number = len(state.history)
         path = self._path(number)
@@ -87,17 +87,17 @@ class Checkpoints:
             self._path(older).unlink(missing_ok=True)
 
     def load(self) -> TrainState | None:
-        """Return the state after the last epoch whose checkpoint is whole; None where there is none."""
+        """Return the state after the last epoch with a complete checkpoint; None if there is none."""
         for number in self._numbers():
             path = self._path(number)
             try:
                 return decode(path.read_bytes())
             except (DamagedError, OSError) as error:
-                _log.warning("the checkpoint %s is passed over: %s", path, error)
+                _log.warning("the checkpoint %s is skipped: %s", path, error)
         return None
 
     def clear(self) -> None:
-        """Remove everything: the run is finished. What is saved after that belongs to a new one."""
+        """Remove everything, because the run is finished. What is saved afterwards belongs to a new run."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
@@ -116,22 +116,23 @@ def has_checkpoints(fingerprint: str | None) -> bool:
 
 @contextlib.contextmanager
 def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
-    """Own the checkpoints of the run with this fingerprint; when they are cleared, leave no trace.
+    """Hold the checkpoints of the run with this fingerprint; if they were cleared, remove the lock file too.
 
     Args:
         fingerprint: SHA-256 of everything that decides the run's result.
-        wait: Wait for another owner instead of giving up.
+        wait: Wait for another holder instead of failing.
 
     Raises:
-        UserError: Another process owns them and `wait` is false.
+        UserError: Another process holds them and `wait` is false.
     """
     folder = paths.checkpoints_dir() / fingerprint
     lock = folder.with_name(f"{fingerprint}.lock")
-    next_step = "(to train it twice at once, give one of them another train.seed)"
-    with hold(lock, what="this very run", wait=wait, next_step=next_step):
+    next_step = "or give it another train.seed"
+    with hold(lock, what="this run", wait=wait, next_step=next_step):
         yield Checkpoints(folder)
         if not folder.exists():
-            # While the lock is still held: whoever waits for it notices that its file is gone, and makes a new one.
+            # While the lock is still held: a command that waits for it notices that the file is gone, and creates a new
+            # one.
             with contextlib.suppress(OSError):
                 lock.unlink()
 
@@ -155,7 +156,7 @@ def decode(content: bytes) -> TrainState:
     start = len(_MAGIC) + _DIGEST_LENGTH + 1
     header, payload = content[:start], content[start:]
     if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n":
-        raise DamagedError(f"its {len(content):,} bytes are not those that were written")
+        raise DamagedError(f"its {len(content):,} bytes are not as they were written")
     with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
         history = json.loads(str(stored["history"]))
         arrays = tuple(stored[f"array_{index}"] for index in range(len(stored.files) - 1))
@@ -168,10 +169,10 @@ def _epoch(values: dict[str, object]) -> Epoch:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut.
+    """Write a file completely or not at all, even if the power fails.
 
     Raises:
-        OSError: It cannot be written; what was there before is still there.
+        OSError: It cannot be written; an earlier file is still there.
     """
     unfinished = path.with_name(f"{path.name}.unfinished")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +185,7 @@ def write_durably(path: Path, content: bytes) -> None:
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable by itself
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)

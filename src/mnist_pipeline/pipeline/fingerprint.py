@@ -20,7 +20,7 @@ NUMERIC_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_USE_LEGA
 
 UNDECIDING_KEYS = frozenset(
     {
-        # They say where MNIST is looked for; what was found is in the data's digest.
+        # These keys say where to look for MNIST; the digest of the data covers what was found.
         *("data.fallback", "data.npz_url", "data.idx_url", "data.timeout_sec", "data.num_retries"),
         "train.checkpoint_every",
     }
@@ -38,7 +38,10 @@ def fingerprint(config: Config, *, data_digest: str) -> str:
 
 
 def training_fingerprint(config: Config, *, data_digest: str) -> str:
-    """Return the SHA-256 of all that decides a training but its length: of two with the same, one goes on the other."""
+    """Return the SHA-256 of everything that decides a training except its length.
+
+    Two trainings with the same hash differ only in how long they train.
+    """
     everything = deciding(config, data_digest=data_digest)
     settings = {
         key: value
@@ -49,7 +52,7 @@ def training_fingerprint(config: Config, *, data_digest: str) -> str:
 
 
 def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
-    """Return what decides a run's result: configuration, data, code, versions and the kind of machine."""
+    """Return everything that decides a run's result: configuration, data, code, versions and the kind of machine."""
     return {
         "config": {
             key: value
@@ -63,7 +66,7 @@ def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
 
 @functools.cache
 def _surroundings() -> dict[str, Any]:
-    # Once a process: the code that runs is the one that was there at its start. And Python's parser is not for threads.
+    # Once per process: the code that runs is the code at its start. And Python's parser is not thread-safe.
     return {
         "code": code_digest(),
         "versions": {

@@ -1,4 +1,4 @@
-"""How the code differs from its commit, as a patch that is kept with a run: code and configuration, without secrets."""
+"""The uncommitted changes of code and configuration as a patch, which a run keeps; secrets are masked."""
 
 import fnmatch
 import os
@@ -36,11 +36,11 @@ _BEARER = re.compile(r"(?<=[Bb]earer )[\w.~+/-]{8,}=*")
 
 @dataclass(frozen=True)
 class Patch:
-    """What `git apply` makes of the commit to get the code that is there.
+    """A patch that turns the commit into the current code with `git apply`.
 
     Attributes:
-        content: Empty where nothing differs, or nothing of it can be kept.
-        is_exact: Whether it has every difference; otherwise secrets are masked, or files left out.
+        content: Empty if nothing differs, or no difference can be kept.
+        is_exact: Whether it has every difference; if not, secrets are masked or files are left out.
     """
 
     content: bytes
@@ -50,7 +50,7 @@ class Patch:
 def make(folder: Path) -> Patch | None:
     """Return the patch from the commit that is checked out in `folder` to the files that are there, new ones included.
 
-    None where git cannot say, and where it would be longer than `MAX_PATCH_BYTES`.
+    None if git fails, or if the patch would be longer than `MAX_PATCH_BYTES`.
     """
     try:
         changed = [*_changed(folder), *_untracked(folder)]
@@ -62,7 +62,7 @@ def make(folder: Path) -> Patch | None:
 
 
 class _InnerCheckoutError(Exception):
-    """There is a checkout within this one."""
+    """There is another checkout inside this one."""
 
 
 def _changed(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -81,7 +81,7 @@ def _untracked(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _diff(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> bytes:
-    # Whatever the user's git is set to: a patch that applies anywhere.
+    # The patch must apply anywhere, whatever the user's git settings are.
     prefixes = ("--src-prefix=a/", "--dst-prefix=b/", "--no-renames")
     plain = ("--binary", "--unified=3", "--no-color", "--no-ext-diff", "--no-textconv")
     return git(folder, "diff", *plain, *prefixes, *words, codes=codes)
@@ -91,7 +91,7 @@ def git(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> bytes:
     """Return what git prints.
 
     Raises:
-        OSError, subprocess.SubprocessError: There is no git, or it fails.
+        OSError, subprocess.SubprocessError: git is missing or fails.
     """
     arguments = ["git", "--no-optional-locks", "-C", str(folder), *words]
     done = subprocess.run(arguments, capture_output=True, timeout=10, check=False)
@@ -107,7 +107,7 @@ def _is_code(name: str) -> bool:
 
 
 def _without_secrets(name: str, diff: bytes) -> Patch:
-    """Mask the secrets in added lines, and leave out the hunks whose other lines hold some, as those must be git's."""
+    """Mask secrets in added lines, and leave out hunks with secrets in other lines, which git compares with its own."""
     if b"\nGIT binary patch\n" in diff:
         return Patch(b"", is_exact=False)
     head, *hunks = re.split(r"(?m)^(?=@@ )", diff.decode("utf-8", "surrogateescape"))
@@ -115,7 +115,7 @@ def _without_secrets(name: str, diff: bytes) -> Patch:
     is_exact = True
     for hunk in hunks:
         first, *lines = hunk.split("\n")
-        place = "@@".join(first.split("@@")[:2])  # git puts a line of the file behind it
+        place = "@@".join(first.split("@@")[:2])  # git appends a line of the file to it
         masked = _mask_lines(name, lines)
         is_exact = is_exact and masked == lines
         if all(new == old or old.startswith("+") for new, old in zip(masked, lines, strict=True)):
@@ -126,18 +126,18 @@ def _without_secrets(name: str, diff: bytes) -> Patch:
 
 
 def mask(content: str) -> str:
-    """Return a patch as it may be shown, whoever made it; it need not apply."""
+    """Return a patch with its secrets masked, for display; it need not apply any more."""
     files = re.split(r"(?m)^(?=diff --git )", content)
     return "".join("\n".join(_mask_lines(file.partition("\n")[0], file.split("\n"))) for file in files)
 
 
 def _mask_lines(name: str, lines: Sequence[str]) -> list[str]:
-    """Return the lines of a hunk, each with its sign in front, masked."""
+    """Return the lines of a hunk, each with its leading sign, masked."""
     masked: list[str] = []
     is_python = name.endswith((".py", ".pyi"))
     opened = _OPENED_LITERAL if is_python else _OPENED_BLOCK
     is_key = False
-    depth: int | None = None  # of the key whose value goes on over the next lines
+    depth: int | None = None  # of the key whose value continues on the next lines
     for line in lines:
         sign, text = line[:1], line[1:]
         indent = len(text) - len(text.lstrip())
@@ -162,7 +162,7 @@ def _mask_lines(name: str, lines: Sequence[str]) -> list[str]:
 def _mask_line(line: str, *, is_python: bool) -> str:
     line = _BEARER.sub(STARS, hide(line))
     line = _QUOTED_VALUE.sub(_star, line)
-    # Unquoted, Python has names and calls, which are no secrets.
+    # Unquoted values in Python are names and calls, not secrets.
     return (_VALUE_IN_COMMENT if is_python else _PLAIN_VALUE).sub(_star, line)
 
 

@@ -1,4 +1,4 @@
-"""Where a run's result comes from: the commit, uncommitted changes, versions and the machine."""
+"""The provenance of a run: the commit, uncommitted changes, versions and the machine."""
 
 import json
 import logging
@@ -31,9 +31,7 @@ def code_tags() -> dict[str, str]:
         return {}
     changes = patch.make(root)
     if changes is None:
-        _log.warning(
-            "the code differs from its commit in ways that cannot be kept with the run: commit it for the record"
-        )
+        _log.warning("the uncommitted changes of the code cannot be kept with the run: commit them")
     return {
         Tag.GIT_COMMIT: state.commit,
         Tag.GIT_DIRTY: str(state.is_dirty).lower(),
@@ -58,7 +56,7 @@ class GitState:
 
 
 def git_state(folder: Path) -> GitState | None:
-    """Return the state of the git checkout whose root is `folder`; None where it is not one, or git is missing."""
+    """Return the state of the git checkout whose root is `folder`; None if it is not one, or git is missing."""
     if not (folder / ".git").exists():
         return None
     try:
@@ -69,7 +67,7 @@ def git_state(folder: Path) -> GitState | None:
 
 
 def commit_stat(folder: Path, older: str, newer: str) -> str:
-    """Return which files of code differ between two commits, and by how much; empty where git does not know both."""
+    """Return which files of code differ between two commits, and by how much; empty if git does not know both."""
     try:
         # The commits come from tags, which anybody may have written: they must not be taken for options.
         words = ("--no-color", "--stat", "--end-of-options", older, newer, "--", *patch.CODE_PATHS)

@@ -25,7 +25,7 @@ class Request:
     """A requested run.
 
     Attributes:
-        config: What the run does; after a fallback not what was asked for.
+        config: Of the run; after a fallback it differs from the requested one.
         overrides: Of the command line, with stars for the secrets in them.
         found: The data set as it was found and verified.
         dataset: The same, split.
@@ -52,7 +52,7 @@ def prepare(
     """Find the data before a run is opened. If MNIST is not available, use the fallback that the configuration names.
 
     Args:
-        config: What was asked for.
+        config: The requested configuration.
         overrides: The overrides that it was composed from.
         compose_with_data: Composes the same run on another data option.
 

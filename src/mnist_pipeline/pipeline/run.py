@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a finished run leaves behind.
+    """The result of a finished run.
 
     Attributes:
         metrics: The last value of every metric, as logged.
@@ -53,7 +53,7 @@ class RunResult:
 
 
 def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
-    """Return the result of the requested run: find it finished, resume it where it was interrupted, or start it.
+    """Return the result of the requested run: find it if it is finished, resume it if it was interrupted, or start it.
 
     Raises:
         UserError: The run is already in progress, the loss is not finite, there is too little space or memory, or
@@ -62,7 +62,7 @@ def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], N
     fingerprint = request.tags[Tag.FINGERPRINT]
     with claim(fingerprint, wait=request.config.wait) as checkpoints:
         if tracker.find_finished({Tag.RESUME_ID: checkpoints.id}):
-            checkpoints.clear()  # its command was killed between its last two acts
+            checkpoints.clear()  # its command was killed between its last two steps
         result = None if request.config.force else _recall(request, tracker)
         if result is None:
             result = carry_out(request, tracker, checkpoints, on_epoch=on_epoch)
@@ -71,7 +71,7 @@ def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], N
 
 
 def _recall(request: Request, tracker: Tracker) -> RunResult | None:
-    """Return the result of a finished run that is the same; None where there is none that can be read."""
+    """Return the result of the same run if it has finished before; None if there is none that can be read."""
     # A run that fell back to these data is not the one that was requested for them: it cannot be promoted.
     keys = (Tag.FINGERPRINT, Tag.DATA_REQUESTED)
     past = tracker.find_finished({Tag.KIND: Kind.TRAIN, **{key: request.tags[key] for key in keys}})
@@ -110,7 +110,7 @@ def carry_out(
 ) -> RunResult:
     """Build, train and evaluate a model, and track all of it; resume from the last checkpoint if there is one.
 
-    Every step may be taken a second time after the command was killed, and then leaves what the first time left.
+    Every step can be repeated after a kill, and then leaves what it left the first time.
     """
     started = time.perf_counter()
     config, dataset = request.config, request.dataset

@@ -1,4 +1,4 @@
-"""Which modules decide a result: the stage rooms, and whatever of ours or of the user's own they import.
+"""The modules that decide a result: the stage rooms, and the modules of ours and the user's own that they import.
 
 Modules are found as Python finds them, relative imports and packages included, but none of them is executed. Installed
 distributions are left out: their versions stand for them.
@@ -14,7 +14,7 @@ from pathlib import Path
 PACKAGE = "mnist_pipeline"
 STAGE_ROOMS = ("data", "model", "train", "evaluate")
 FIGURES = "figures"
-"""The module of a stage room that only draws what was decided."""
+"""The module of a stage room that only draws, and does not affect the result."""
 
 _INSTALLED = ("site-packages", "dist-packages")
 
@@ -69,7 +69,7 @@ class _Finder:
         self._found: dict[str, ModuleSpec | None] = {}
 
     def find(self, name: str) -> ModuleSpec | None:
-        """Return where Python would load the module from; None where there is no such module."""
+        """Return where Python would load the module from; None if there is no such module."""
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]

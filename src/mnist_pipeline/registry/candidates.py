@@ -1,4 +1,4 @@
-"""Which run is to be promoted."""
+"""The run to promote."""
 
 import logging
 from collections.abc import Collection
@@ -13,9 +13,9 @@ from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
 KINDS = (Kind.TRAIN, Kind.FINAL)
 NEXT_STEPS = (
     "train the same run again and promote it (its report has the command), roll back (mnist-pipeline rollback --reason "
-    "WHY), or give it up (mnist-pipeline rollback --to none --reason WHY)"
+    "WHY), or remove the champion (mnist-pipeline rollback --to none --reason WHY)"
 )
-"""What to do about a champion whose files are damaged or gone."""
+"""What a user can do about a champion whose files are damaged or gone."""
 
 _SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 
@@ -28,7 +28,7 @@ class Candidate:
 
     Attributes:
         model_id: Of the model that it logged.
-        why: How it came to be chosen.
+        why: Why it was chosen.
     """
 
     run: RunRecord
@@ -63,13 +63,13 @@ def find_best(
 
     Args:
         store: Where they are.
-        experiment: Name of the experiment in which they are looked for.
-        champion: The champion's run; None: there is none.
+        experiment: Name of the experiment to search.
+        champion: The champion's run; None if there is no champion.
         data_name: Of the registered model.
         shunned: Ids of runs that must not be chosen.
 
     Raises:
-        UserError: There is none.
+        UserError: There is no such run.
     """
     experiment_id = store.find_experiment(experiment)
     found = [

@@ -1,7 +1,7 @@
-"""How the champion is changed: one at a time, through the ledger, so that a kill leaves nothing that cannot be told.
+"""How the champion is changed: one command at a time, through the ledger, so that every kill can be settled.
 
-An entry is opened, the decision written into it, the alias moved (one write of MLflow's), the entry closed. Whoever
-comes next settles what a killed command left: it makes the ledger say what the alias says, and never moves the alias.
+A command opens an entry, writes its decision into it, moves the alias (one write of MLflow), and closes the entry. The
+next command settles what a killed one left: it makes the ledger agree with the alias, and never moves the alias.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Registry:
         self.ledger = Ledger(store, name)
 
     def champion_run(self) -> RunRecord | None:
-        """Return the champion's run; None where there is no champion.
+        """Return the champion's run; None if there is no champion.
 
         Raises:
             UserError: The run is gone for good.
@@ -60,19 +60,19 @@ class Registry:
         return None if champion is None else find_run.find_run_of_version(self.store, self.model.run_of(champion))
 
     def budget(self, test_digest: str, *, alpha: float) -> Budget:
-        """Return what comparisons on a test split may still spend."""
+        """Return the budget that comparisons on a test split have left."""
         spent = [entry.spent for entry in self.ledger.entries() if entry.spent]
         return Budget(alpha=alpha, spent=on_split(spent, test_digest))
 
 
 @dataclass(frozen=True)
 class History:
-    """The ledger, and what comparisons on the champion's test split may still spend.
+    """The ledger, and the budget that comparisons on the champion's test split have left.
 
     Attributes:
         entries: The oldest first.
         champion: Version that the alias names.
-        budget: None where there was no promotion yet.
+        budget: None before the first promotion.
         num_images: Of the test split.
         num_scored_runs: How many runs were ever scored on it.
     """
@@ -86,10 +86,10 @@ class History:
 
 
 def read_history(registry: Registry) -> History:
-    """Return the ledger as it is now."""
+    """Return the current ledger."""
     entries, champion = registry.ledger.entries(), registry.model.named(CHAMPION)
     alpha, run = fixed_alpha(entries), None
-    with contextlib.suppress(UserError):  # its run is gone: the ledger can be read all the same
+    with contextlib.suppress(UserError):  # its run is gone, but the ledger can still be read
         run = registry.champion_run()
     test_digest = run.tags.get(Tag.TEST_DIGEST) if run else None
     predictions = evidence.find_predictions(run) if run else None
@@ -107,17 +107,17 @@ def read_history(registry: Registry) -> History:
 
 @contextlib.contextmanager
 def alone(registry: Registry, *, wait: bool) -> Iterator[None]:
-    """Be the only command at the registered model, and find ledger and alias agreeing.
+    """Hold the registered model exclusively, with ledger and alias in agreement.
 
-    On one machine a lock sees to that. Other machines are known by their open entries alone.
+    On one machine a lock ensures that. Commands on other machines show only as open entries.
 
     Raises:
-        UserError: Another command is at it and `wait` is false.
+        UserError: Another command holds it and `wait` is false.
     """
     which = hashlib.sha256(f"{registry.store.uri} {registry.name}".encode()).hexdigest()[:12]
     lock = paths.mlruns_dir() / "locks" / f"{registry.name}-{which}.lock"
     paths.require_writable(lock.parent)
-    with hold(lock, what=f"the registered model {registry.name}", wait=wait, next_step="(as an override)"):
+    with hold(lock, what=f"the registered model {registry.name}", wait=wait, next_step=""):
         registry.ledger.lock_id = _identify(lock)
         has_said = False
         while others := settle(registry):
@@ -131,7 +131,7 @@ def alone(registry: Registry, *, wait: bool) -> Iterator[None]:
 
 
 def _identify(lock: Path) -> str:
-    """Return what no other lock is called. An open entry of this name is of a command that died: it held the lock."""
+    """Return the unique id of a lock. An open entry with this id is from a command that died while it held the lock."""
     file = lock.with_suffix(".id")
     if not file.exists():
         with files.whole(file) as unfinished:
@@ -141,13 +141,13 @@ def _identify(lock: Path) -> str:
 
 @contextlib.contextmanager
 def opened(registry: Registry, *, champion: int | None) -> Iterator[str]:
-    """Open an entry and have it the oldest open one; yield its id. Should anything go wrong, the entry says so.
+    """Open an entry, require it to be the oldest open one, and yield its id. If anything fails, the entry says so.
 
-    The entry is read back: of two machines the one with the older entry goes on. MLflow has no compare-and-set for
-    aliases, so a moment remains in which both could see themselves alone: while the other's entry is being written.
+    The entry is read back: of two machines, the one with the older entry continues. MLflow has no compare-and-set for
+    aliases, so one gap remains: each may miss the other's entry while it is being written.
 
     Raises:
-        UserError: Another machine was faster, or has changed the champion meanwhile.
+        UserError: Another machine was faster, or has changed the champion in the meantime.
     """
     entry_id = registry.ledger.open()
     try:
@@ -156,13 +156,13 @@ def opened(registry: Registry, *, champion: int | None) -> Iterator[str]:
         yield entry_id
     except BaseException as error:
         reasons = {KeyboardInterrupt: "Ctrl-C", Terminated: "SIGTERM"}
-        with contextlib.suppress(Exception):  # the store itself may be what failed; the first error is the one to hear
+        with contextlib.suppress(Exception):  # the store itself may have failed; the first error is the one to report
             _settle_entry(registry, entry_id, reason=reasons.get(type(error), hide(f"{type(error).__name__}: {error}")))
         raise
 
 
 def carry_out(registry: Registry, decision: Decision, entry_id: str) -> None:
-    """Write the decision, move the alias if it says so, and close the entry: in this order."""
+    """Write the decision, move the alias if the decision says so, and close the entry, in this order."""
     require_turn(registry.ledger.entries(), entry_id)
     _require_champion(registry, decision.champion)
     registry.ledger.decide(entry_id, decision)
@@ -172,10 +172,10 @@ def carry_out(registry: Registry, decision: Decision, entry_id: str) -> None:
 
 
 def settle(registry: Registry) -> list[Entry]:
-    """Close the entries that killed commands left open, and enter what was done to the alias by hand.
+    """Close the entries that killed commands left open, and record a change of the alias that was made by hand.
 
     Returns:
-        The open entries of other machines; while there are any, nothing is entered.
+        The open entries of other machines; while there are any, no change is recorded.
     """
     for entry in registry.ledger.entries():
         if registry.ledger.is_abandoned(entry):
@@ -184,14 +184,14 @@ def settle(registry: Registry) -> list[Entry]:
     others = [entry for entry in entries if entry.is_open]
     ledger, alias = champion_of(entries), registry.model.named(CHAMPION)
     if not others and alias != ledger:
-        _log.warning("the alias champion was moved outside: the ledger said %s, it is %s", ledger, alias)
+        _log.warning("the alias champion was moved by another program: from version %s to %s", ledger, alias)
         decision = Decision(
             outcome=Outcome.moved,
             champion=ledger,
             champion_run_id="",
             version=alias,
             run_id="" if alias is None else registry.model.run_id(alias) or "",
-            reason="The alias was found changed, by hand or by another program.",
+            reason="The alias was changed by hand or by another program.",
         )
         entry_id = registry.ledger.open()
         registry.ledger.decide(entry_id, decision)
@@ -200,7 +200,7 @@ def settle(registry: Registry) -> list[Entry]:
 
 
 def _settle_entry(registry: Registry, entry_id: str, *, reason: str) -> None:
-    """Close an entry whose command did not: by its own decision where that was carried out, else as interrupted."""
+    """Close an entry that its command left open: as decided if the decision was carried out, else as interrupted."""
     entry = registry.ledger.read(entry_id)
     if not entry.is_open:
         return
@@ -209,13 +209,13 @@ def _settle_entry(registry: Registry, entry_id: str, *, reason: str) -> None:
     if has_nothing_to_do or is_done:
         _finish(registry, entry_id)
     else:
-        _log.warning("a promotion or rollback by %s on %s is closed as interrupted", entry.user, entry.host)
+        _log.warning("an interrupted promotion or rollback by %s on %s is closed", entry.user, entry.host)
         _tag_runs(registry)
         registry.ledger.interrupt(entry_id, reason=reason)
 
 
 def _finish(registry: Registry, entry_id: str) -> None:
-    """Close an entry whose decision is carried out, and let MLflow's pages say what it was. May be done twice."""
+    """Close an entry whose decision is carried out, and describe it on MLflow's pages. Can be repeated."""
     champion = registry.model.named(CHAMPION)
     if champion is not None and registry.model.named(CHALLENGER) == champion:
         registry.model.point(CHALLENGER, None)
@@ -223,12 +223,12 @@ def _finish(registry: Registry, entry_id: str) -> None:
         _tag_runs(registry)
         _describe(registry, registry.ledger.read(entry_id), champion)
     except GoneError:
-        _log.warning("the version or its registered model was deleted: only the ledger tells of it")
+        _log.warning("the version or its registered model was deleted: only the ledger has the decision")
     registry.ledger.close(entry_id)
 
 
 def _tag_runs(registry: Registry) -> None:
-    """Let the runs of champion and challenger say so, as `model@alias`, and no other run."""
+    """Tag the runs of champion and challenger with `model@alias`, and no other run."""
     for alias in (CHAMPION, CHALLENGER):
         version = registry.model.named(alias)
         run_id = None if version is None else registry.model.run_id(version)
@@ -266,4 +266,4 @@ def _link_card(registry: Registry, run_id: str) -> str:
 
 def _require_champion(registry: Registry, champion: int | None) -> None:
     if registry.model.named(CHAMPION) != champion:
-        raise UserError(f"the champion of {registry.name} was changed meanwhile: run the same command again")
+        raise UserError(f"the champion of {registry.name} was changed in the meantime: run the same command again")

@@ -1,4 +1,4 @@
-"""Is the challenger better, or lucky? The paired test, and what it may still spend on a test split. Pure."""
+"""The paired comparison of challenger and champion, and the budget of comparisons on a test split. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ class Comparison:
     """Two models on the same images.
 
     Attributes:
-        num_gained: Images that only the challenger classifies rightly.
-        num_lost: Images that only the champion classifies rightly.
+        num_gained: Images that only the challenger classifies correctly.
+        num_lost: Images that only the champion classifies correctly.
     """
 
     num_images: int
@@ -30,19 +30,19 @@ class Comparison:
 
     @property
     def p_value(self) -> float:
-        """Chance of as many gained images or more, if the challenger were no better."""
+        """Probability of at least as many gained images if the challenger were no better."""
         return mcnemar(num_gained=self.num_gained, num_lost=self.num_lost)
 
     @property
     def two_sided_p_value(self) -> float:
-        """Chance of a difference as large, either way, if the two were equally good: twice the smaller tail."""
+        """Probability of a difference at least as large, either way, if both were equally good: twice one tail."""
         more, fewer = max(self.num_gained, self.num_lost), min(self.num_gained, self.num_lost)
         return min(1.0, 2 * mcnemar(num_gained=more, num_lost=fewer))
 
     def interval(self, confidence: float) -> tuple[float, float]:
-        """Return the interval that holds the true difference with `confidence`.
+        """Return the interval that contains the true difference with probability `confidence`.
 
-        Half an image is added to each of the four kinds, which lets the normal approximation hold where few images
+        Half an image is added to each of the four counts, so that the normal approximation holds if few images
         differ (Agresti and Min, 2005, Statistics in Medicine 24).
         """
         total = self.num_images + 2
@@ -53,10 +53,10 @@ class Comparison:
 
 
 def compare(champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
-    """Count what each gets right that the other gets wrong, in two tables of predictions of the same images.
+    """Count the images that only one of two models classifies correctly, from their predictions of the same images.
 
     Raises:
-        ValueError: They are of other images.
+        ValueError: The predictions are of different images.
     """
     if not champion["label"].equals(challenger["label"]):
         raise ValueError("the two tables of predictions are of different images")
@@ -71,7 +71,7 @@ def compare(champion: pd.DataFrame, challenger: pd.DataFrame) -> Comparison:
 
 @dataclass(frozen=True)
 class Spent:
-    """A comparison that was made, and counts.
+    """A comparison that was made and counts towards the budget.
 
     Attributes:
         champion: Id of the run whose model was compared with.
@@ -96,11 +96,11 @@ class Spent:
 
 @dataclass(frozen=True)
 class Budget:
-    """What comparisons on one test split may still spend.
+    """The budget of comparisons on one test split.
 
     Attributes:
         alpha: Of all comparisons together.
-        spent: Those that were made on this test split.
+        spent: The comparisons that were made on this test split.
     """
 
     alpha: float
@@ -122,17 +122,17 @@ class Budget:
         return sum(spent.level for spent in self.spent)
 
     def detectable(self, *, num_lost: int = 0) -> int:
-        """Return the least difference, in images, that the next comparison could detect where `num_lost` are lost."""
+        """Return the least difference, in images, that the next comparison could detect if `num_lost` are lost."""
         return least_gain(self.next_level, num_lost=num_lost) - num_lost
 
     def find(self, *, champion: str, challenger: str) -> Spent | None:
-        """Return the comparison of this pair, if it was made before."""
+        """Return the comparison of this pair if it was made before."""
         return next(
             (spent for spent in self.spent if (spent.champion, spent.challenger) == (champion, challenger)), None
         )
 
     def spend(self, comparison: Comparison, *, champion: str, challenger: str, test_digest: str) -> Spent:
-        """Return `comparison` as the next one that counts."""
+        """Return `comparison` as the next one that counts towards the budget."""
         return Spent(champion, challenger, test_digest, self.next_number, self.next_level, self.alpha, comparison)
 
 

@@ -1,4 +1,4 @@
-"""What a run left as evidence: what it logged, and its model, loaded anew."""
+"""The evidence for a promotion: the run's record, and its model, loaded again."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ _BATCH = 1024
 
 @dataclass(frozen=True)
 class Reloaded:
-    """A logged model, loaded as a caller would.
+    """A logged model, loaded as a caller would load it.
 
     Attributes:
         signature: As `gates.describe_signature` writes it.
@@ -44,10 +44,10 @@ class Reloaded:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a whole run left.
+    """The evidence of a run whose files are complete and unchanged.
 
     Attributes:
-        predictions: One row an image of the test split, as logged.
+        predictions: One row per image of the test split, as logged.
         test: The test split that the run was scored on.
     """
 
@@ -57,13 +57,13 @@ class Evidence:
 
 
 def examine(store: MlflowStore, run: RunRecord, folder: ArtifactFolder) -> tuple[tuple[str, ...], Evidence | None]:
-    """Check the run's files, load its model from `folder`, and let it predict the test split again.
+    """Check the run's files, load its model from `folder`, and predict the test split again.
 
     Returns:
-        What is wrong with them; and the evidence, None where anything is.
+        The problems, and the evidence; None if there are problems.
 
     Raises:
-        UserError: The files cannot be read now, or the test split cannot be had here.
+        UserError: The files cannot be read now, or the test split is not available here.
     """
     missing = [f"the tag {tag}" for tag in _NEEDED_TAGS if tag not in run.tags]
     problems = [f"missing: {', '.join(missing)}"] if missing else []
@@ -82,7 +82,7 @@ def examine(store: MlflowStore, run: RunRecord, folder: ArtifactFolder) -> tuple
 
 
 def find_seals(run: RunRecord) -> Mapping[str, Seal] | None:
-    """Return the files of the run's model as it logged them; None where nobody can tell.
+    """Return the files of the run's model as it logged them; None if that is not known.
 
     Raises:
         UserError: The list cannot be read now.
@@ -108,24 +108,22 @@ def _reload(loaded: LoadedModel, images: npt.NDArray[np.uint8]) -> Reloaded:
     try:
         probabilities = loaded.network.predict(images, batch_size=_BATCH, verbose=0)
     except ValueError as error:
-        raise BadModelError(f"it takes no images {images.shape[1:]}") from error
+        raise BadModelError(f"it does not take images of shape {images.shape[1:]}") from error
     return Reloaded(signature, loaded.num_bytes, np.asarray(probabilities))
 
 
 def find_test_split(run: RunRecord) -> dataset.Split:
     """Return the test split that a run was scored on.
 
-    It is looked for where this machine is told to look. The run's own record of where its data came from is not
-    followed: whoever can write into the store could send a request anywhere by it.
+    It is searched for in this machine's own places. The run's record of where its data came from is not followed:
+    whoever can write to the store could use it to send requests anywhere.
 
     Raises:
-        UserError: The data cannot be had here, or is other data.
+        UserError: The data is not available here, or it is other data.
     """
     name, digest = run.params.get("data.name", ""), run.tags.get(Tag.TEST_DIGEST, "")
     if not re.fullmatch(r"\w+", name):
-        raise UserError(
-            f"run {run.run_id} does not say which data it used (data.name={name!r}): its params were edited"
-        )
+        raise UserError(f"run {run.run_id} has no valid data set name (data.name={name!r}): its params were edited")
     test = catalogue.find(compose.compose([f"data={name}"]).data).test
     if test.digest != digest:
         raise UserError(

@@ -1,4 +1,4 @@
-"""The gates before the alias `champion`: each a pure function of values, with its figure, its bound and its verdict."""
+"""The gates before the alias `champion`: pure functions of values that return a figure, a bound and a verdict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mnist_pipeline.registry.comparison import Spent
 from mnist_pipeline.tracking.record import PROBABILITY, Tag, class_names
 
 TOLERANCE = 1e-5
-"""Of probabilities that a reloaded model gives again: float32, on whatever machine."""
+"""Of the probabilities of a reloaded model (float32), on any machine."""
 
 DIGEST_TAGS = (Tag.DATA_DIGEST, Tag.TEST_DIGEST)
 
@@ -22,9 +22,9 @@ class Gate:
     """A gate's verdict.
 
     Attributes:
-        figure: What was found.
-        bound: What is wanted.
-        is_passed: None where the gate was not reached, since one before it refused.
+        figure: The value that was found.
+        bound: The value that is required.
+        is_passed: None if the gate was not reached, because an earlier one refused.
     """
 
     name: str
@@ -34,41 +34,41 @@ class Gate:
 
     @property
     def verdict(self) -> str:
-        """In one word or two."""
+        """The verdict in a word or two."""
         return {True: "passed", False: "refused", None: "not reached"}[self.is_passed]
 
 
 def complete(found: Sequence[Gate], names: Sequence[str]) -> tuple[Gate, ...]:
-    """Return the verdicts of all gates in `names`: those after the first few that were `found` were not reached."""
+    """Return the verdicts of all gates in `names`; those after the ones that were `found` were not reached."""
     return (*found, *(Gate(name, "", "", None) for name in names[len(found) :]))
 
 
 def data_as_asked(tags: Mapping[str, str]) -> Gate:
-    """Refuse a run that had to fall back on other data than it was asked to train on."""
+    """Refuse a run that fell back to other data than requested."""
     fallback = tags.get(Tag.DATA_FALLBACK)
     figure = f"fell back on {fallback}" if fallback else "as asked for"
     return Gate("data", figure, "no fallback", not fallback)
 
 
 def same_data(tags: Mapping[str, str], champion: Mapping[str, str]) -> Gate:
-    """Refuse a run on other data than the champion's: their figures could not be compared."""
+    """Refuse a run on other data than the champion's, because the two cannot be compared."""
     differing = [tag for tag in DIGEST_TAGS if tags.get(tag) != champion.get(tag)]
     figure = f"other {' and '.join(differing)}" if differing else "the same digests"
     return Gate("same data", figure, "the champion's data and test split", not differing)
 
 
 def whole(problems: Sequence[str]) -> Gate:
-    """Refuse a run whose files are not those that it logged, or whose model cannot be loaded safely."""
+    """Refuse a run whose files are not as logged, or whose model cannot be loaded safely."""
     figure = "; ".join(problems) or "every file as logged"
     return Gate("whole", figure, "no file missing, changed or extra", not problems)
 
 
 def same_predictions(logged: pd.DataFrame, again: npt.NDArray[np.float32], labels: npt.NDArray[np.int32]) -> Gate:
-    """Require the logged probabilities of the reloaded model.
+    """Require the reloaded model to return the logged probabilities.
 
     Args:
-        logged: The run's predictions, one row an image of the test split.
-        again: float32 (n, num_classes), what the reloaded model gives for the images of the test split.
+        logged: The run's predictions, one row per image of the test split.
+        again: float32 (n, num_classes), the reloaded model's probabilities for the test split.
         labels: int32 (n,), of the test split.
     """
     bound = f"the logged ones, at most {TOLERANCE:g} off"
@@ -106,7 +106,7 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def test_accuracy(predictions: pd.DataFrame, *, minimum: float) -> Gate:
-    """Require a share of the test images, 0..1, to be classified rightly."""
+    """Require a test accuracy, 0..1."""
     found = float((predictions["label"] == predictions["predicted"]).mean())
     return Gate("test accuracy", f"{found:.4f}", f"at least {minimum:g}", found >= minimum)
 
@@ -117,7 +117,7 @@ def model_size(num_bytes: int, *, maximum: int) -> Gate:
 
 
 def recalls(champion: pd.DataFrame, challenger: pd.DataFrame, *, max_drop: float) -> Gate:
-    """Require of every class nearly the champion's recall: a better whole must not hide a class that got worse."""
+    """Require nearly the champion's recall for every class: a better total must not hide a class that got worse."""
     names = class_names(champion)
     before, after = (
         recall_score(table["label"], table["predicted"], labels=range(len(names)), average=None, zero_division=0.0)
@@ -126,17 +126,17 @@ def recalls(champion: pd.DataFrame, challenger: pd.DataFrame, *, max_drop: float
     drops = before - after
     worst = int(drops.argmax())
     figure = f"class {names[worst]} by {100 * drops[worst]:.2f} points" if drops[worst] > 0 else "none falls"
-    # A drop of exactly the bound is allowed, whatever binary fractions make of it.
+    # A drop of exactly the bound is allowed, despite rounding.
     return Gate("recall", figure, f"falls by at most {100 * max_drop:g} points", bool(drops[worst] <= max_drop + 1e-12))
 
 
 def same_result(name: str) -> Gate:
-    """Let the identical result of a damaged champion pass: there is nothing to compare."""
+    """Pass the identical result of a damaged champion: there is nothing to compare."""
     return Gate(name, "the champion's own result, bit for bit", "identical, since the champion is damaged", True)
 
 
 def superiority(spent: Spent) -> Gate:
-    """Require that luck alone would hardly make the challenger as much better as it is: see `comparison.mcnemar`."""
+    """Require that chance alone would rarely make the challenger this much better: see `stats.mcnemar`."""
     compared = spent.comparison
     figure = f"p = {compared.p_value:.2g} ({compared.num_gained} gained, {compared.num_lost} lost)"
     bound = f"p at most {spent.level:.2g} (comparison {spent.number})"

@@ -1,7 +1,7 @@
-"""The ledger: every decision about the champion, each an MLflow run of kind promotion in an experiment of its own.
+"""The ledger: every decision about the champion, each an MLflow run of kind promotion in a separate experiment.
 
-An entry is opened before anything is decided (it is the intent), takes its decision in one write, and is closed after
-the alias was moved. So whatever a killed command leaves can be told from the entry and the alias alone.
+An entry is opened before anything is decided (it is the intent), gets its decision in one write, and is closed after
+the alias was moved. So the entry and the alias alone show what a killed command left.
 """
 
 import enum
@@ -19,13 +19,13 @@ from mnist_pipeline.tracking.mlflow_store import MlflowStore, host
 from mnist_pipeline.tracking.record import Artifact, Kind, RunRecord, Tag, show_tables
 
 ABANDONED_AFTER_SEC = 600.0
-"""After this long an open entry of another machine counts as abandoned; a promotion takes seconds."""
+"""After this time an open entry of another machine counts as abandoned; a promotion takes seconds."""
 
 _MAX_NUMBER = 1_000_000  # of comparisons on a test split
 
 
 class Outcome(enum.Enum):
-    """What an entry came to."""
+    """The outcome of an entry."""
 
     promoted = "promoted"
     refused = "refused"
@@ -41,14 +41,14 @@ class Outcome(enum.Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What is decided, before it is carried out.
+    """A decision, before it is carried out.
 
     Attributes:
         champion: Version that the alias named.
         champion_run_id: Of that version's run.
-        version: Version that was to become the champion; None: there is none any more.
+        version: Version that is to become the champion; None: there will be no champion.
         run_id: Of the version's run.
-        spent: The comparison that it rests on, whether made now or before.
+        spent: The comparison that it is based on, whether made now or before.
         is_new: Whether the comparison was made now.
     """
 
@@ -69,8 +69,8 @@ class Entry:
     """A line of the ledger.
 
     Attributes:
-        is_open: Whether the command that wrote it has not come to its end.
-        spent: The comparison that was made for it; None where there was none, or an earlier one was used again.
+        is_open: Whether the command that wrote it has not finished.
+        spent: The comparison that was made for it; None if there was none, or an earlier one was reused.
         opened_ms: In milliseconds of Unix time.
     """
 
@@ -91,12 +91,12 @@ class Entry:
 
     @property
     def has_moved_champion(self) -> bool:
-        """Whether the alias was moved, as this entry says."""
+        """Whether this entry says that the alias was moved."""
         return not self.is_open and self.outcome is not None and self.outcome.moves_champion
 
 
 class Ledger:
-    """The ledger of a registered model. Whoever deletes an entry in MLflow hides it there, and not here."""
+    """The ledger of a registered model. An entry that is deleted in MLflow is hidden there, but not here."""
 
     def __init__(self, store: MlflowStore, model_name: str) -> None:
         self._store = store
@@ -105,7 +105,7 @@ class Ledger:
         self.lock_id = ""  # of the lock that this process holds; see `changes.alone`
 
     def entries(self) -> list[Entry]:
-        """Return every entry, the oldest first: the same order for whoever reads it."""
+        """Return every entry, the oldest first, in the same order for every reader."""
         found = entries.list_entries(self._store, self.experiment, Kind.PROMOTION)
         return sorted(map(_read, found), key=lambda entry: (entry.opened_ms, entry.id))
 
@@ -121,12 +121,12 @@ class Ledger:
         return _read(run)
 
     def is_abandoned(self, entry: Entry) -> bool:
-        """Return whether its command is surely gone, since this one holds its lock, or past its time."""
+        """Return whether its command has certainly ended, because this one holds its lock, or has timed out."""
         is_old = time.time() - entry.opened_ms / 1000 > ABANDONED_AFTER_SEC
         return entry.is_open and (is_old or entry.lock_id == self.lock_id)
 
     def open(self) -> str:
-        """Open an entry, as the newest whatever this machine's clock says; return its id."""
+        """Open an entry that is newer than all others, whatever this machine's clock says; return its id."""
         newest_ms = max((entry.opened_ms for entry in self.entries()), default=0)
         tags = {
             Tag.KIND: Kind.PROMOTION,
@@ -138,7 +138,7 @@ class Ledger:
         return entries.open_entry(self._store, self.experiment, name="open", tags=tags, started_ms=started_ms)
 
     def decide(self, entry_id: str, decision: Decision) -> None:
-        """Write the decision into an open entry: the gates first, then in one write what it comes to."""
+        """Write the decision into an open entry: the gates first, then everything else in one write."""
         gates = [
             {"gate": gate.name, "figure": gate.figure, "bound": gate.bound, "verdict": gate.verdict}
             for gate in decision.gates
@@ -166,11 +166,11 @@ class Ledger:
         entries.write_entry(self._store, entry_id, tags=tags, metrics=metrics, params=params)
 
     def close(self, entry_id: str) -> None:
-        """Say that the decision was carried out."""
+        """Mark the decision as carried out."""
         entries.close_entry(self._store, entry_id, status="FINISHED")
 
     def interrupt(self, entry_id: str, *, reason: str) -> None:
-        """Say that the entry's command came to no decision, or did not carry it out."""
+        """Mark the entry as interrupted: its command made no decision, or did not carry it out."""
         tags = {"ledger.outcome": Outcome.interrupted.value, "ledger.reason": reason, "mlflow.runName": "interrupted"}
         entries.write_entry(self._store, entry_id, tags=tags)
         entries.close_entry(self._store, entry_id, status="KILLED")
@@ -182,7 +182,7 @@ def champion_of(entries: Sequence[Entry]) -> int | None:
 
 
 def previous_champion(entries: Sequence[Entry], champion: int) -> int | None:
-    """Return the version that `champion` took over from when it was last promoted."""
+    """Return the version that was the champion before `champion` was last promoted."""
     for entry in reversed(entries):
         if entry.has_moved_champion and entry.outcome is not Outcome.rolled_back and entry.version == champion:
             return entry.champion
@@ -208,10 +208,10 @@ def fixed_alpha(entries: Sequence[Entry]) -> float | None:
 
 
 def require_turn(entries: Sequence[Entry], entry_id: str) -> None:
-    """Let only the oldest open entry go on.
+    """Require an entry to be the oldest open one.
 
     Raises:
-        UserError: Another is older, or this one was closed by another machine, which took it for abandoned.
+        UserError: Another entry is older, or another machine closed this one as abandoned.
     """
     open_entries = [entry for entry in entries if entry.is_open]
     if entry_id not in [entry.id for entry in open_entries]:
@@ -221,11 +221,11 @@ def require_turn(entries: Sequence[Entry], entry_id: str) -> None:
 
 
 def describe_open(entry: Entry) -> str:
-    """Return who is at it, and what to do."""
+    """Return one line about an open entry, and what to do."""
     since = time.strftime("%H:%M:%S", time.localtime(entry.opened_ms / 1000))
     return (
-        f"another promotion or rollback is open since {since}, by {entry.user} on {entry.host}: let it finish, or wait "
-        f"for it with wait=true (it counts as abandoned after {ABANDONED_AFTER_SEC / 60:.0f} minutes)"
+        f"another promotion or rollback is in progress since {since}, by {entry.user} on {entry.host}: "
+        f"wait for it with wait=true (it counts as abandoned after {ABANDONED_AFTER_SEC / 60:.0f} minutes)"
     )
 
 

@@ -27,11 +27,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Promotion:
-    """What came of a promotion.
+    """The result of a promotion.
 
     Attributes:
-        decision: None where the run's model is the champion already, or nothing was to be written.
-        version: Of the run's model; None where it is not registered.
+        decision: None if the run's model is the champion already, or for a dry run.
+        version: Of the run's model; None if it is not registered.
         champion: Version that the alias named before.
     """
 
@@ -49,15 +49,15 @@ def promote(
     """Make the model of a run the champion, if it passes the gates.
 
     Args:
-        store: Where the runs and the registry are.
-        where: The registered model; a run that is named brings its own.
+        store: Holds the runs and the registry.
+        where: The registered model; a named run determines its own.
         bounds: Of the gates.
-        named: Id or name of the run; None: the best by validation accuracy, but none that was rolled back from.
+        named: What the user typed; None: the best run by validation accuracy that was not rolled back from.
         is_dry_run: Show the absolute gates only, and write nothing.
 
     Raises:
-        UserError: There is no such run, its test data cannot be had, or another promotion is open.
-        ConfigError: `promote.alpha` is not the one that is fixed.
+        UserError: There is no such run, its test data is not available, or another promotion is in progress.
+        ConfigError: `promote.alpha` differs from the fixed one.
     """
     given = None if named is None else candidates.find_typed(store, named, model_name=where.model_name)
     data_name = given.run.params.get("data.name", where.data_name) if given else where.data_name
@@ -106,7 +106,7 @@ def _decide(
     run, model = candidate.run, registry.model
     alpha = fixed_alpha(registry.ledger.entries())
     if alpha is not None and bounds.alpha != alpha:
-        raise ConfigError(f"promote.alpha={bounds.alpha}: it was fixed at {alpha} for {registry.name}")
+        raise ConfigError(f"promote.alpha={bounds.alpha}: it is fixed at {alpha} for {registry.name}")
     with opened(registry, champion=champion) as entry_id:
         version = model.register(run.run_id, candidate.model_id)
         model.point(CHALLENGER, version)
@@ -137,10 +137,10 @@ def _decide(
 def judge(
     candidate: Candidate, store: MlflowStore, bounds: PromoteConfig
 ) -> tuple[tuple[Gate, ...], pd.DataFrame | None]:
-    """Return the verdicts that need no champion, and the run's predictions; the model predicts the test split again.
+    """Return the verdicts that need no champion, and the run's predictions; the reloaded model predicts the test split.
 
     Raises:
-        UserError: The test split cannot be had here.
+        UserError: The test split is not available here.
     """
     run = candidate.run
     found = [gates.data_as_asked(run.tags)]
@@ -168,9 +168,9 @@ class Contest:
     """The gates against the champion.
 
     Attributes:
-        spent: The comparison that decided; None where none was reached.
-        is_new: Whether it was made now, and not for the same pair before.
-        replaces: What is damaged of the champion, where the challenger is the identical result.
+        spent: The comparison that decided; None if it was not reached.
+        is_new: Whether it was made now, not earlier for the same pair.
+        replaces: The damage of the champion, if the challenger is the identical result.
     """
 
     gates: tuple[Gate, ...] = ()
@@ -190,16 +190,16 @@ def challenge(
 ) -> Contest:
     """Return the verdicts of a challenger against the champion.
 
-    Only a pair that reaches the comparison spends of the budget, and only once. A damaged champion is replaced by the
-    identical result without a comparison: nothing changes but the files.
+    Only a pair that reaches the comparison spends of the budget, and only once. The identical result replaces a
+    damaged champion without a comparison, because nothing but the files changes.
 
     Args:
         past: The champion's run.
         run: The challenger's run.
-        predictions: The challenger's; None where an absolute gate refused it.
+        predictions: The challenger's; None if an absolute gate refused it.
         bounds: Of the gates.
         budget: Of the test split.
-        damage: How the champion's files differ from those that were logged; empty: not at all.
+        damage: How the champion's files differ from the logged ones; empty if they do not.
 
     Raises:
         UserError: The champion's predictions are gone.
@@ -231,14 +231,14 @@ def challenge(
 
 
 def find_damage(registry: Registry, champion: int | None) -> str:
-    """Return how the files of the champion's run and model differ from those that the run logged; empty: not at all."""
+    """Return how the files of the champion's run and model differ from the logged ones; empty if they do not."""
     if champion is None:
         return ""
     try:
         run = find_run.find_run_of_version(registry.store, registry.model.run_of(champion))
         damage = integrity.find_damage(registry.store, run.run_id)
         seals = evidence.find_seals(run)
-        if not damage and seals is not None:  # the version may name other files than those of its run
+        if not damage and seals is not None:  # the version may refer to other files than its run
             damage = integrity.find_model_damage(seals, registry.model.model_folder(champion))
         return "; ".join(damage)
     except GoneError as error:
@@ -246,7 +246,7 @@ def find_damage(registry: Registry, champion: int | None) -> str:
 
 
 def is_twin(past: RunRecord, run: RunRecord, before: pd.DataFrame | None, predictions: pd.DataFrame) -> bool:
-    """Return whether a run has the very result of another: by its digest, and by all predictions that can be read."""
+    """Return whether two runs have the identical result, by digest and by the predictions that can be read."""
     digest = past.tags.get(Tag.RESULT_DIGEST)
     return (
         digest is not None
@@ -263,11 +263,11 @@ def _explain(verdicts: Sequence[Gate], contest: Contest, champion: int | None) -
     refusing = next((gate for gate in verdicts if gate.is_passed is False), None)
     again = f" (the verdict of comparison {contest.spent.number})" if contest.spent and not contest.is_new else ""
     if refusing:
-        return f"{refusing.name}: {refusing.figure}; wanted: {refusing.bound}{again}."
+        return f"{refusing.name}: {refusing.figure}; required: {refusing.bound}{again}."
     if contest.replaces:
         return f"The same result as version {champion}, whose files are damaged ({contest.replaces})."
     if contest.spent is None:
-        return "No champion to compare with: it passed the absolute gates."
+        return "There is no champion to compare with; it passed the absolute gates."
     compared = contest.spent.comparison
     return (
         f"{100 * compared.difference:+.2f} points of test accuracy against version {champion}, "

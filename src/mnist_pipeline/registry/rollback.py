@@ -1,4 +1,4 @@
-"""The way back: an earlier champion becomes the champion again, once it has shown that it still predicts as it did."""
+"""The story of a rollback: an earlier champion becomes the champion again if it still predicts as it did."""
 
 from mnist_pipeline.registry import evidence, gates, promote
 from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
@@ -13,18 +13,18 @@ NO_VERSION = "none"
 
 
 def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | str | None, reason: str) -> Decision:
-    """Make an earlier champion the champion again, or give up one that is damaged.
+    """Make an earlier champion the champion again, or remove a damaged one.
 
     Args:
-        store: Where the registry is.
+        store: Holds the registry.
         where: The registered model.
-        to: A version that was the champion before; None: the one that the champion took over from, or the last one
-            where there is no champion any more; `NO_VERSION`: there shall be no champion.
+        to: An earlier champion's version; None: the previous one, or the last one if there is no champion any more;
+            `NO_VERSION`: remove the champion.
         reason: For the ledger.
 
     Raises:
-        UserError: There is no such earlier champion, its test data cannot be had here, or the champion that is to be
-            given up is whole.
+        UserError: There is no such earlier champion, its test data is not available here, or the champion to remove
+            is not damaged.
     """
     registry = Registry(store, where.model_name)
     with alone(registry, wait=where.wait):
@@ -60,8 +60,8 @@ def _give_up(registry: Registry, champion: int | None, reason: str) -> Decision:
     damage = promote.find_damage(registry, champion)
     if not damage:
         raise UserError(
-            f"--to {NO_VERSION}: version {champion} of {registry.name} is whole, and only a better model may take its "
-            "place: promote one, or roll back to an earlier champion with --to VERSION"
+            f"--to {NO_VERSION}: version {champion} of {registry.name} is not damaged, so only a better model may "
+            "replace it: promote one, or roll back to an earlier champion with --to VERSION"
         )
     with opened(registry, champion=champion) as entry_id:
         decision = Decision(
@@ -70,15 +70,15 @@ def _give_up(registry: Registry, champion: int | None, reason: str) -> Decision:
             champion_run_id=registry.model.run_id(champion) or "",
             version=None,
             run_id="",
-            reason=f"{reason} (given up: {damage})",
+            reason=f"{reason} (removed: {damage})",
         )
         carry_out(registry, decision, entry_id)
     return decision
 
 
 def _find_target(registry: Registry, entries: list[Entry], champion: int | None, to: int | None) -> int:
-    # A version counts only where it is still of the run that it was promoted for: it may have been deleted, and the
-    # registered model with it, and its number given anew.
+    # A version counts only if it still belongs to the run that was promoted: the registered model may have been deleted
+    # since, and the number used again.
     versions = registry.model.versions()
     moves = [entry for entry in entries if entry.has_moved_champion and entry.version in versions]
     earlier = sorted(
@@ -91,15 +91,15 @@ def _find_target(registry: Registry, entries: list[Entry], champion: int | None,
     if not earlier:
         raise UserError(
             f"{registry.name} has no earlier champion: promote another run (mnist-pipeline promote RUN data="
-            f"{registry.name.removesuffix('-classifier')}); a champion that is damaged is replaced by its own run, "
-            f"trained again and promoted, or given up with --to {NO_VERSION}"
+            f"{registry.name.removesuffix('-classifier')}); a damaged champion can be replaced by its own run, "
+            f"trained again and promoted, or removed with --to {NO_VERSION}"
         )
     known = " or ".join(map(str, earlier))
     if to is not None:
         if to == champion:
-            raise UserError(f"--to {to}: it is the champion; the earlier ones are {known}")
+            raise UserError(f"--to {to}: it is the champion already; earlier ones are {known}")
         if to not in earlier:
-            raise UserError(f"--to {to}: it never was the champion; promote its run, or give {known}")
+            raise UserError(f"--to {to}: it was never the champion; promote its run, or give {known}")
         return to
     if champion is None:
         last = next(entry.version for entry in reversed(moves) if entry.version in earlier)
@@ -107,5 +107,7 @@ def _find_target(registry: Registry, entries: list[Entry], champion: int | None,
         return last
     target = previous_champion(entries, champion)
     if target not in earlier:
-        raise UserError(f"version {champion} of {registry.name} took over from none that is left: give --to {known}")
+        raise UserError(
+            f"version {champion} of {registry.name} has no previous champion that is left: give --to {known}"
+        )
     return target

@@ -1,4 +1,4 @@
-"""What the commands on the registry are told: which registered model, in which store, and the bounds of the gates."""
+"""The settings of the commands on the registry: the registered model, the store, and the bounds of the gates."""
 
 import math
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ class RegistryConfig:
     data_name: str
     """Data set of the model, as in `data=`."""
     tracking: TrackingConfig
-    """Store, and the experiment in which candidates are looked for."""
+    """Store, and the experiment to search for candidates."""
     wait: bool
-    """Wait for another command that is at the same registered model."""
+    """Wait if another command uses the same registered model."""
 
     @property
     def model_name(self) -> str:
@@ -33,13 +33,13 @@ class PromoteConfig:
     """`promote`: the bounds of the gates."""
 
     alpha: float
-    """Chance, 0..1, of ever promoting a model that is no better, over all comparisons on one test split together."""
+    """Probability, 0..1, of ever promoting a model that is not better, over all comparisons on one test split."""
     min_test_accuracy: float
     """0..1."""
     max_model_bytes: int
     """Size of the logged model's files."""
     max_recall_drop: float
-    """How far the recall of any class may fall below the champion's, 0..1."""
+    """Largest drop of the recall of any class below the champion's, 0..1."""
 
     def __post_init__(self) -> None:
         _require_share(self.alpha, key="promote.alpha", is_strict=True)
@@ -60,7 +60,7 @@ def registered_name(data_name: str) -> str:
 
 
 def read(overrides: Sequence[str]) -> RegistryConfig:
-    """Compose what a command on the registry is told.
+    """Return the settings of a command on the registry.
 
     Raises:
         ConfigError: A key is unknown, or a value is wrong.
@@ -70,7 +70,7 @@ def read(overrides: Sequence[str]) -> RegistryConfig:
 
 
 def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfig]:
-    """Compose what `promote` is told.
+    """Return the settings of `promote`.
 
     Raises:
         ConfigError: A key is unknown, or a value is wrong.
@@ -89,11 +89,11 @@ def _read(values: dict[str, object]) -> RegistryConfig:
 
 
 def _refuse_data_keys(overrides: Sequence[str]) -> None:
-    # The data are those of the run. Here `data=` does no more than name the registered model.
+    # The data comes from the run. Here `data=` only names the registered model.
     for override in overrides:
         if override.lstrip("+~").startswith("data."):
             raise ConfigError(
-                f"{given.mask(override)}: not for this command, which takes the run's own data; data= alone is"
+                f"{given.mask(override)}: not for this command, which uses the run's own data; only data= can be given"
             )
 
 

@@ -24,21 +24,21 @@ class Card:
 
 
 def make(store: MlflowStore, run: RunRecord) -> Card:
-    """Lay the report out."""
+    """Return the report on a run."""
     logged = Logged(run)
     kind = study_report if run.kind == Kind.SWEEP else report
     aliases = find_run.list_aliases(store).get(run.run_id, ())
     laid_out = kind.lay_out(logged, aliases=aliases, uri=str(store.uri))
-    status = None if run.is_finished else f"{run.name} is {run.status}: the report has what is there"
+    status = None if run.is_finished else f"{run.name} is {run.status}: the report has only what it has logged"
     problems = tuple(problem for problem in (status, logged.describe_missing()) if problem)
     return Card(run=run, page=laid_out, problems=problems)
 
 
 def log(store: MlflowStore, card: Card) -> dict[str, str]:
-    """Log the report on its run, unless that is running still, and link it from the versions of the run's model.
+    """Log the report on its run, unless the run is still running, and link it from the versions of the run's model.
 
     Returns:
-        The addresses of the pages in MLflow that show it, by what they are of.
+        The addresses of the pages in MLflow that show it, by description.
     """
     if card.run.status == "RUNNING":
         return {}

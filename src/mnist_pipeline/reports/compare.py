@@ -1,4 +1,4 @@
-"""Many runs in one table: what differs between them, which is best, and how sure that is. Pure functions of values."""
+"""Many runs in one table: their differences, the best one, and how certain that is. Pure functions of values."""
 
 import difflib
 import math
@@ -28,7 +28,7 @@ METRICS = (
     *(Metric.TRAIN_SEC, Metric.TOTAL_SEC, Metric.NUM_PARAMETERS, Metric.MODEL_BYTES),
 )
 _SUMMARISED = (VALIDATION, TEST)
-_CODE = "code"  # a key beside the params, where runs with the same ones ran with different code
+_CODE = "code"  # a key beside the params, for runs with the same params but different code
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,16 @@ class Comparison:
     """Runs in one table.
 
     Attributes:
-        table: One row a run, the best first: run_id, name, kind, started (UTC), aliases, the params that differ,
+        table: One row per run, the best first: run_id, name, kind, started (UTC), aliases, the params that differ,
             metrics.
         differing: The dotted keys of those params.
         ranked_by: The metric.
-        groups: One row a configuration, the best first: name, the params that it is grouped by, num_runs, and of each
-            accuracy mean, std, low and high (the t interval of the mean over seeds; NaN where there is none), and the
-            mean training time.
-        leader: Name of the best configuration with several seeds; None where none has.
-        leads: Of the leader against each other one that shares seeds with it.
-        notes: What a reader must know.
+        groups: One row per configuration, the best first: name, the params that it is grouped by, num_runs, for each
+            accuracy mean, std, low and high (the t interval of the mean over seeds; NaN if there is none), and the mean
+            training time.
+        leader: Name of the best configuration with several seeds; None if there is none.
+        leads: Of the leader over each other configuration that shares seeds with it.
+        notes: Caveats for the reader.
     """
 
     table: pd.DataFrame
@@ -65,11 +65,11 @@ def compare(
     Args:
         runs: At least one.
         aliases: Of the registered versions, by the id of the run.
-        group_by: Keys of params, of which the last part will do; None: all that differ, but for the seeds.
+        group_by: Keys of params, or their last parts; None: all that differ, except for the seeds.
 
     Raises:
-        ConfigError: A key is no param of these runs.
-        UserError: None has an accuracy.
+        ConfigError: A key is not a param of these runs.
+        UserError: No run has an accuracy.
     """
     params = pd.DataFrame([run.params for run in runs]).apply(_as_numbers)
     deciding = [key for key in map(str, params) if key.split(".")[0] in STAGE_ROOMS and key not in UNDECIDING_KEYS]
@@ -93,19 +93,19 @@ def compare(
         }
     )
     everything = pd.concat([about, params, metrics], axis=1).sort_values("started", kind="stable")
-    # The same training again has the same result, and is no further seed.
+    # A repeated training has the same result, and is not another seed.
     distinct = everything.drop_duplicates([*deciding, Tag.TRAINING_FINGERPRINT])
     keys = [key for key in differing if key not in SEED_KEYS]
     if group_by is not None:
         keys = list(dict.fromkeys(_full_key(key, deciding) for key in group_by))
     notes = []
     if len(distinct) < len(everything):
-        notes.append(f"{len(everything) - len(distinct)} repeat another run, seed and all: they count once")
-    if distinct.duplicated(deciding).any():  # what else the training fingerprint knows: code and versions
+        notes.append(f"{len(everything) - len(distinct)} repeat another run with the same seed: they count once")
+    if distinct.duplicated(deciding).any():  # other parts of the training fingerprint: code and versions
         keys, deciding = [*keys, _CODE], [*deciding, _CODE]
         num_same = int(distinct.duplicated(deciding).sum())
         if num_same:
-            notes.append(f"{num_same} differ from another run in versions or uncommitted code alone: they do not count")
+            notes.append(f"{num_same} differ from another run only in versions or uncommitted code: they do not count")
         distinct = distinct.drop_duplicates(deciding)
     found = configurations.group(distinct, keys, deciding=deciding)
     groups = _tabulate(found, keys, ranked_by)
@@ -143,8 +143,8 @@ def _full_key(named: str, keys: Sequence[str]) -> str:
     nearest = difflib.get_close_matches(named, [*keys, *names.values()], n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"expected some of {', '.join(names.values())}"
     if found:
-        hint = f"several are called so, expected {' or '.join(found)}"
-    raise ConfigError(f"--group-by {named}: no param that decides a result; {hint}")
+        hint = f"this is ambiguous, expected {' or '.join(found)}"
+    raise ConfigError(f"--group-by {named}: not a param that decides a result; {hint}")
 
 
 def _tabulate(found: Sequence[configurations.Configuration], keys: Sequence[str], ranked_by: str) -> pd.DataFrame:
@@ -162,13 +162,17 @@ def _notes(order: pd.DataFrame, ranked_by: str, *, are_all_seeded: bool) -> tupl
     notes = []
     num_unranked = int(order[ranked_by].isna().sum())
     if ranked_by == TEST:
-        notes.append("no run has a validation split: ranked by test accuracy, so the best is partly luck")
+        notes.append("no run has a validation split: ranked by test accuracy, so the best is partly chance")
     elif num_unranked:
-        notes.append(f"{num_unranked} without a validation split cannot be ranked: they stand at the end")
+        notes.append(f"{num_unranked} without a validation split cannot be ranked: they come last")
     if not are_all_seeded:
-        notes.append("what joins runs that differ in more than their seeds has no interval")
+        notes.append("configurations whose runs differ in more than their seeds have no interval")
     if ranked_by == VALIDATION and {"final", "train"} <= set(order[Tag.KIND]):
-        notes.append("the final run of a sweep is the best of many by validation accuracy: there it is optimistic")
+        notes.append(
+            "the final run of a sweep was selected by validation accuracy: its validation accuracy is optimistic"
+        )
     if order[_CODE].nunique() > 1:
-        notes.append("the runs are of different code (commits, or changes in none): diff A B shows that of two")
+        notes.append(
+            "the runs ran with different code (commits or uncommitted changes): diff A B shows the difference of two"
+        )
     return tuple(notes)

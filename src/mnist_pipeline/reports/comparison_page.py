@@ -1,4 +1,4 @@
-"""A comparison as a page: what it comes to, the runs, the configurations with their intervals, the figures."""
+"""A comparison as a page: its result, the runs, the configurations with their intervals, the figures."""
 
 import dataclasses
 import math
@@ -15,26 +15,28 @@ from mnist_pipeline.reports.values import count, points, show
 from mnist_pipeline.tracking.record import Metric
 
 _ADVICE = (
-    "Whether it is better than the others takes two seeds or more to tell, the same for each: "
+    "To see whether it is better than the others, train each with the same two or more seeds: "
     'make train ARGS="-m train.seed=0,1,2 ...".'
 )
 _SHOWN_METRICS = (Metric.TRAIN_SEC, Metric.MODEL_BYTES)
 
 
 def lay_out(comparison: Comparison, *, top: int | None, notes: Sequence[str], with_figures: bool) -> Page:
-    """Return the page of a comparison, of which `top` runs and configurations are shown; None: all."""
+    """Return the page of a comparison, with the best `top` runs and configurations; None: all."""
     said = tuple(Text(f"Note: {note}.") for note in (*comparison.notes, *notes))
     sections = [Section("Runs", (_tabulate_runs(comparison, top), *said))]
     if len(comparison.groups) > 1 or comparison.groups["num_runs"].max() > 1:
         sections.append(Section("Seeds together", (_tabulate_groups(comparison, top), Text(_explain(comparison)))))
     if with_figures:
         pictures = tuple(draw_figures(comparison).values())
-        sections.append(Section("Figures", pictures or (Text("The runs differ in nothing that can be drawn."),)))
+        sections.append(
+            Section("Figures", pictures or (Text("The runs do not differ in anything that can be drawn."),))
+        )
     return Page(title=f"{len(comparison.table):,} runs compared", lead=describe(comparison), sections=tuple(sections))
 
 
 def describe(comparison: Comparison) -> str:
-    """Return in a sentence which configuration is best, by how much, and how sure that is."""
+    """Return in a sentence which configuration is best, by how much, and how certain that is."""
     groups, metric = comparison.groups, comparison.ranked_by
     means = dict(zip(groups["name"], groups[f"{metric}_mean"], strict=True))
     best = groups.iloc[0]
@@ -49,13 +51,15 @@ def describe(comparison: Comparison) -> str:
     first = ""
     if best["name"] != comparison.leader:
         reason = (
-            "a single seed cannot tell skill from luck" if best["num_runs"] == 1 else "how much is luck is not known"
+            "a single seed cannot separate skill from chance"
+            if best["num_runs"] == 1
+            else "how much of it is chance is unknown"
         )
         first = f"Highest: {call(best['name'])}, but {reason}. "
     if not comparison.leads or comparison.leader is None:
         return (first or f"Best: {call(str(best['name']))}. ") + _ADVICE
     lead = min(comparison.leads, key=lambda lead: lead.mean)
-    verdict = "more than luck" if lead.low > 0 else "this may be luck; more seeds would tell"
+    verdict = "more than chance" if lead.low > 0 else "this may be chance; train more seeds"
     return (
         f"{first}Best{' of several seeds' if first else ''}: {call(comparison.leader)}. Ahead of {lead.name} by "
         f"{points(lead.mean)} points ({CONFIDENCE:.0%} interval {points(lead.low)} to {points(lead.high)}, "
@@ -64,7 +68,7 @@ def describe(comparison: Comparison) -> str:
 
 
 def draw_figures(comparison: Comparison) -> dict[str, Picture]:
-    """Draw accuracy against every numeric param that differs, and against training time; by the names of files."""
+    """Draw accuracy against every numeric param that differs, and against training time; by file name."""
     table, metric = comparison.table, comparison.ranked_by
     keys = [key for key in comparison.differing if key not in SEED_KEYS and pd.api.types.is_numeric_dtype(table[key])]
     drawn: dict[str, Picture] = {}
@@ -82,7 +86,7 @@ def draw_figures(comparison: Comparison) -> dict[str, Picture]:
 def _tabulate_runs(comparison: Comparison, top: int | None) -> Table:
     table = comparison.table.head(top) if top else comparison.table
     accuracies = dict.fromkeys((comparison.ranked_by, TEST))
-    # What matters least stands to the right, where a narrow screen ends.
+    # The least important columns come last, because a narrow screen hides them.
     columns = [key for key in (*accuracies, *comparison.differing, *_SHOWN_METRICS) if key in table]
     shown = table[["name", *columns]].copy()
     if not comparison.table["name"].is_unique:
@@ -100,7 +104,7 @@ def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
     for metric in dict.fromkeys((comparison.ranked_by, TEST)):
         if groups[f"{metric}_mean"].notna().any():
             means, highs = groups[f"{metric}_mean"], groups[f"{metric}_high"]
-            # The intervals are symmetric about the mean; the files have both ends.
+            # The intervals are symmetric about the mean; the output files have both ends.
             shown[metric] = [
                 "" if math.isnan(mean) else f"{mean:.4f}" if math.isnan(high) else f"{mean:.4f} ± {high - mean:.4f}"
                 for mean, high in zip(means, highs, strict=True)
@@ -124,21 +128,21 @@ def _rename(table: Table, comparison: Comparison) -> Table:
         **short_names(comparison.differing),
         **{Metric.TRAIN_SEC: "train s", Metric.MODEL_BYTES: "model bytes"},
     }
-    # Without underscores and slashes a heading can be broken where the screen is narrow.
+    # Headings without underscores and slashes can wrap on a narrow screen.
     headings = tuple(re.sub("[/_]", " ", names.get(heading, heading)) for heading in table.headings)
     return Table(table.caption, headings, table.rows, table.numeric)
 
 
 def _explain(comparison: Comparison) -> str:
     text = (
-        f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence. A single seed has none, nor "
-        "have seeds that agree to the last image."
+        f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence. A single seed has none, and "
+        "neither have seeds that agree exactly."
     )
     if comparison.leads:
         text += (
-            " The leader is the best of those with several seeds. How far it is ahead is measured seed by seed; these "
-            f"intervals hold for all pairs of configurations at once with {CONFIDENCE:.0%} confidence, so that "
-            "choosing the best by looking is paid for."
+            " The leader is the best configuration with several seeds. Its lead is measured seed by seed. These "
+            f"intervals hold for all pairs of configurations at once with {CONFIDENCE:.0%} confidence, which accounts "
+            "for the choice of the best."
         )
     return text
 

@@ -1,6 +1,6 @@
-"""Runs that differ in nothing but their seeds are one configuration, tried several times. Pure functions of values.
+"""Runs that differ only in their seeds are repetitions of one configuration. Pure functions of values.
 
-Their mean says what it is worth, their spread what luck is worth.
+The mean of the repetitions measures the configuration, and their spread measures chance.
 """
 
 import itertools
@@ -17,20 +17,20 @@ CONFIDENCE = 0.95
 SEED_KEYS = ("train.seed", "data.split_seed")
 
 ALL = "all"
-"""Name of the only configuration, where runs differ in nothing."""
+"""Name of the only configuration if the runs do not differ."""
 
 _NO_SPREAD = 1e-12
 
 
 @dataclass(frozen=True)
 class Lead:
-    """How far the best configuration is ahead of another, over the seeds that both were trained with.
+    """The lead of the best configuration over another, for the seeds that both were trained with.
 
     Attributes:
-        name: Of the other.
+        name: Of the other configuration.
         mean: Of the differences of the ranking metric.
-        low, high: The interval that holds the true mean difference: of all pairs of configurations at once with the
-            confidence `CONFIDENCE`, so that choosing the best by looking is paid for.
+        low, high: The interval of the true mean difference. It holds for all pairs of configurations at once with the
+            confidence `CONFIDENCE`, which accounts for the choice of the best.
         num_pairs: Of seeds.
     """
 
@@ -47,8 +47,8 @@ class Configuration:
 
     Attributes:
         values: Of those params, in the order of their keys.
-        runs: One row a run: deciding params and metrics.
-        is_seeded: Whether the runs differ in nothing but their seeds.
+        runs: One row per run: deciding params and metrics.
+        is_seeded: Whether the runs differ only in their seeds.
     """
 
     name: str
@@ -57,17 +57,17 @@ class Configuration:
     is_seeded: bool
 
     def seed_values(self, metric: str) -> "pd.Series[float]":
-        """Return the known values of a metric by the pair of seeds; none where the runs differ in more than those."""
+        """Return the known values of a metric by pair of seeds; none if the runs differ in more than their seeds."""
         runs = self.runs if self.is_seeded else self.runs[:0]
         return runs.set_index(list(SEED_KEYS))[metric].dropna().astype(float)
 
 
 def group(runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str]) -> list[Configuration]:
-    """Return the configurations that runs have, in the order of their first runs.
+    """Return the configurations of runs, in the order of their first runs.
 
     Args:
-        runs: One row a run: deciding params and metrics.
-        keys: Params whose values make a configuration.
+        runs: One row per run: deciding params and metrics.
+        keys: Params whose values define a configuration.
         deciding: All params that decide a result.
     """
     grouped = runs.groupby(list(keys), sort=False, dropna=False) if keys else [((), runs)]
@@ -81,13 +81,13 @@ def group(runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str]) -
 
 
 def describe(keys: Sequence[str], values: Sequence[Hashable]) -> str:
-    """Return values with the short names of their params; different values have different descriptions."""
+    """Return values with the short names of their params; different values have different texts."""
     names = short_names(keys)
     return " ".join(f"{names[key]}={_write(value)}" for key, value in zip(keys, values, strict=True)) or ALL
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the last part of each dotted key, where no other has the same."""
+    """Return the last part of each dotted key, if no other key has the same."""
     lasts = [key.split(".")[-1] for key in keys]
     return {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
 
@@ -104,8 +104,8 @@ def _write(value: Hashable) -> str:
 def summarise(configuration: Configuration, metric: str) -> dict[str, float]:
     """Return mean, standard deviation and the t interval of the mean (Student, 1908).
 
-    There is no interval (NaN) of a single seed, of runs that differ in more than their seeds, and where all seeds agree
-    to the last image: on a small split they do so by chance.
+    There is no interval (NaN) for a single seed, for runs that differ in more than their seeds, or if all seeds agree
+    exactly: on a small split that happens by chance.
     """
     known = configuration.runs[metric].dropna().astype(float)
     low = high = math.nan
@@ -116,7 +116,7 @@ def summarise(configuration: Configuration, metric: str) -> dict[str, float]:
 
 
 def find_leads(leader: Configuration, configurations: Sequence[Configuration], metric: str) -> tuple[Lead, ...]:
-    """Compare the leader with every other one seed by seed, as the confirmation of a sweep does."""
+    """Compare the leader with every other configuration seed by seed, as the confirmation of a sweep does."""
     values = [(one, one.seed_values(metric)) for one in configurations]
     comparable = [(one, known) for one, known in values if len(known) > 1]
     num_compared = len(list(itertools.combinations(comparable, 2)))
@@ -132,7 +132,7 @@ def find_leads(leader: Configuration, configurations: Sequence[Configuration], m
 
 
 def _collapse(values: "pd.Series[float]") -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Return values by pairs of seeds as independent ones: those of one train seed on several splits are one."""
+    """Return values by pairs of seeds as independent values: one train seed on several splits counts as one."""
     num_seeds = values.index.get_level_values(0).nunique()
     is_crossed = 1 < num_seeds < len(values)
     return np.asarray(values.groupby(level=0).mean() if is_crossed else values, dtype=float)

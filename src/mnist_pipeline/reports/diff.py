@@ -1,4 +1,4 @@
-"""Two runs side by side: configuration, data, code, versions, metrics, and the images on which the two disagree."""
+"""Two runs side by side: configuration, data, code, versions, metrics, and the images on which they disagree."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +20,12 @@ class Side:
 
     Attributes:
         letter: A or B.
-        patch: How the code differed from its commit, as far as that was kept.
-        versions: Of packages, by their names.
-        digests: Of the data and its splits (SHA-256), by their names.
-        history: One row an epoch.
-        predictions: One row a test image.
-        problems: One line each: what is missing, and None above.
+        patch: Uncommitted changes of the code, as far as they were kept.
+        versions: Of packages, by name.
+        digests: Of the data and its splits (SHA-256), by name.
+        history: One row per epoch.
+        predictions: One row per test image.
+        problems: One line each: what is missing, and is None above.
     """
 
     letter: str
@@ -39,37 +39,37 @@ class Side:
 
     @property
     def title(self) -> str:
-        """What it is called: A (its name)."""
+        """Its letter and name."""
         return f"{self.letter} ({self.run.name})"
 
     @property
     def commit(self) -> str:
-        """Of git; empty where it is not known."""
+        """The git commit; empty if it is unknown."""
         return self.run.tags.get(Tag.GIT_COMMIT, "")
 
     @property
     def code(self) -> str:
-        """What became of changes that were in no commit: none, kept, masked, lost; or unknown."""
+        """What happened to uncommitted changes: none, kept, masked, lost or unknown."""
         return self.run.tags.get(Tag.GIT_PATCH, "none" if self.run.tags.get(Tag.GIT_DIRTY) == "false" else "unknown")
 
     @property
     def data(self) -> dict[str, str]:
-        """What is known of the data: the digests of the splits, and where they came from."""
+        """Facts about the data: the digests of the splits, and their sources."""
         return {**(self.digests or {}), **{tag: self.run.tags[tag] for tag in _DATA_TAGS if tag in self.run.tags}}
 
 
 @dataclass(frozen=True)
 class Diff:
-    """What differs between two runs; in tables with a column for each.
+    """The differences between two runs, in tables with a column for each.
 
     Attributes:
-        config: One row a param that differs.
-        data: One row a fact that differs.
-        versions: One row a distribution that differs; None where they are not known of both.
-        metrics: One row a metric: A, B, and B less A.
-        comparison: A in the place of the champion, B of the challenger; None where their images cannot be compared.
-        disagreements: One row a test image of which they say different things, the surest first: image (its index),
-            label, and of each the class it says and its probability; and who is right.
+        config: One row per param that differs.
+        data: One row per fact that differs.
+        versions: One row per distribution that differs; None if the versions of a run are unknown.
+        metrics: One row per metric: A, B, and B less A.
+        comparison: With A as champion and B as challenger; None if their predictions cannot be compared.
+        disagreements: One row per test image on which they disagree, the most confident first: image (its index),
+            label, the predicted class and its probability for each, and which is right.
         problems: One line each: what cannot be compared, and why.
     """
 
@@ -85,14 +85,16 @@ class Diff:
 
 
 def read_side(letter: str, run: RunRecord) -> Side:
-    """Read what `diff` needs of a run."""
+    """Read the parts of a run that `diff` compares."""
     logged = Logged(run)
     patch = logged.read_optional(Artifact.PATCH) if run.tags.get(Tag.GIT_DIRTY) == "true" else None
     predictions = logged.read_predictions()
     versions = logged.read_texts(Artifact.VERSIONS)
     history = logged.read_history()
     digests = logged.read_texts(Artifact.DIGESTS)
-    status = None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: what it has is shown"
+    status = (
+        None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: only what it has logged is shown"
+    )
     missing = logged.describe_missing()
     return Side(
         letter=letter,
@@ -107,15 +109,15 @@ def read_side(letter: str, run: RunRecord) -> Side:
 
 
 def diff(a: Side, b: Side) -> Diff:
-    """Compare two runs; what cannot be compared becomes a problem, and the rest is there."""
+    """Compare two runs; what cannot be compared becomes a problem."""
     problems = [*a.problems, *b.problems]
     if a.run.experiment_id != b.run.experiment_id:
         problems.append("A and B are in different experiments")
     digests = [side.run.tags.get(Tag.DATA_DIGEST) for side in (a, b)]
     if None in digests:
-        problems.append("it is not known of both what data they are of: their images cannot be compared")
+        problems.append("the data of a run is unknown: their predictions cannot be compared")
     elif digests[0] != digests[1]:
-        problems.append("A and B are of different data: their scores cannot be compared, nor their images")
+        problems.append("A and B used different data: neither their scores nor their predictions can be compared")
     compared, disagreements = None, pd.DataFrame()
     if None not in digests and digests[0] == digests[1] and a.predictions is not None and b.predictions is not None:
         try:
@@ -140,14 +142,14 @@ def diff(a: Side, b: Side) -> Diff:
 
 
 def disagree(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    """Return the images of which two tables of predictions say different things, as `Diff.disagreements` has them.
+    """Return the images on which two tables of predictions disagree, as in `Diff.disagreements`.
 
     Raises:
-        ValueError: They are of other classes.
+        ValueError: Their classes differ.
     """
     names = np.array(class_names(a))
     if class_names(b) != list(names):
-        raise ValueError("the two tables of predictions are of different classes")
+        raise ValueError("the two tables of predictions have different classes")
     columns = [f"probability_{name}" for name in names]
     differs = (a["predicted"] != b["predicted"]).to_numpy()
     first, second = a[differs], b[differs]

@@ -19,7 +19,7 @@ _NOT_IN_TABLE = (Metric.EPOCH_SEC,)
 
 
 def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.uint8] | None) -> Page:
-    """Return the page of a diff; `images`, uint8 (n, height, width), are the test split, where that is here."""
+    """Return the page of a diff; `images`, uint8 (n, height, width), are the test split, if it is available."""
     return Page(
         title=f"A: {diff.a.run.name}, B: {diff.b.run.name}",
         lead=describe(diff),
@@ -33,30 +33,30 @@ def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.ui
             Section("Code", _show_code(diff)),
             Section("Versions", (_show_versions(diff),)),
             Section("Metrics", _show_metrics(diff)),
-            Section("Images on which the two disagree", _show_images(diff, images)),
+            Section("Images on which they disagree", _show_images(diff, images)),
         ),
     )
 
 
 def describe(diff: Diff) -> str:
-    """Return in a sentence which of the two is better on the test images, by how much, and how sure that is."""
+    """Return in a sentence which run is better on the test images, by how much, and how certain that is."""
     compared = diff.comparison
     if compared is None:
-        return "Their test images cannot be compared: see above."
+        return "Their predictions cannot be compared: see above."
     if diff.a.run.run_id == diff.b.run.run_id:
         return "A and B are the same run."
     ahead, behind, sign = ("A", "B", -1) if compared.difference < 0 else ("B", "A", 1)
     low, high = sorted(sign * end for end in compared.interval(CONFIDENCE))
     p_value = compared.two_sided_p_value
     verdict = (
-        f"{ahead} is better than {behind}" if p_value < 1 - CONFIDENCE else "which of the two is better is not clear"
+        f"{ahead} is better than {behind}" if p_value < 1 - CONFIDENCE else "it is not clear which of the two is better"
     )
     num_more = abs(compared.num_gained - compared.num_lost)
     return (
         f"{ahead} gets {num_more:,} more of {compared.num_images:,} test images right than {behind}: "
         f"{points(sign * compared.difference)} points ({CONFIDENCE:.0%} interval {points(low)} to {points(high)}), "
-        f"p = {p_value:.2g} (exact McNemar test, two-sided): {verdict}, of these two trained models; of their settings "
-        "several seeds tell (compare). A look: it spends no budget, and promotes nothing."
+        f"p = {p_value:.2g} (exact McNemar test, two-sided): {verdict}. This holds for these two trained models; to "
+        "compare their settings, train several seeds (compare). It spends no budget and promotes nothing."
     )
 
 
@@ -77,7 +77,7 @@ def _tabulate_runs(diff: Diff, aliases: dict[str, list[str]]) -> Table:
 
 def _describe_commit(side: Side) -> str:
     if not side.commit:
-        return "not known"
+        return "unknown"
     return side.commit[:12] + ("" if side.code == "none" else " with changes")
 
 
@@ -87,14 +87,14 @@ def _tabulate(caption: str, table: pd.DataFrame, otherwise: str) -> Item:
 
 def _show_data(diff: Diff) -> tuple[Item, ...]:
     if diff.a.digests is None or diff.b.digests is None:
-        return (Text("It is not known of both runs what their splits were."),)
-    items: list[Item] = [Text("The same in every split, to the byte.")] if diff.a.digests == diff.b.digests else []
+        return (Text("The splits of a run are unknown."),)
+    items: list[Item] = [Text("Identical in every split.")] if diff.a.digests == diff.b.digests else []
     return (*items, *([] if diff.data.empty else [tabulate("What differs", diff.data, show=show)]))
 
 
 def _show_versions(diff: Diff) -> Item:
     if diff.versions is None:
-        return Text("They are not known of both runs.")
+        return Text("The versions of a run are unknown.")
     return _tabulate("Packages that differ", diff.versions, "The same.")
 
 
@@ -102,7 +102,7 @@ def _show_code(diff: Diff) -> tuple[Item, ...]:
     a, b = diff.a, diff.b
     items: list[Item] = []
     if not a.commit or not b.commit:
-        items.append(Text("The commit is not known of both: they did not run from a git checkout."))
+        items.append(Text("The commit of a run is unknown: it did not run from a git checkout."))
     elif a.commit == b.commit:
         items.append(Text(f"The same commit, {a.commit[:12]}."))
     else:
@@ -111,18 +111,16 @@ def _show_code(diff: Diff) -> tuple[Item, ...]:
         command = f"git diff {a.commit[:12]} {b.commit[:12]} -- {' '.join(patch.CODE_PATHS)}"
         items.append(Code(f"$ {command}\n{stat}".rstrip()))
     if a.patch and a.patch == b.patch and "masked" not in (a.code, b.code):
-        items.append(Text(f"Both ran with the same changes that were in no commit ({Artifact.PATCH})."))
+        items.append(Text(f"Both ran with the same uncommitted changes ({Artifact.PATCH})."))
         return tuple(items)
     for side in (a, b):
         if side.patch:
             lines = patch.mask(side.patch).splitlines()
             what = f"{Artifact.PATCH}, {count(len(lines), 'line')}"
-            items.append(Text(f"{side.title} ran with changes that were in no commit ({what}):"))
+            items.append(Text(f"{side.title} ran with uncommitted changes ({what}):"))
             items.append(Code("\n".join(lines[:_MOST_PATCH_LINES])))
         elif side.commit and side.code != "none":
-            items.append(
-                Text(f"{side.title} ran with changes that were in no commit and were not kept.", is_warning=True)
-            )
+            items.append(Text(f"{side.title} ran with uncommitted changes that were not kept.", is_warning=True))
     return tuple(items)
 
 
@@ -165,12 +163,12 @@ def _show_images(diff: Diff, images: npt.NDArray[np.uint8] | None) -> tuple[Item
         "they disagree on": f"{len(table):,}",
         "only A is right": f"{compared.num_lost:,}",
         "only B is right": f"{compared.num_gained:,}",
-        "p-value": f"{compared.two_sided_p_value:.2g} (exact McNemar test, two-sided; a look, which spends no budget)",
+        "p-value": f"{compared.two_sided_p_value:.2g} (exact McNemar test, two-sided; it spends no budget)",
     }
     if table.empty:
-        return (Lines(lines), Text("They say the same of every image."))
+        return (Lines(lines), Text("They agree on every image."))
     shown = tabulate(
-        "The surest first", table, show=lambda column, value: f"{value:.4f}" if "prob" in column else str(value)
+        "The most confident first", table, show=lambda column, value: f"{value:.4f}" if "prob" in column else str(value)
     )
     items: list[Item] = [Lines(lines)]
     if images is not None:
@@ -179,6 +177,6 @@ def _show_images(diff: Diff, images: npt.NDArray[np.uint8] | None) -> tuple[Item
             f"label {row['label']}\nA {row['A']} {row['A probability']:.0%}, B {row['B']} {row['B probability']:.0%}"
             for row in first.to_dict("records")
         ]
-        alt = f"{count(len(first), 'test image')} of which A and B say different things; the table says what."
+        alt = f"{count(len(first), 'test image')} on which A and B disagree; the table has their predictions."
         items.append(draw(figures.draw_disagreements(images[first["image"].to_numpy()], captions), alt=alt))
     return (*items, shown)

@@ -11,11 +11,11 @@ from matplotlib.ticker import MaxNLocator
 from mnist_pipeline.plotting import BLUE, ORANGE, draw_image_grid, literal, make_axes
 
 WIDE_RANGE = 30
-"""Where the largest value is so many times the smallest, the axis is logarithmic."""
+"""If the largest value is more than this many times the smallest, the axis is logarithmic."""
 
 
 def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> Figure:
-    """Draw the accuracy of runs against a param or a time, named `of`; both are float, one value a run."""
+    """Draw the accuracy of runs against a param or a time, named `of`; both are float, one value per run."""
     name = literal(of)
     figure, axes = make_axes(6.4, 4, f"{accuracy.name} against {name}")
     axes.plot(x, accuracy, "o", color=BLUE, alpha=0.6, markeredgewidth=0)
@@ -28,7 +28,7 @@ def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str
 
 
 def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw the learning curves of runs over each other: tables with epoch and the metrics, by the names of the runs."""
+    """Draw the learning curves of several runs: tables with epoch and metrics, by the names of the runs."""
     figure = Figure(figsize=(9, 3.9), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for (name, history), colour in zip(histories.items(), (BLUE, ORANGE), strict=False):
@@ -46,7 +46,7 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> Figure:
-    """Draw images uint8 (n, height, width) that two models see differently, each with what they say."""
+    """Draw images uint8 (n, height, width) on which two models disagree, each with their predictions."""
     return draw_image_grid(
-        images, list(map(literal, captions)), title="Images on which the two disagree", empty="no image"
+        images, list(map(literal, captions)), title="Images on which they disagree", empty="no image"
     )

@@ -1,4 +1,4 @@
-"""One self-contained HTML file: what it shows, as plain values, and how it is written."""
+"""A page as plain values, and as one self-contained HTML file."""
 
 import base64
 import importlib.resources
@@ -25,14 +25,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Lines:
-    """Names and what they stand for."""
+    """Names with their values."""
 
     lines: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Code:
-    """What is to be typed into a terminal, or the text of a file."""
+    """A command to type into a terminal, or the text of a file."""
 
     text: str
 
@@ -42,7 +42,7 @@ class Table:
     """A table: its first column names the rows.
 
     Attributes:
-        numeric: Which columns hold numbers, and are aligned as such.
+        numeric: Which columns hold numbers, and are right-aligned.
     """
 
     caption: str
@@ -56,7 +56,7 @@ class Picture:
     """A picture.
 
     Attributes:
-        alt: What it shows, for those who do not see it.
+        alt: A description, for readers who cannot see it.
         png: The file's bytes.
     """
 
@@ -65,7 +65,7 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The picture as an address that holds it."""
+        """The picture as a data URL."""
         return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
 
 
@@ -74,7 +74,7 @@ Item = Text | Lines | Code | Table | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it."""
+    """A heading and the items below it."""
 
     title: str
     items: tuple[Item, ...]
@@ -85,7 +85,7 @@ class Page:
     """A page.
 
     Attributes:
-        lead: What it comes to, in a sentence or two.
+        lead: The result, in a sentence or two.
     """
 
     title: str
@@ -94,7 +94,7 @@ class Page:
 
 
 def tabulate(caption: str, table: pd.DataFrame, *, show: Callable[[str, object], str]) -> Table:
-    """Return a table of the page; `show` writes a value of a column."""
+    """Return a table for a page; `show` formats a value of a column."""
     return Table(
         caption=caption,
         headings=tuple(str(column) for column in table),
@@ -112,7 +112,7 @@ def draw(figure: Figure, *, alt: str) -> Picture:
 
 
 def write(page: Page, path: Path) -> None:
-    """Write the page, whole or not at all.
+    """Write the page completely, or not at all.
 
     Raises:
         UserError: It cannot be written there.
@@ -123,7 +123,7 @@ def write(page: Page, path: Path) -> None:
 
 
 def render(page: Page) -> str:
-    """Return the page as HTML that asks nothing of any other file."""
+    """Return the page as HTML that needs no other file."""
     template = importlib.resources.files("mnist_pipeline.reports").joinpath("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize

@@ -1,4 +1,4 @@
-"""The test images of a run, for those who look at them; only here are the data themselves needed."""
+"""The test images of a run; only these need the data itself."""
 
 from collections.abc import Sequence
 
@@ -11,16 +11,16 @@ from mnist_pipeline.tracking.record import RunRecord
 
 
 def find_test_images(runs: Sequence[RunRecord], *, num_images: int) -> npt.NDArray[np.uint8]:
-    """Return the images that runs of one test split were scored on, uint8 (n, height, width).
+    """Return the test images of runs on the same data, uint8 (n, height, width).
 
     Args:
         runs: On the same data.
-        num_images: That the runs have predictions of.
+        num_images: How many the runs have predictions for.
 
     Raises:
-        UserError: They cannot be had here, or are not as many.
+        UserError: They are not available here, or their number differs.
     """
     images = evidence.find_test_split(runs[0]).images
     if len(images) != num_images:
-        raise UserError(f"the test split has {len(images):,} images, and the predictions are of {num_images:,}")
+        raise UserError(f"the test split has {len(images):,} images, but there are predictions for {num_images:,}")
     return images

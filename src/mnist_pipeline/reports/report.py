@@ -1,6 +1,6 @@
-"""A run in one page: what was done, on what, what came of it, how to do it again, what the model is not for.
+"""The report on a run: configuration, data, results, how to reproduce it, and the limits of the model.
 
-The page is made of what the run logged, tables and pictures alike; it needs neither the data nor TensorFlow.
+The page consists of what the run logged, tables and pictures; it needs neither the data nor TensorFlow.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag
 def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
     """Return the report on a run that trained a model; `uri` is that of the store."""
     sections = (
-        Section("What was run", describe_run(logged.run, aliases)),
+        Section("The run", describe_run(logged.run, aliases)),
         logged.section("Data", _show_data),
         logged.section("Model", _show_model),
         logged.section("Training", _show_training),
@@ -28,7 +28,7 @@ def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
         logged.section("Calibration", _show_calibration),
         logged.section("Mistakes", _show_mistakes),
         Section("How to reproduce it", _reproduce(logged, uri)),
-        Section("What the model is for, and what not", _limit(logged)),
+        Section("Intended use and limits", _limit(logged)),
     )
     return Page(title=logged.run.name, lead=_sum_up(logged), sections=sections)
 
@@ -37,24 +37,24 @@ def _sum_up(logged: Logged) -> str:
     predictions = logged.read_predictions()
     data_name = logged.run.params.get("data.name", "its data")
     if predictions is None:
-        return f"A run on {data_name} of which no predictions for the test split can be read."
+        return f"A run on {data_name} whose predictions for the test split cannot be read."
     num_right = int((predictions["label"] == predictions["predicted"]).sum())
     interval = binomtest(num_right, len(predictions)).proportion_ci(CONFIDENCE, method="wilson")
     return (
-        f"Classifies {num_right:,} of {len(predictions):,} test images of {data_name} rightly: test accuracy "
+        f"Classifies {num_right:,} of {len(predictions):,} test images of {data_name} correctly: test accuracy "
         f"{num_right / len(predictions):.4f} ({CONFIDENCE:.0%} interval {interval.low:.4f} to {interval.high:.4f}, "
         "Wilson's)."
     )
 
 
 def describe_run(run: RunRecord, aliases: Sequence[str]) -> tuple[Item, ...]:
-    """Return what was run, when, by whom, and how it ended."""
+    """Return the facts about a run: what, when, by whom, and how it ended."""
     tags = run.tags
     description = plain(tags.get(Tag.DESCRIPTION, ""))
     lines = {
         "run": f"{run.name} ({run.run_id})",
         Tag.KIND: tags.get(Tag.KIND, "unknown"),
-        "registered as": f"{', '.join(aliases)}, when this page was made" if aliases else "",
+        "registered as": f"{', '.join(aliases)} (when this page was written)" if aliases else "",
         "study": tags.get("study", ""),
         "status": run.status + (f": {tags['reason'].splitlines()[0]}" if tags.get("reason") else ""),
         "started": f"{when(run.started_ms)} by {tags.get('mlflow.user', 'unknown')}",
@@ -65,9 +65,9 @@ def describe_run(run: RunRecord, aliases: Sequence[str]) -> tuple[Item, ...]:
     items: list[Item] = [Text(description)] if description else []
     items.append(Lines({name: value for name, value in lines.items() if value}))
     if run.status != "FINISHED":
-        text = f"This run is {run.status}: what it has is shown."
+        text = f"This run is {run.status}: only what it has logged is shown."
         if run.status == "RUNNING":
-            text += " If its command is gone, the same command goes on with it."
+            text += " If its command was killed, the same command resumes it."
         items.append(Text(text, is_warning=True))
     return tuple(items)
 
@@ -76,20 +76,20 @@ def _show_data(logged: Logged) -> tuple[Item, ...]:
     tags = logged.run.tags
     items: list[Item] = []
     if Tag.DATA_FALLBACK in tags:
-        text = f"{tags.get('data.requested')} could not be had: this run fell back on {tags['data.fallback']}."
+        text = f"{tags.get('data.requested')} was not available: this run fell back to {tags[Tag.DATA_FALLBACK]}."
         items.append(Text(text, is_warning=True))
     counts = _read_counts(logged)
     if counts is not None:
         counts = counts.astype({"class": str})
         sizes = {split: f"{counts[split].sum():,} images" for split in counts.columns[1:]}
         digests = logged.read_texts(Artifact.DIGESTS) or {}
-        lines = {split: f"{size}, SHA-256 {digests.get(split, 'not known')}" for split, size in sizes.items()}
+        lines = {split: f"{size}, SHA-256 {digests.get(split, 'unknown')}" for split, size in sizes.items()}
         items.append(Lines({"data set": logged.run.params.get("data.name", ""), **lines}))
         items.append(logged.picture(Artifact.CLASS_COUNTS_PICTURE, alt=_alt_of_counts(counts)))
         items.append(tabulate("Images of each class", counts, show=show_count))
-    items.append(logged.picture(Artifact.SAMPLES_PICTURE, alt="The first ten images of each class, one row a class."))
+    items.append(logged.picture(Artifact.SAMPLES_PICTURE, alt="The first ten images of each class, one row per class."))
     if tags.get(Tag.DATA_SOURCES):
-        items.append(Text(f"Where it came from: {tags['data.sources']}."))
+        items.append(Text(f"Sources: {tags[Tag.DATA_SOURCES]}."))
     return tuple(items)
 
 
@@ -99,7 +99,7 @@ def _read_counts(logged: Logged) -> pd.DataFrame | None:
 
 def _alt_of_counts(counts: pd.DataFrame) -> str:
     total = counts[counts.columns[1:]].sum(axis=1)
-    return f"Bars: images of each class in each split, from {total.min():,} to {total.max():,} of a class."
+    return f"Bars: images per class in each split, from {total.min():,} to {total.max():,} per class."
 
 
 def _show_model(logged: Logged) -> tuple[Item, ...]:
@@ -113,7 +113,7 @@ def _show_model(logged: Logged) -> tuple[Item, ...]:
         "parameters": f"{metrics['model/num_parameters']:,.0f}" if Metric.NUM_PARAMETERS in metrics else "",
         "model file": f"{metrics['model/size_bytes']:,.0f} bytes" if Metric.MODEL_BYTES in metrics else "",
         "takes": "raw images, uint8, pixels 0..255",
-        "returns": "a probability of each class, float32; scaling and softmax are inside",
+        "returns": "a probability per class, float32; scaling and softmax are inside",
         "untrained loss": f"{untrained['loss']:.3f}; by chance {untrained['expected_loss']:.3f}"
         if untrained is not None
         else "",
@@ -150,7 +150,7 @@ def _show_evaluation(logged: Logged) -> tuple[Item, ...]:
     per_class = logged.read_table(Artifact.PER_CLASS, columns=["class", "precision", "recall", "f1"])
     if per_class is not None:
         per_class = per_class.astype({"class": str})
-        items.append(tabulate("Each class, of the test split", per_class, show=show_share))
+        items.append(tabulate("Each class of the test split", per_class, show=show_share))
     confusion = logged.read_table(Artifact.CONFUSION, columns=["label"])
     if confusion is not None:
         confusion = confusion.set_index("label").astype(int).reset_index()
@@ -158,7 +158,7 @@ def _show_evaluation(logged: Logged) -> tuple[Item, ...]:
     if confusion is not None:
         heading = "label \\ predicted"
         confusion = confusion.rename(columns={"label": heading}).astype({heading: str})
-        caption = "Confusion matrix: test images by their label (rows) and what is predicted"
+        caption = "Confusion matrix: test images by label (rows) and prediction (columns)"
         items.append(tabulate(caption, confusion, show=show_count))
     return tuple(items)
 
@@ -169,11 +169,11 @@ def _show_calibration(logged: Logged) -> tuple[Item, ...]:
     if error is not None:
         items.append(
             Text(
-                "Where the model is sure to 90 %, it should be right nine times of ten. On average it is off by "
+                "If the model is 90 % confident, it should be right nine times out of ten. On average it is off by "
                 f"{error:.2%} (expected calibration error)."
             )
         )
-    alt = "Reliability diagram: accuracy against confidence, and how many images each bin of confidence holds."
+    alt = "Reliability diagram: accuracy against confidence, and the number of images in each bin."
     items.append(logged.picture(Artifact.RELIABILITY_PICTURE, alt=alt))
     calibration = logged.read_table(Artifact.CALIBRATION, columns=["confidence", "accuracy"])
     if calibration is not None:
@@ -182,7 +182,7 @@ def _show_calibration(logged: Logged) -> tuple[Item, ...]:
 
 
 def _show_mistakes(logged: Logged) -> tuple[Item, ...]:
-    alt = "The test images that the model got wrong while it was the surest; the table below has what it took them for."
+    alt = "The most confident mistakes on the test images; the table below has the predictions."
     picture = logged.picture(Artifact.MISTAKES_PICTURE, alt=alt)
     found = logged.read_json(Artifact.MISTAKES_TABLE)
     if found is None:
@@ -205,8 +205,11 @@ def _alt_of_confusion(confusion: pd.DataFrame | None) -> str:
     }
     (label, predicted), most = max(wrong.items(), key=lambda one: one[1], default=(("", ""), 0))
     if not most:
-        return f"{text} No image is taken for another class."
-    return f"{text} Most often {label} is taken for {predicted}: {most:,} times. The table below has all counts."
+        return f"{text} No image is confused with another class."
+    return (
+        f"{text} The most frequent confusion: {label} predicted as {predicted}, {most:,} times. The table below has all "
+        "counts."
+    )
 
 
 def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
@@ -219,14 +222,14 @@ def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
         items.append(
             Text(
                 "On the same kind of machine, with the same versions (environment/versions.json), the command ends "
-                f"with the result digest {run.tags['result.digest'][:32]}."
+                f"with the result digest {run.tags[Tag.RESULT_DIGEST][:32]}."
             )
         )
     return tuple(items)
 
 
 def _limit(logged: Logged) -> tuple[Item, ...]:
-    """Say what the model is for and what not: no figure of this report holds beyond its test split."""
+    """State the intended use and the limits: no figure of this report holds beyond its test split."""
     counts = _read_counts(logged)
     classes = [] if counts is None else list(map(str, counts["class"]))
     data_name = logged.run.params.get("data.name", "its data")
@@ -234,12 +237,11 @@ def _limit(logged: Logged) -> tuple[Item, ...]:
     texts = (
         f"It is for images like those of {data_name}: one centred object each, which is {what}, in grey, bright on "
         "dark, of the size that it was trained on.",
-        "It is not for anything else. It has no way to say that an image shows none of its classes, or several: it "
-        "always names one, and may be very sure of it. Photographs, other writers, scanners and countries, letters, "
-        "and whole numbers of several digits were not tested. Do not use it where a mistake harms someone, such as for "
-        "amounts, doses, identities or post, without a test on your own images and a person who checks.",
-        "The figures above hold for one test split. Whoever chooses between models by them, or changes a model because "
-        "of the mistakes shown here, will find them too good; promotion in the registry accounts for its own looks at "
-        "that split, and for no others.",
+        "It is not for anything else. It cannot report that an image shows none of its classes, or several: it always "
+        "names one, and may do so with high confidence. Photographs, other writers, scanners and countries, letters, "
+        "and numbers of several digits were not tested. Do not use it where a mistake harms someone, such as for "
+        "amounts, doses, identities or mail, without a test on your own images and a person who checks.",
+        "The figures above hold for one test split. They are optimistic if they are used to select or change models; "
+        "promotion in the registry accounts for its own use of that split, and for no other.",
     )
     return tuple(map(Text, texts))

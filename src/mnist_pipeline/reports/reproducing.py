@@ -1,4 +1,4 @@
-"""How a run is made again: the code, and the command."""
+"""How to reproduce a run: the code and the command."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from mnist_pipeline.tracking.record import Artifact, Tag
 
 
 def read_overrides(logged: Logged) -> list[str] | None:
-    """Return the overrides that were asked for, but for those that say where it is tracked; None: not known."""
+    """Return the overrides of the command, except those about tracking; None if they are unknown."""
     words = logged.read_yaml_list(Artifact.OVERRIDES)
     if words is None:
         return None
@@ -22,15 +22,15 @@ def read_overrides(logged: Logged) -> list[str] | None:
 
 
 def deciding_overrides(params: Mapping[str, str]) -> list[str]:
-    """Return overrides that name every value which decides a run's result, whatever it was asked for with."""
+    """Return overrides for every value that decides a run's result, whatever its command was."""
     keys = [key for key in params if key.split(".")[0] in STAGE_ROOMS and key not in UNDECIDING_KEYS]
     groups = [f"{key.removesuffix('.name')}={params[key]}" for key in keys if key.endswith(".name")]
-    fallback = ["data.fallback=null"] if Tag.DATA_FALLBACK in params else []  # rather no run than one on other data
+    fallback = ["data.fallback=null"] if Tag.DATA_FALLBACK in params else []  # fail instead of running on other data
     return [*groups, *(f"{key}={params[key]}" for key in keys if not key.endswith(".name")), *fallback]
 
 
 def check_out(logged: Logged, uri: str) -> list[Item]:
-    """Return how to get the code that the run ran with, from git and from the store at `uri`."""
+    """Return how to get the code of the run, from git and from the store at `uri`."""
     tags = logged.run.tags
     commit = tags.get(Tag.GIT_COMMIT)
     if not commit:
@@ -40,22 +40,22 @@ def check_out(logged: Logged, uri: str) -> list[Item]:
         return [Code(lines[0])]
     is_masked = tags.get(Tag.GIT_PATCH) == "masked"
     if is_masked and logged.read_optional(Artifact.PATCH) is None:
-        text = "Files that are not code, or hold secrets, were in no commit: they are not kept with the run."
+        text = "Uncommitted files that are not code, or hold secrets, are not kept with the run."
         return [Code(lines[0]), Text(text, is_warning=True)]
     if not is_masked and (tags.get(Tag.GIT_PATCH) != "kept" or logged.read(Artifact.PATCH) is None):
-        text = "The code had changes that are in no commit and were not kept: this commit may not be what ran."
+        text = "The code had uncommitted changes that were not kept: it may have differed from this commit."
         return [Code(lines[0]), Text(text, is_warning=True)]
     lines += [
         f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow artifacts download \\\n"
         f"    --run-id {logged.run.run_id} --artifact-path {Artifact.PATCH} --dst-path .",
         f"git apply --whitespace=nowarn {Path(Artifact.PATCH).name}",
     ]
-    text = "The code had changes that are in no commit; the run has them as a patch"
-    lacking = ", but for secrets, which are masked, and files that are not code" if is_masked else ""
+    text = "The code had uncommitted changes; the run has them as a patch"
+    lacking = ", except for secrets, which are masked, and files that are not code" if is_masked else ""
     return [Text(f"{text}{lacking}.", is_warning=is_masked), Code("\n".join(lines))]
 
 
 def command(name: str, overrides: Sequence[str]) -> str:
-    """Return the line to type."""
+    """Return the command line."""
     words = " ".join(shlex.quote(word) for word in overrides)
     return f"mnist-pipeline {name} {words}".rstrip()

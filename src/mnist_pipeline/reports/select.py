@@ -1,4 +1,4 @@
-"""Which runs are to be compared, and which of those that were asked for cannot be."""
+"""The selection of runs to compare, and the reasons why others are left out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class Selection:
     """Runs that can be compared: finished, of one experiment, on one data set.
 
     Attributes:
-        problems: One line each: runs that were named, and why they are left out.
-        notes: One line each: what else is left out.
+        problems: One line each: named runs, and why they are left out.
+        notes: One line each: other runs that are left out.
     """
 
     runs: tuple[RunRecord, ...]
@@ -29,16 +29,16 @@ class Selection:
 
 
 def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, condition: str | None) -> Selection:
-    """Return the runs that are named; where none is, the trained ones of the experiment.
+    """Return the named runs; if none is named, the trained runs of the experiment.
 
     Args:
-        store: Where they are.
-        where: The experiment, and the registered model that aliases are of.
+        store: Holds the runs.
+        where: The experiment, and the registered model of aliases.
         named: As for `find_run.find`; a study stands for its complete trials and its confirmation.
-        condition: In the language of MLflow's search box. Without names it chooses among all kinds of runs.
+        condition: In the language of MLflow's search box. Without names it selects among all kinds of runs.
 
     Raises:
-        UserError: Nothing is left.
+        UserError: No run is left.
         ConfigError: MLflow does not understand the condition.
     """
     if not named:
@@ -75,8 +75,10 @@ def select(store: MlflowStore, where: RegistryConfig, named: Sequence[str], *, c
             run.tags.get(Tag.DATA_DIGEST) != first.tags.get(Tag.DATA_DIGEST),
         )
         if any(differences):
-            where_to = "on other data" if differences[1] else "in another experiment"
-            problems.append(f"{run.label} is {where_to} than {first.label}: left out, compare it with its like")
+            difference = "on other data" if differences[1] else "in another experiment"
+            problems.append(
+                f"{run.label} is {difference} than {first.label}: left out; compare it with runs of the same kind"
+            )
             del chosen_runs[run.run_id]
     return Selection(tuple(run for run in chosen if run.run_id in chosen_runs), tuple(problems), tuple(notes))
 
@@ -94,7 +96,9 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
                 f"{shown}"
             )
         experiment = store.find_experiment(known[0])
-        notes.append(f"there are no runs of {name}: these are all there are, of {known[0]} (data={known[0]} says so)")
+        notes.append(
+            f"there are no runs of {name}: these are the runs of {known[0]} (data={known[0]} selects them too)"
+        )
     assert experiment is not None
     kinds = _KINDS if condition is None else (*_KINDS, Kind.TRIAL)
     fitting = [run for run in runs.filter_runs(store, [experiment], condition) if run.kind in kinds]
@@ -126,20 +130,22 @@ def _trials(store: MlflowStore, sweep: RunRecord, notes: list[str]) -> list[RunR
     complete = [run for run in found if run.tags.get(Tag.TRIAL_STATE) == "COMPLETE" and run.is_finished]
     metric = sweep.params.get("sweep.metric")
     if metric not in (None, Metric.VALIDATION_ACCURACY):
-        notes.append(f"ranked by accuracy, but {sweep.name} sought its best by {metric}")
+        notes.append(f"ranked by accuracy, but {sweep.name} optimised {metric}")
     if len(complete) < len(found):
         others = count(len(found) - len(complete), "trial")
-        notes.append(f"left out: {others} of {sweep.name}, pruned, failed or running still")
+        notes.append(f"left out: {others} of {sweep.name}, pruned, failed or still running")
     return complete
 
 
 def _advice(run: RunRecord) -> str:
     if run.status == "RUNNING":
-        return "it has no result yet (if its command is gone, the same command goes on with it)"
+        return "it has no result yet (if its command was killed, the same command resumes it)"
     reason = run.tags.get(Tag.REASON, "").strip()
     return f"it has no result, {reason.splitlines()[0][:150]}" if reason else "it has no result"
 
 
 def _nothing(problems: Sequence[str], notes: Sequence[str]) -> UserError:
-    reasons = [*problems, *notes] or ["no finished run is there, or none fits the filter (are its names right?)"]
+    reasons = [*problems, *notes] or [
+        "there is no finished run, or none matches the filter (are the names in it right?)"
+    ]
     return UserError("; ".join(["nothing to compare", *reasons]))

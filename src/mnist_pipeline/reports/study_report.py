@@ -1,4 +1,4 @@
-"""A study in one page: what was searched, what was found, and whether to believe it."""
+"""The report on a study: the search, its result, and how certain it is."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from mnist_pipeline.tracking.record import Artifact, RunRecord, Tag
 
 MOST_TRIALS = 10
 _PLOTS = {
-    "optimization_history": "The value of every trial in the order of their numbers, and the best so far.",
+    "optimization_history": "The value of every trial, in order, and the best so far.",
     "learning_curves": "The value of every trial after each epoch; pruned trials end early.",
     "importances": "How much of the variation of the value each swept key explains.",
     "parallel_coordinates": "Every trial as a line through its values of the swept keys to its result.",
@@ -27,13 +27,13 @@ _NO_RESULT = ("state", "run_id", "source", "reason")
 
 
 def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
-    """Return the report on the run that is the parent of a study's; `uri` is that of the store."""
+    """Return the report on the parent run of a study; `uri` is that of the store."""
     run = logged.run
     settings = _read_settings(run)
     is_confirmed = run.is_finished and any(key.startswith("sweep.confirm") for key in settings)
     verdict = _read_verdict(logged) if is_confirmed else None
     sections = (
-        Section("What was run", _describe(run, aliases)),
+        Section("The sweep", _describe(run, aliases)),
         logged.section("Verdict", lambda logged: _show_verdict(logged, verdict, is_confirmed=is_confirmed)),
         logged.section("Trials", _show_trials),
         logged.section("Plots", _show_plots),
@@ -66,16 +66,15 @@ def _has(found: object, kinds: Mapping[str, type]) -> bool:
 
 def _sum_up(verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> str:
     if verdict is None and is_confirmed:
-        return "The verdict of its confirmation cannot be read."
+        return "The verdict of the confirmation cannot be read."
     if verdict is None:
-        return "A search without a confirmation: its best trial may owe its place to luck."
+        return "A search without a confirmation: its best trial may be the best by chance."
     if verdict["winner"] == "baseline":
-        return "The baseline stays: no candidate was better than it beyond doubt when trained again on fresh seeds."
+        return "The baseline stays: no candidate was significantly better when trained again on fresh seeds."
     name = verdict["winner"].capitalize()
     found = [one for one in verdict["differences"] if one["name"] == verdict["winner"]]
     ahead = "".join(
-        f" by {points(one['mean'])} points of a hundred ({points(one['low'])} to {points(one['high'])})"
-        for one in found
+        f" by {points(one['mean'])} percentage points ({points(one['low'])} to {points(one['high'])})" for one in found
     )
     return f"{name} is better than the baseline{ahead}: trained again on fresh seeds, its interval excludes 0."
 
@@ -102,7 +101,7 @@ def _show_trials(logged: Logged) -> tuple[Item, ...]:
 def _show_plots(logged: Logged) -> tuple[Item, ...]:
     plots: list[Item] = []
     for name, alt in _PLOTS.items():
-        content = logged.read_optional(f"sweep/{name}.png")  # which of them there are depends on the trials
+        content = logged.read_optional(f"sweep/{name}.png")  # the plots depend on the trials
         if content is not None:
             plots += [Text(alt), Picture(alt, content)]
     return tuple(plots) or (Text("None was logged."),)
@@ -116,17 +115,17 @@ def _show_verdict(logged: Logged, verdict: Mapping[str, Any] | None, *, is_confi
         (one["name"], points(one["mean"]), points(one["low"]), points(one["high"])) for one in verdict["differences"]
     )
     table = Table(
-        caption="Candidates less the baseline on fresh pairs of seeds, in points of a hundred",
+        caption="Candidates less the baseline on fresh pairs of seeds, in percentage points",
         headings=("candidate", "mean", "from", "to"),
         rows=rows,
         numeric=(False, True, True, True),
     )
-    alt = "How far each candidate is from the baseline, with its interval; the table below has the figures."
+    alt = "The difference of each candidate from the baseline, with its interval; the table below has the figures."
     preset = logged.read(Artifact.WINNER_PRESET)
     items: list[Item] = [Text(_sum_up(verdict, is_confirmed=True))]
     if rows:
         items += [logged.picture(Artifact.VERDICT_PICTURE, alt=alt), table]
-    items.append(Text(f"The intervals hold all together with {verdict['confidence']:.0%} confidence (Bonferroni)."))
+    items.append(Text(f"All intervals hold together with {verdict['confidence']:.0%} confidence (Bonferroni)."))
     if preset is not None:
         items += [Text("The winner, as a preset:"), Code(preset.decode(errors="replace").rstrip())]
     return tuple(items)
@@ -135,13 +134,13 @@ def _show_verdict(logged: Logged, verdict: Mapping[str, Any] | None, *, is_confi
 def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
     overrides = reproducing.read_overrides(logged)
     if overrides is None:
-        return (Text("What it was asked for is not known.", is_warning=True),)
+        return (Text("Its overrides are unknown.", is_warning=True),)
     return (
         *reproducing.check_out(logged, uri),
         Code(reproducing.command("sweep", overrides)),
         Text(
-            "With one worker (sweep.num_workers=1) the trials are the same, to the bit; with more, what is proposed "
-            "depends on which trial is done first."
+            "With one worker (sweep.num_workers=1) the trials are the same, bit for bit; with more, the proposals "
+            "depend on which trial ends first."
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Pages as a person sees them in the terminal, and as Markdown."""
+"""Pages in the terminal, and as Markdown."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _MIN_COLUMNS = 3
 
 
 def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
-    """Print a page without its pictures, and of each table `most_rows` rows at most; None: all."""
+    """Print a page without its pictures, with at most `most_rows` rows per table; None: all."""
     for section in page.sections:
         if all(isinstance(item, Picture) for item in section.items):
             continue
@@ -42,22 +42,22 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
 
 
 def _print_prose(text: str, *, style: str) -> None:
-    out().print(text, style=style, soft_wrap=not out().is_terminal)  # a pipe gets whole lines
+    out().print(text, style=style, soft_wrap=not out().is_terminal)  # a pipe gets unwrapped lines
 
 
 def print_report(page: Page, path: Path) -> None:
-    """Say what the report comes to, and where it is."""
+    """Print the result of the report, and its path."""
     out().print(page.lead, style="bold")
     print_written(path)
 
 
 def print_addresses(addresses: Mapping[str, str]) -> None:
-    """Say where it is in the MLflow UI."""
+    """Print its addresses in the MLflow UI."""
     print_fields(addresses)
 
 
 def print_written(path: Path) -> None:
-    """Say what was written."""
+    """Print the path of a file that was written."""
     print_fields({"written": path})
 
 
@@ -79,11 +79,11 @@ def _print_table(table: Table, most_rows: int | None) -> None:
     if most_rows is not None and len(table.rows) > most_rows:
         out().print(f"and {len(table.rows) - most_rows:,} more")
     if hidden:
-        out().print(f"not shown, for want of width: {', '.join(hidden)}")
+        out().print(f"not shown, because the terminal is too narrow: {', '.join(hidden)}")
 
 
 def _least_width(table: Table, most_rows: int | None) -> int:
-    """Return the width below which words would be broken, as far as names are short."""
+    """Return the least width at which no word breaks, except for long names."""
     columns = zip(table.headings, *table.rows[:most_rows], strict=True)
     longest = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
     return sum(min(width, _SHORT) + _PADDING for width in longest)

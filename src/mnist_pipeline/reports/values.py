@@ -1,11 +1,11 @@
-"""How values are written for a person."""
+"""How values are formatted for people."""
 
 import datetime
 import math
 
 
 def show(column: str, value: object) -> str:
-    """Return the value of a column."""
+    """Format a value of a column."""
     match value:
         case datetime.datetime():
             return value.astimezone().strftime("%Y-%m-%d %H:%M")
@@ -22,25 +22,25 @@ def show(column: str, value: object) -> str:
 
 
 def show_count(column: str, value: object) -> str:
-    """Return a value of a table of counts."""
+    """Format a value of a table of counts."""
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def show_share(column: str, value: object) -> str:
-    """Return a value of a table of shares, 0..1, and counts."""
+    """Format a value of a table of shares, 0..1, and counts."""
     return f"{value:.4f}" if isinstance(value, float) else show_count(column, value)
 
 
 def points(difference: float) -> str:
-    """Return a difference of accuracies, -1..1, in points of a hundred, with its sign."""
+    """Format a difference of accuracies, -1..1, in percentage points, with its sign."""
     return f"{100 * difference:+.2f}"
 
 
 def count(number: int, what: str) -> str:
-    """Return how many there are: 1 run, 2 runs, 1,000 runs."""
+    """Format a number of things: 1 run, 2 runs, 1,000 runs."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def when(ms: int) -> str:
-    """Return a time, in milliseconds of Unix time, as local time."""
+    """Format a time in milliseconds of Unix time as local time."""
     return datetime.datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")

@@ -1,4 +1,4 @@
-"""Images from NPZ files, a chunk at a time. What a file says of itself is believed only after it was looked at."""
+"""Images from NPZ files, one chunk at a time. A file's headers are checked before they are trusted."""
 
 import math
 import warnings
@@ -14,7 +14,7 @@ from mnist_pipeline.serving.images import BadImageError, describe_damage
 
 SUFFIXES = (".npz",)
 MAX_PIXELS = 4_000_000
-"""Of an image of an array, some of which are in memory at a time."""
+"""Of one image of an array; several are in memory at a time."""
 
 _CHUNK = 1024
 _BLOCK_BYTES = 1 << 20  # a multiple of the size of every number
@@ -24,15 +24,15 @@ _CHANNELS = (1, 3)
 def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
     """Yield the grey images of an NPZ file in chunks: the array's name, and uint8 (n, height, width).
 
-    Arrays with one axis, such as labels, are passed over. No array is in memory as a whole, and nothing is yielded of
-    one that is damaged.
+    Arrays with one axis, such as labels, are skipped. No array is ever in memory as a whole, and a damaged array yields
+    nothing.
 
     Args:
         path: The file.
-        on_bad: Is told the name of each array that cannot be used, and the reason.
+        on_bad: Called with the name of each array that cannot be used, and the reason.
 
     Raises:
-        BadImageError: The file is no NPZ, or has no array of images.
+        BadImageError: The file is not an NPZ archive, or has no array of images.
     """
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
@@ -43,7 +43,7 @@ def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tupl
                 name = info.filename.removesuffix(".npy")
                 try:
                     is_image = _check_member(archive, info)
-                except Exception as error:  # what is raised for a hostile member may be anything
+                except Exception as error:  # a hostile member may raise anything
                     num_arrays += 1
                     on_bad(name, describe_damage(error))
                     continue
@@ -59,7 +59,7 @@ def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tupl
 
 
 def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
-    """Return whether a member holds images. It is read once to its end: that checks its length, its CRC, its range.
+    """Return whether a member holds images. It is read once completely, which checks its length, CRC and range.
 
     Raises:
         BadImageError: It cannot be used.
@@ -71,7 +71,7 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
         _split_shape(shape)
         if dtype.kind not in "bui":
             advice = "multiply by 255, round, and store as uint8" if dtype.kind == "f" else "store them as uint8"
-            raise BadImageError(f"its pixels are of type {dtype}, not whole numbers of 0..255: {advice}")
+            raise BadImageError(f"its pixels are of type {dtype}, not whole numbers from 0 to 255: {advice}")
         num_bytes = 0
         while block := member.read(_BLOCK_BYTES):
             num_bytes += len(block)
@@ -80,20 +80,20 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
                 _require_range(np.frombuffer(block[:whole], dtype))
     expected = math.prod(shape) * dtype.itemsize
     if num_bytes != expected:
-        raise BadImageError(f"it has {num_bytes:,} bytes where its header announces {expected:,}")
+        raise BadImageError(f"it has {num_bytes:,} bytes, but its header announces {expected:,}")
     return True
 
 
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(member)
     if version not in ((1, 0), (2, 0)):
-        raise BadImageError(f"it is in NumPy's format {version}, which no image needs")
+        raise BadImageError(f"it is in NumPy format {version}: expected 1.0 or 2.0")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, is_fortran, dtype = read(member)
     if len(shape) > 1 and dtype.hasobject:
         raise BadImageError("it holds pickled objects, which are never loaded")
     if len(shape) > 1 and is_fortran:
-        raise BadImageError("it is in Fortran's order: store it with numpy.ascontiguousarray")
+        raise BadImageError("it is in Fortran order: store it with numpy.ascontiguousarray")
     return shape, dtype
 
 
@@ -107,7 +107,7 @@ def _split_shape(shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
             "image with array[None]"
         )
     if min(shape) < 1:
-        raise BadImageError(f"its shape is {tuple(shape)}: no images are in it")
+        raise BadImageError(f"its shape is {tuple(shape)}: it has no images")
     if one[0] * one[1] > MAX_PIXELS:
         raise BadImageError(f"{one[1]}x{one[0]} pixels are too many: at most {MAX_PIXELS:,}")
     return num_images, one
@@ -125,7 +125,7 @@ def _read_chunks(member: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
 
 def _require_range(pixels: npt.NDArray[Any]) -> None:
     if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
-        raise BadImageError(f"its pixels are of {pixels.min()}..{pixels.max()}: expected 0..255")
+        raise BadImageError(f"its pixels range from {pixels.min()} to {pixels.max()}: expected 0 to 255")
 
 
 def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

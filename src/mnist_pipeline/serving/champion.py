@@ -1,4 +1,4 @@
-"""The champion in use: the model that the alias names, loaded once, and quick to ask."""
+"""The champion: the model that the alias names, loaded once and compiled."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -43,10 +43,10 @@ class Champion:
 
 
 def load(store: MlflowStore, name: str) -> Champion:
-    """Load the champion of the registered model `name`, once its files have been checked against its run's list.
+    """Load the champion of the registered model `name`, after checking its files against the list of its run.
 
     Raises:
-        UserError: There is none, its files are not as they were logged, or it is not a model of images.
+        UserError: There is no champion, its files are not as logged, or it is not a model of images.
     """
     model = RegisteredModel(store, name)
     version = model.named(CHAMPION)
@@ -82,7 +82,7 @@ def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
     call = tf.function(
         lambda images: network(images, training=False), input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8)]
     )
-    # Traced now, not at the first request. A tf.function itself keeps a lock where its arguments do not bind.
+    # Traced now, not at the first request. A tf.function itself would keep a lock after a call with bad arguments.
     concrete = call.get_concrete_function()
 
     def predict(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -93,13 +93,13 @@ def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
 
 
 def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> RunRecord | None:
-    """Return the version's run; None where it is gone, or there never was one."""
+    """Return the version's run; None if it is gone or never existed."""
     run_id = model.run_id(version)
     return runs.get(store, run_id) if run_id else None
 
 
 def _class_names(run: RunRecord | None, num_classes: int) -> tuple[str, ...]:
-    """Return the names that the run knew its classes by; where that is gone, their numbers."""
+    """Return the class names that the run logged; if they are gone, the numbers of the classes."""
     predictions = None if run is None else evidence.find_predictions(run)
     names = () if predictions is None else tuple(class_names(predictions))
     return names if len(names) == num_classes else tuple(map(str, range(num_classes)))

@@ -1,4 +1,4 @@
-"""Pictures from files, and any image brought into the form of MNIST's."""
+"""Pictures from files, and how an image is fitted to the form of MNIST's images."""
 
 import enum
 import warnings
@@ -10,20 +10,20 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 PICTURES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 50_000_000
-"""Of a picture, before it is decoded: a small file may claim to be a huge picture."""
+"""Of a picture, checked before it is decoded: a small file may claim to be huge."""
 
 _MAX_SIDE = 512
 _LEAST_CONTRAST = 32
-_NOISE = 20  # of 255; what JPEG leaves around a stroke
+_NOISE = 20  # of 255; the noise that JPEG leaves around a stroke
 _BOX_SHARE = 20 / 28
 
 
 class BadImageError(Exception):
-    """A file that holds no image that can be used. The message is the reason."""
+    """A file without a usable image. The message is the reason."""
 
 
 class Invert(enum.Enum):
-    """Whether dark strokes on a bright ground become MNIST's bright strokes on black."""
+    """Whether to invert dark strokes on a bright ground to MNIST's bright strokes on black."""
 
     auto = "auto"
     yes = "yes"
@@ -33,10 +33,10 @@ class Invert(enum.Enum):
 def read_picture(path: Path) -> npt.NDArray[np.uint8]:
     """Return the grey values uint8 (height, width) of a PNG or JPEG file, at most 512 pixels on its longer side.
 
-    What is transparent becomes white, a photograph is turned as its camera was held.
+    Transparent pixels become white, and a photograph is rotated as its EXIF data says.
 
     Raises:
-        BadImageError: It is damaged, too large, or something else.
+        BadImageError: It is damaged, too large, or not a picture.
     """
     try:
         with warnings.catch_warnings(), Image.open(path, formats=("PNG", "JPEG")) as image:
@@ -49,7 +49,7 @@ def read_picture(path: Path) -> npt.NDArray[np.uint8]:
         raise
     except UnidentifiedImageError as error:
         raise BadImageError("it is neither a PNG nor a JPEG") from error
-    except Exception as error:  # what a decoder raises for a hostile file may be anything
+    except Exception as error:  # a decoder may raise anything for a hostile file
         raise BadImageError(describe_damage(error)) from error
 
 
@@ -57,18 +57,18 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are good; what else the file says of them is damaged
+    except Exception:  # the pixels are fine; only the metadata is damaged
         return image
 
 
 def _to_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
-    if image.mode.startswith("I"):  # 16 bits a pixel
+    if image.mode.startswith("I"):  # 16 bits per pixel
         image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         lowest, highest = opaque.convert("L").getextrema()
-        # White strokes on a transparent ground are to be seen in what is opaque alone.
+        # White strokes on a transparent ground show only in the alpha channel.
         image = image.getchannel("A") if lowest == highest else opaque
     image = image.convert("L")
     image.thumbnail((_MAX_SIDE, _MAX_SIDE), Image.Resampling.BOX)
@@ -76,17 +76,17 @@ def _to_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
 
 
 def is_bright(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Return of images uint8 (n, height, width) whether their ground, which is at their edges, is bright."""
+    """Return for images uint8 (n, height, width) whether their ground, as seen at the edges, is bright."""
     edges = (grey[:, 0], grey[:, -1], grey[:, :, 0], grey[:, :, -1])
     bright: npt.NDArray[np.bool_] = np.median(np.concatenate(edges, axis=1), axis=1) > 127
     return bright
 
 
 def fit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], invert: Invert) -> npt.NDArray[np.uint8]:
-    """Return an image as MNIST's were made (LeCun, Bottou, Bengio and Haffner, 1998, section III.A).
+    """Return an image fitted as MNIST's images were (LeCun, Bottou, Bengio and Haffner, 1998, section III.A).
 
-    The digit is brought into a box of 20x20 of the 28x28 pixels with its proportions kept, and its centre of mass into
-    the centre of the image. An image of MNIST stays what it is, but for its faintest pixels.
+    The digit is scaled to a box of 20x20 of the 28x28 pixels, with its proportions kept, and its centre of mass is
+    moved to the centre of the image. An MNIST image does not change, except for its faintest pixels.
 
     Args:
         grey: uint8 (height, width).
@@ -94,17 +94,17 @@ def fit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], invert: In
         invert: Whether the strokes are dark on a bright ground.
 
     Raises:
-        BadImageError: There is hardly any contrast in it.
+        BadImageError: It has too little contrast.
     """
     dark_strokes = bool(is_bright(grey[None])[0]) if invert is Invert.auto else invert is Invert.yes
     values = 255 - grey.astype(np.int16) if dark_strokes else grey.astype(np.int16)
     edges = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
     ground = np.median(edges)
     ink = np.clip(values - ground, 0, None).astype(np.float64)
-    # What varies along the edges is noise: its standard deviation by the median, which a stroke does not disturb.
+    # Variation along the edges is noise. The median estimates its standard deviation even if a stroke crosses the edge.
     noise = max(_NOISE / 255 * ink.max(), 6 * 1.4826 * float(np.median(np.abs(edges - ground))))
     if ink.max() < max(_LEAST_CONTRAST, 1.5 * noise):
-        raise BadImageError("no digit is to be seen in it: hardly any contrast")
+        raise BadImageError("no digit can be seen in it: too little contrast")
     ink[ink < noise] = 0
     ink *= 255 / ink.max()
     digit = _crop(ink)
@@ -136,5 +136,5 @@ def _place(digit: npt.NDArray[np.uint8], image_shape: tuple[int, int]) -> npt.ND
 
 
 def describe_damage(error: Exception) -> str:
-    """Return in a few words what a decoder says."""
+    """Return the message of a decoder, shortened to one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,4 +1,4 @@
-"""Predictions for files: any number of images in bounded memory, and a bad file stops no other."""
+"""Predictions for any number of files in bounded memory. A bad file is reported and skipped."""
 
 import os
 import stat
@@ -24,10 +24,10 @@ _CHUNK = 256
 
 @dataclass
 class Predictions:
-    """What came of the files.
+    """The predictions for some files.
 
     Attributes:
-        num_images: That were predicted.
+        num_images: Images that were classified.
         num_bad: Files, arrays and images that could not be used.
         first: Rows of the first few images.
     """
@@ -45,17 +45,17 @@ def predict(
     output: TableFile | None,
     on_bad: Callable[[str, str], None],
 ) -> Predictions:
-    """Predict every image of files and folders.
+    """Classify every image in files and folders.
 
     Args:
         paths: PNG, JPEG and NPZ files, and folders of them.
-        champion: Predicts.
+        champion: The model.
         invert: As for `images.fit`.
-        output: Takes all rows.
-        on_bad: Is told of each file, array or image that cannot be used, at once, and the reason.
+        output: Receives all rows.
+        on_bad: Called with the name of each file, array or image that cannot be used, and the reason.
 
     Returns:
-        What there is to show of it.
+        The counts, and the first rows.
     """
     result = Predictions()
 
@@ -79,7 +79,7 @@ Batch = tuple[list[str], npt.NDArray[np.uint8]]
 def _images(
     paths: Iterable[Path], image_shape: tuple[int, int], invert: Invert, skip: Callable[[str, str], None]
 ) -> Iterator[Batch]:
-    """Yield images as the model takes them, one or many at a time."""
+    """Yield images in the model's shape, one or many at a time."""
     for path in _files(paths, skip):
         try:
             if path.suffix.lower() in SUFFIXES:
@@ -91,7 +91,7 @@ def _images(
 
 
 def _name(path: Path) -> str:
-    """Return the path as text that can be printed and written, whatever bytes the name is of."""
+    """Return the path as printable text, whatever bytes its name has."""
     return printable(str(path))
 
 
@@ -105,19 +105,19 @@ def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[
         if is_folder:
             yield from _walk(path, skip)
         elif not path.is_file():
-            skip(_name(path), "no regular file")  # a pipe would be waited for, a device be read for ever
+            skip(_name(path), "not a regular file")  # a pipe could block, and a device could be read for ever
         elif path.suffix.lower() not in (*PICTURES, *SUFFIXES):
-            skip(_name(path), "neither PNG nor JPEG nor NPZ, by its name")
+            skip(_name(path), "its name does not end in .png, .jpg, .jpeg or .npz")
         else:
             yield path
 
 
 def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
-    def tell(error: OSError) -> None:
+    def report(error: OSError) -> None:
         skip(_name(Path(error.filename)), error.strerror or str(error))
 
     is_empty = True
-    for parent, folders, names in os.walk(folder, onerror=tell):
+    for parent, folders, names in os.walk(folder, onerror=report):
         folders.sort()
         for path in (Path(parent) / name for name in sorted(names)):
             if path.suffix.lower() in (*PICTURES, *SUFFIXES):
@@ -125,7 +125,7 @@ def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
                 if path.is_file():
                     yield path
                 else:
-                    skip(_name(path), "no regular file")
+                    skip(_name(path), "not a regular file")
     if is_empty:
         skip(_name(folder), "a folder without PNG, JPEG or NPZ files")
 
@@ -133,7 +133,7 @@ def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
 def _array_images(
     path: Path, image_shape: tuple[int, int], invert: Invert, skip: Callable[[str, str], None]
 ) -> Iterator[Batch]:
-    """Yield an NPZ file's images. Those of the model's own shape are taken as they are, but for the inversion."""
+    """Yield an NPZ file's images. Images of the model's shape are only inverted, if needed."""
     counts: dict[str, int] = {}
     for array, grey in read_arrays(path, lambda array, reason: skip(f"{_name(path)}:{array}", reason)):
         start = counts.get(array, 0)
@@ -151,7 +151,7 @@ def _array_images(
 
 
 def _chunks(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Join small batches, since a call of the model costs more than an image."""
+    """Join small batches, because a call of the model costs more than an image."""
     names: list[str] = []
     images: list[npt.NDArray[np.uint8]] = []
     for more_names, more_images in batches:

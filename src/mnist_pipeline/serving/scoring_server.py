@@ -1,7 +1,7 @@
-"""MLflow's own scoring server for the champion, behind a door that refuses what is no image.
+"""MLflow's scoring server for the champion, behind a check that accepts only images of raw pixels.
 
-MLflow casts what it is sent to the signature's type: 7.6 becomes 7, so an image scaled to 0..1 would become black, and
-be answered with confidence. Whatever is not raw pixels is told so instead, with a 4xx and the reason.
+MLflow casts its input to the type of the signature: 7.6 becomes 7, so an image scaled to 0..1 would become black and
+get a confident answer. The check refuses anything but raw pixels with a 4xx status and the reason.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mnist_pipeline.serving.champion import Champion
 
 MAX_BODY_BYTES = 8_000_000
-"""Of a request: some thousands of images."""
+"""Of a request: a few thousand images."""
 
 BODY_TIMEOUT_SEC = 30.0
 _LARGE_BODY_BYTES = 100_000
@@ -26,7 +26,7 @@ _KEYS = ("inputs", "instances")
 
 
 class RefusedRequestError(Exception):
-    """A request that is answered with `status` (4xx) and the message."""
+    """A request to answer with `status` (4xx) and the message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class RefusedRequestError(Exception):
 
 
 class _Model:
-    """What the scoring server asks of a model."""
+    """The champion as the scoring server expects a model."""
 
     def __init__(self, champion: Champion) -> None:
         self.metadata = champion.metadata
@@ -46,7 +46,7 @@ class _Model:
 
 
 class OnlyRawPixels:
-    """Lets a request through to MLflow only where it holds images of whole pixels."""
+    """Passes a request to MLflow only if it holds images of whole pixels."""
 
     def __init__(self, app: ASGIApp, *, image_shape: tuple[int, int]) -> None:
         self._app = app
@@ -54,7 +54,7 @@ class OnlyRawPixels:
         self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let MLflow do it. Every POST is looked at: a path can be written in several ways."""
+        """Refuse a request, or pass it to MLflow. Every POST is checked: a path can be written in several ways."""
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
@@ -69,7 +69,7 @@ class OnlyRawPixels:
         if len(body) < _LARGE_BODY_BYTES:
             await self._pass_on(body, scope, receive, send)
             return
-        async with self._turn:  # one after the other: each takes many times its size in memory
+        async with self._turn:  # one at a time: each takes many times its size in memory
             await self._pass_on(body, scope, receive, send)
 
     async def _pass_on(self, body: bytes, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +86,7 @@ class OnlyRawPixels:
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()
 
-        # MLflow knows fewer ways to write the type than HTTP allows.
+        # MLflow accepts fewer spellings of the type than HTTP allows.
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         await self._app({**scope, "headers": [*headers, (b"content-type", b"application/json")]}, replay, send)
 
@@ -124,7 +124,7 @@ async def _read_body(receive: Receive) -> bytes:
                 if not message.get("more_body", False):
                     return bytes(body)
     except TimeoutError as error:
-        raise RefusedRequestError(408, f"the request was not there after {BODY_TIMEOUT_SEC:g} s") from error
+        raise RefusedRequestError(408, f"the request was not complete after {BODY_TIMEOUT_SEC:g} s") from error
 
 
 def require_images(body: bytes, image_shape: tuple[int, int]) -> None:
@@ -138,13 +138,13 @@ def require_images(body: bytes, image_shape: tuple[int, int]) -> None:
     try:
         request = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_refuse_fraction)
     except (ValueError, RecursionError) as error:
-        raise RefusedRequestError(400, f"the body is no JSON ({error}); {expected}") from error
+        raise RefusedRequestError(400, f"the body is not JSON ({error}); {expected}") from error
     if not isinstance(request, dict) or len(request) != 1 or next(iter(request)) not in _KEYS:
         found = f"the keys {sorted(request)[:5]}"[:200] if isinstance(request, dict) else _describe(request)
         raise RefusedRequestError(400, f"found {found}; {expected}")
     (images,) = request.values()
     if not isinstance(images, list) or not images:
-        raise RefusedRequestError(400, f"no images are in it; {expected}")
+        raise RefusedRequestError(400, f"it has no images; {expected}")
     for number, image in enumerate(images):
         _require_image(image, number, image_shape, expected)
 
@@ -156,7 +156,7 @@ def _require_image(image: Any, number: int, image_shape: tuple[int, int], expect
     for row in image:
         if not isinstance(row, list) or len(row) != width:
             raise RefusedRequestError(400, f"image {number} has a row that is {_describe(row)}; {expected}")
-        # A set of the types: true is a number to Python, and no pixel. Quicker than a look at each pixel in turn.
+        # True is a number in Python, but not a pixel. A set of the types is faster than a check of each pixel.
         if set(map(type, row)) != {int}:
             wrong = next(pixel for pixel in row if type(pixel) is not int)
             raise RefusedRequestError(400, f"image {number} has a pixel that is {_describe(wrong)}; {expected}")
@@ -174,15 +174,15 @@ def _describe(value: Any) -> str:
 def _refuse_fraction(text: str) -> NoReturn:
     raise RefusedRequestError(
         400,
-        f"the number {text[:50]} has a fraction or an exponent: send raw pixels, whole numbers of 0..255; the model "
-        "scales them by itself",
+        f"the number {text[:50]} has a fraction or an exponent: send raw pixels, whole numbers from 0 to 255; the "
+        "model scales them itself",
     )
 
 
 def _refuse_constant(text: str) -> NoReturn:
-    raise RefusedRequestError(400, f"{text} is no number of 0..255")
+    raise RefusedRequestError(400, f"{text} is not a number from 0 to 255")
 
 
 def make_app(champion: Champion) -> ASGIApp:
-    """Return MLflow's scoring server behind the door."""
+    """Return MLflow's scoring server behind the check."""
     return OnlyRawPixels(mlflow.pyfunc.scoring_server.init(_Model(champion)), image_shape=champion.image_shape)

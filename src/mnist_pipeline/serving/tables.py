@@ -1,4 +1,4 @@
-"""Tables that are written to a file while they grow, whole or not at all."""
+"""Tables that are written to a file row by row, completely or not at all."""
 
 import json
 import uuid
@@ -34,7 +34,7 @@ class _Csv:
 
 
 class _Json:
-    """One array of objects, a line each."""
+    """One array of objects, one per line."""
 
     def __init__(self, path: Path) -> None:
         self._file: IO[str] = path.open("w", encoding="utf-8")
@@ -53,11 +53,11 @@ class _Json:
 class _Parquet:
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.touch()  # what cannot be written is told at once, and not after the model was loaded
+        path.touch()  # report a path that cannot be written at once, not after the model was loaded
         self._writer: pyarrow.parquet.ParquetWriter | None = None
 
     def write(self, table: "pd.DataFrame") -> None:
-        import pyarrow.parquet  # only here: it takes its time, and the other formats do without
+        import pyarrow.parquet  # imported here, because the other formats do not need it
 
         rows = pyarrow.Table.from_pandas(table, preserve_index=False)
         if self._writer is None:
@@ -74,10 +74,10 @@ FORMATS = tuple(_WRITERS)
 
 
 class TableFile:
-    """A table that grows by rows, as CSV, JSON or Parquet by the ending of its name.
+    """A table that grows by rows, as CSV, JSON or Parquet by its suffix.
 
-    It is written beside its place, and moved there when it is whole: at the end of a `with` that nothing interrupts. A
-    table without rows is not written.
+    It is written beside its final path, and moved there at the end of a `with` block that nothing interrupts. A table
+    without rows is not written.
 
     Raises:
         UserError: It cannot be written there.
@@ -109,7 +109,7 @@ class TableFile:
                 if error is None and self._has_rows:
                     self._unfinished.replace(self._place)
         except UserError:
-            if error is None:  # else what went wrong first is what the user must hear of
+            if error is None:  # otherwise the first error is the one to report
                 raise
         finally:
             self._unfinished.unlink(missing_ok=True)

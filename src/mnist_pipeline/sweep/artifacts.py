@@ -1,4 +1,4 @@
-"""What a sweep leaves on its run: the table of its trials, plots of it, and the winner as a preset."""
+"""The artifacts of a sweep: the table of its trials, its plots, the verdict, and the winner as a preset."""
 
 import html as html_text
 import json
@@ -31,11 +31,11 @@ _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSt
 
 
 def tabulate_trials(study: Study) -> pd.DataFrame:
-    """Return one row a trial, in the order of their numbers.
+    """Return one row per trial, in the order of their numbers.
 
     Returns:
-        Columns: number, state, value (of the metric at the last epoch), epochs (trained), one column a swept key,
-        duration_sec, run_id, source (run that trained the same before), reason (of a failure).
+        Columns: number, state, value (of the metric at the last epoch), epochs (trained), one column per swept key,
+        duration_sec, run_id, source (run whose epochs were reused), reason (of a failure).
     """
     return pd.DataFrame([_row(trial) for trial in study.trials()])
 
@@ -86,13 +86,13 @@ def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
 
     drawn: dict[str, bytes | str] = {}
     pages: list[str] = []
-    with warnings.catch_warnings(), mpl.rc_context():  # Optuna sets a style, for everything that is drawn after it
-        warnings.simplefilter("ignore")  # it calls its matplotlib plots experimental
-        mpl.use("Agg")  # they go through pyplot, which would look for a screen
+    with warnings.catch_warnings(), mpl.rc_context():  # Optuna sets a style globally
+        warnings.simplefilter("ignore")  # Optuna marks its matplotlib plots as experimental
+        mpl.use("Agg")  # the plots use pyplot, which would look for a display
         for name, (size, plot) in _choose_plots(study, metric).items():
             figure = np.ravel(plot(still))[0].figure
             figure.set_size_inches(size)
-            for axes in figure.axes:  # on a short logarithmic axis the labels between the powers of ten would overlap
+            for axes in figure.axes:  # labels between the powers of ten would overlap on a short logarithmic axis
                 axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.yaxis.set_minor_formatter(NullFormatter())
                 legend = axes.get_legend()
@@ -111,7 +111,7 @@ def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
 
 
 def _choose_plots(study: optuna.Study, metric: str) -> dict[str, tuple[tuple[float, float], Callable[[Any], Any]]]:
-    """Return the plots that the trials suffice for: size in inches, and how either of Optuna's two modules draws it."""
+    """Return the plots that these trials allow: size in inches, and a function of a plotting module of Optuna."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     swept = sorted({key for trial in trials for key in trial.params})
     varied = [key for key in swept if len({trial.params.get(key) for trial in trials}) > 1]
@@ -149,7 +149,7 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, stu
 
 
 def describe_preset(params: Mapping[str, Any], *, study: str) -> str:
-    """Return the text of a preset that has `params`."""
+    """Return the text of a preset with `params`."""
     nested = OmegaConf.create()
     for key, value in params.items():
         OmegaConf.update(nested, key, value)

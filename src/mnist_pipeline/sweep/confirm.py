@@ -1,7 +1,7 @@
-"""The confirmation: whether the best of many is better than the baseline, or was lucky. Pure functions of values.
+"""The confirmation: whether the best trials are better than the baseline, or the best by chance. Pure functions.
 
-Many trials scored on one validation split: the best score is that of a good configuration and of a good split together.
-So the best are trained again on fresh pairs of seeds, the same for all, and compared with the baseline pair by pair.
+The best score of many trials on one validation split is partly chance. So the best trials are trained again on fresh
+pairs of seeds, the same for all, and compared with the baseline pair by pair.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class Comparison:
     Attributes:
         name: Of the candidate.
         mean: Of the differences.
-        low, high: The interval that holds the true mean difference with the confidence asked for.
+        low, high: The confidence interval of the true mean difference.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Comparison:
     high: float
 
     def is_better(self, direction: Direction) -> bool:
-        """Return whether the interval lies wholly on the better side of 0."""
+        """Return whether the whole interval is on the better side of 0."""
         return self.low > 0 if direction is Direction.maximize else self.high < 0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the confirmation says.
+    """The result of the confirmation.
 
     Attributes:
-        winner: The name of a candidate, or None: the baseline stays.
+        winner: The name of a candidate; None: the baseline stays.
         confidence: Of all intervals together, 0..1.
     """
 
@@ -58,7 +58,7 @@ class Verdict:
 
 
 def draw_pairs(seed: int, *, num_pairs: int, taken: Pair) -> list[Pair]:
-    """Return pairs of seeds, a pure function of the study's seed; none of them has a seed of the study's own runs."""
+    """Return pairs of seeds, a pure function of the study's seed; none shares a seed with the study's own runs."""
     pairs: list[Pair] = []
     words = iter(np.random.SeedSequence((seed, 0x636F6E66)).generate_state(4 * num_pairs + 4))
     while len(pairs) < num_pairs:
@@ -71,12 +71,12 @@ def draw_pairs(seed: int, *, num_pairs: int, taken: Pair) -> list[Pair]:
 def compare(
     baseline: Sequence[float], candidates: Mapping[str, Sequence[float]], *, direction: Direction, alpha: float = ALPHA
 ) -> Verdict:
-    """Compare candidates with the baseline by paired t intervals (Student, 1908), Bonferroni's way over all of them.
+    """Compare candidates with the baseline by paired t intervals (Student, 1908), with a Bonferroni correction.
 
     Args:
-        baseline: Its values, one a pair.
+        baseline: Its values, one per pair.
         candidates: Theirs, by name, in the order of the same pairs.
-        direction: Whether more or less is better.
+        direction: Whether larger or smaller is better.
         alpha: Probability that any interval misses the true mean difference.
     """
     each = alpha / max(len(candidates), 1)

@@ -1,7 +1,6 @@
-"""Optuna's dashboard over a storage, as an application of this process.
+"""Optuna's dashboard over a storage, as an application in this process.
 
-The program `optuna-dashboard` would answer requests for any host, and show the storage's password in the list of
-processes.
+The program `optuna-dashboard` would answer requests for any host, and show the storage's password in the process list.
 """
 
 import os
@@ -21,7 +20,7 @@ from mnist_pipeline.system.secrets import Address, hide
 
 
 def make_app(storage: str, study: str | None) -> ASGIApp:
-    """Return the dashboard over all studies of a storage; nothing is created where there is none.
+    """Return the dashboard over all studies of a storage; it creates nothing.
 
     Args:
         storage: Path of a journal file or URL of a database, as `sweep.storage`.
@@ -32,7 +31,9 @@ def make_app(storage: str, study: str | None) -> ASGIApp:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # starlette deprecates its adapter; what Optuna calls experimental is pinned
+        warnings.simplefilter(
+            "ignore"
+        )  # about starlette's deprecated adapter, and experimental features of Optuna, which is pinned
         from starlette.middleware.wsgi import WSGIMiddleware
 
         try:
@@ -47,7 +48,7 @@ def make_app(storage: str, study: str | None) -> ASGIApp:
                 f"sweep.storage={storage} cannot be opened ({type(error).__name__}: {reason}): "
                 "repair it, or give another"
             ) from error
-    # Names that share a journal file count as the same, since its file name is all that some know of a study.
+    # Names that share a journal file count as the same, because users may know only the file name.
     if study is not None and journal_path(study) not in map(journal_path, names):
         raise UserError(
             f"sweep.study={study} is not in {storage}: "
@@ -63,5 +64,5 @@ def _open(storage: str) -> BaseStorage:
     url = sqlalchemy.make_url(whole)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise UserError(f"sweep.storage={storage}: there is no file {os.path.abspath(url.database)}")  # noqa: PTH100
-    # Tables of Optuna's have no place in a database that has none: it is another program's.
+    # A database without Optuna's tables belongs to another program: create none in it.
     return RDBStorage(whole, skip_compatibility_check=True, skip_table_creation=True)

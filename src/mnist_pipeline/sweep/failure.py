@@ -1,4 +1,4 @@
-"""Why a training did not end: because of its configuration, of what surrounds it, or of anything else."""
+"""Why a training did not end: its configuration, its surroundings, or any other error."""
 
 import enum
 import re
@@ -8,14 +8,14 @@ from typing import Any
 
 
 class Cause(enum.Enum):
-    """What kept a training from its end."""
+    """The cause of a failed training."""
 
     diverged = "diverged"
-    """A verdict on the configuration: it comes out the same whenever it is trained."""
+    """The configuration: it fails in the same way every time."""
     surroundings = "surroundings"
-    """Space, memory, a signal: it says nothing about the configuration."""
+    """Disk space, memory or a signal: not a verdict on the configuration."""
     error = "error"
-    """Anything else, such as a crash: it counts as a failure, and may not happen again."""
+    """Any other error, such as a crash: it counts as a failure, but may not happen again."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Failure:
     """Why a training did not end.
 
     Attributes:
-        reason: Begins with the cause.
-        next_step: What the user can do about surroundings.
+        reason: Starts with the cause.
+        next_step: What the user can do about the surroundings.
     """
 
     cause: Cause
@@ -41,7 +41,7 @@ class TrainingFailedError(Exception):
 
 
 class HinderedError(Exception):
-    """What surrounds a training kept it from its end; the message is the reason."""
+    """The surroundings of a training stopped it; the message is the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -56,7 +56,7 @@ MEMORY_STEP = (
 
 CAUSE_ATTRIBUTE = "failure"
 REASON = "reason"
-# What version 0.1 wrote of a trial that failed by its surroundings; it kept the reason alone.
+# How version 0.1 recorded a trial that its surroundings stopped; it kept only the reason.
 _SURROUNDINGS = re.compile(
     r"\w+: \[Errno \d+\]|(OSError|\w*MemoryError|ResourceExhaustedError|UserError): "
     r"|its worker died \(signal (9|15|2|1)\b"
@@ -64,7 +64,7 @@ _SURROUNDINGS = re.compile(
 
 
 def read_cause(attributes: Mapping[str, Any]) -> Cause:
-    """Return the kind of failure that a failed trial has among its user attributes."""
+    """Return the cause in the user attributes of a failed trial."""
     known = attributes.get(CAUSE_ATTRIBUTE)
     if known is not None:
         return Cause(known)

@@ -11,7 +11,7 @@ from mnist_pipeline.plotting import BLUE, GREY, ORANGE, make_axes
 
 
 def draw_intervals(comparisons: Sequence["Comparison"]) -> Figure:
-    """Draw how far candidates are from the baseline, each with its interval."""
+    """Draw the difference of each candidate from the baseline, with its interval."""
     figure, axes = make_axes(7, 1.6 + 0.4 * len(comparisons), "Difference from the baseline, with its interval")
     for row, comparison in enumerate(comparisons):
         colour = GREY if comparison.low <= 0 <= comparison.high else BLUE

@@ -1,4 +1,4 @@
-"""What a sweep searches: its settings and its space, as data that check themselves. Optuna is not imported here."""
+"""The settings and the space of a sweep, as dataclasses that check themselves. Optuna is not imported here."""
 
 import dataclasses
 import enum
@@ -22,7 +22,7 @@ SECTIONS: dict[str, type] = {"model": ModelConfig, "train": TrainConfig}
 UNSWEPT = {
     "model.name": "choose it with model=",
     "train.num_threads": "every worker has one thread",
-    "train.checkpoint_every": "it decides nothing of the result",
+    "train.checkpoint_every": "it does not affect the result",
 }
 METRICS = ("validation/accuracy", "validation/loss", "train/accuracy", "train/loss")
 _INTERVAL_KEYS = {"type", "low", "high", "step", "log"}
@@ -30,14 +30,14 @@ _STEP_TOLERANCE = 1e-8
 
 
 class Direction(enum.Enum):
-    """Whether more or less of the metric is better."""
+    """Whether a larger or a smaller metric is better."""
 
     maximize = "maximize"
     minimize = "minimize"
 
 
 class Sampler(enum.Enum):
-    """What proposes the next trial."""
+    """How the next trial is proposed."""
 
     tpe = "tpe"
     random = "random"
@@ -45,7 +45,7 @@ class Sampler(enum.Enum):
 
 
 class Pruner(enum.Enum):
-    """What ends a trial that does not promise enough."""
+    """How unpromising trials are ended early."""
 
     median = "median"
     hyperband = "hyperband"
@@ -57,8 +57,8 @@ class Interval:
     """Numbers from `low` to `high`, both included.
 
     Attributes:
-        step: Distance of the values; None for every number between.
-        log: Whether equal ratios, not equal differences, are equally likely.
+        step: Distance between the values; None: every number in between.
+        log: Whether to draw on a logarithmic scale.
     """
 
     is_integer: bool
@@ -68,12 +68,12 @@ class Interval:
     log: bool
 
     def describe(self) -> str:
-        """Return it in a few words."""
+        """Return a short description."""
         parts = [f"{self.low:g} to {self.high:g}", *([f"step {self.step:g}"] if self.step else [])]
         return ", ".join([*parts, *(["logarithmic"] if self.log else [])])
 
     def values(self) -> list[Value] | None:
-        """Return every value, or None where there is no end of them."""
+        """Return every value, or None if there are infinitely many."""
         if self.step is None:
             return None
         num_steps = math.floor((self.high - self.low) / self.step + _STEP_TOLERANCE)
@@ -88,12 +88,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Choice:
-    """Some values in no order."""
+    """Unordered values."""
 
     choices: tuple[Value, ...]
 
     def describe(self) -> str:
-        """Return it in a few words."""
+        """Return a short description."""
         return f"one of {', '.join(map(str, self.choices))}"
 
     def values(self) -> list[Value] | None:
@@ -107,12 +107,12 @@ class Choice:
 
 Dimension = Interval | Choice
 Space = dict[str, Dimension]
-"""The dimensions, by the dotted key that each of them sweeps, in the order of the keys."""
+"""The dimensions by the dotted keys that they sweep, in alphabetical order."""
 
 
 @dataclass
 class ConfirmConfig:
-    """`sweep.confirm`: how the best trials are compared with the baseline once more."""
+    """`sweep.confirm`: how the best trials are compared with the baseline again."""
 
     top_k: int
     """Best trials that are trained again, beside the baseline."""
@@ -126,30 +126,30 @@ class ConfirmConfig:
 
 @dataclass
 class SweepConfig:
-    """`sweep`: what is searched, by what, and how long."""
+    """`sweep`: the space, and how it is searched."""
 
     study: str | None
-    """Name of the study, which is gone on with; null: one made of all that decides its outcome."""
+    """Name of the study, which is continued if it exists; null: derived from everything that decides its results."""
     seed: int
     """Seed of the sampler and of the confirmation's pairs of seeds."""
     num_trials: int
-    """Trials that are complete or pruned when the sweep is done, those of earlier commands included."""
+    """Trials to complete or prune, including those of earlier commands."""
     num_workers: int | None
-    """Processes that train; null: one a core."""
+    """Processes that train; null: one per core."""
     timeout_sec: float | None
-    """Seconds after which no further trial begins; null: no limit."""
+    """Seconds after which no more trials start; null: no limit."""
     max_failures: int
-    """Failed trials that are replaced before the sweep gives up."""
+    """Failed trials that are replaced before the sweep fails."""
     storage: Address | None
     """Path of a journal file or URL of a database; null: a journal under `mlruns/optuna/`."""
     metric: str
-    """What is optimised: its value at a trial's last epoch."""
+    """The metric to optimise, at a trial's last epoch."""
     direction: Direction
     sampler: Sampler
     pruner: Pruner
     space: Space
     confirm: ConfirmConfig | None
-    """null: end with the table."""
+    """null: no confirmation."""
 
     def __post_init__(self) -> None:
         require_integer(self.seed, key="sweep.seed", minimum=0)
@@ -211,12 +211,12 @@ def read(values: Mapping[str, Any], base: Config, *, fixed: Sequence[str]) -> Sw
     config: SweepConfig = fill(SweepConfig, rest, prefix="sweep", space=space)
     for key in config.space:
         if key in fixed:
-            raise ConfigError(f"{key}: is swept; leave it out, or sweep it no longer with ~sweep.space.{key}")
+            raise ConfigError(f"{key}: is swept; leave it out, or remove it from the space with ~sweep.space.{key}")
     for key in fixed:
         if key == "train.num_threads":
             raise ConfigError("train.num_threads: every worker of a sweep has one; set sweep.num_workers instead")
     if base.data.validation_size == 0 and (config.metric.startswith("validation/") or config.confirm is not None):
-        raise ConfigError("data.validation_size=0: a sweep selects by validation images; hold some out")
+        raise ConfigError("data.validation_size=0: a sweep needs validation images; hold some out")
     return config
 
 
@@ -224,7 +224,7 @@ def parse_space(nested: Mapping[str, Any], base: Config) -> Space:
     """Return the checked space of `sweep.space`, whose keys are sections and then their keys.
 
     Raises:
-        ConfigError: A key cannot be swept, a range is empty, or a value is none that the key may have.
+        ConfigError: A key cannot be swept, a range is empty, or a value is not allowed for its key.
     """
     space: Space = {}
     for section, keys in nested.items():
@@ -246,7 +246,7 @@ def parse_space(nested: Mapping[str, Any], base: Config) -> Space:
 def _parse_dimension(dotted: str, described: Any, *, kind: type) -> Dimension:
     name = f"sweep.space.{dotted}"
     if isinstance(described, Mapping):
-        described = {key: value for key, value in described.items() if value is not None}  # null: as if not given
+        described = {key: value for key, value in described.items() if value is not None}  # null: not given
     if not isinstance(described, Mapping) or described.get("type") not in ("int", "float", "categorical"):
         raise ConfigError(f"{name}: expected type: int, float or categorical, with low and high or with choices")
     if described["type"] == "categorical":
@@ -290,7 +290,7 @@ def apply(base: Config, params: Mapping[str, Any]) -> Config:
     """Return `base` with the values of a trial, each under its dotted key.
 
     Raises:
-        ConfigError: A value is none that its key may have.
+        ConfigError: A value is not allowed for its key.
     """
     changed: dict[str, dict[str, Any]] = {}
     for dotted, value in params.items():

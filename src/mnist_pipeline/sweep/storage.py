@@ -1,4 +1,4 @@
-"""Where a study is kept: a journal file or a database. A file that holds anything else is refused, untouched.
+"""The storage of a study: a journal file or a database. A file with any other content is refused and left untouched.
 
 Optuna is not imported here, so that a wrong `sweep.storage` is reported at once.
 """
@@ -19,22 +19,22 @@ _OPTUNA_TABLES = {"studies", "version_info"}
 
 
 def journal_path(study: str) -> Path:
-    """Return where the journal of a study is kept by default."""
+    """Return the default path of the journal of a study."""
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
     return paths.mlruns_dir() / "optuna" / f"{safe}.journal"
 
 
 def is_url(storage: str) -> bool:
-    """Return whether `sweep.storage` names a database, and not a journal file."""
+    """Return whether `sweep.storage` is the URL of a database, not a journal file."""
     return "://" in storage
 
 
 def check(storage: str) -> None:
-    """Refuse a `sweep.storage` whose file holds anything but studies; change nothing.
+    """Refuse a `sweep.storage` whose file holds anything but studies, without changing it.
 
     Raises:
-        ConfigError: It does, or cannot be read.
-        UserError: It is a journal, but damaged.
+        ConfigError: It holds anything else, or cannot be read.
+        UserError: It is a damaged journal.
     """
     if is_url(storage):
         _check_sqlite(storage)
@@ -43,11 +43,11 @@ def check(storage: str) -> None:
 
 
 def check_journal(path: Path, *, is_ours: bool = False) -> None:
-    """Refuse a file that is not a journal of Optuna's. One that is missing or empty will become one.
+    """Refuse a file that is not an Optuna journal. A missing or empty file will become one.
 
     Args:
         path: Of the file.
-        is_ours: Whether the file is ours by its place, so that even its first line may be torn.
+        is_ours: Whether the path is our default, so that even its first line may be incomplete.
 
     Raises:
         ConfigError, UserError: As in `check`.
@@ -60,21 +60,21 @@ def check_journal(path: Path, *, is_ours: bool = False) -> None:
             if first and not (_is_entry(first) or (is_ours and b"\n" not in first)):
                 is_sqlite = first.startswith(_SQLITE_START)
                 hint = f"give a SQLite database as sqlite:///{path}" if is_sqlite else "give another file"
-                raise ConfigError(f"sweep.storage={path} is not a journal of Optuna's and was left untouched: {hint}")
+                raise ConfigError(f"sweep.storage={path} is not an Optuna journal and was left untouched: {hint}")
             for number, line in enumerate(file, start=2):
                 if line.endswith(b"\n") and not _is_entry(line):
                     raise UserError(
-                        f"sweep.storage={path} is damaged in line {number} and was left untouched: cut the file before "
-                        "that line, or give another one"
+                        f"sweep.storage={path} is damaged in line {number} and was left untouched: truncate the "
+                        "file before that line, or give another one"
                     )
     except OSError as error:
         raise ConfigError(f"sweep.storage={path} cannot be read ({error.strerror}): give another file") from error
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut off what a power cut left of a line; whoever calls it owns the journal's lock.
+    """Remove an incomplete last line, left by a power failure. The caller holds the journal's lock.
 
-    Optuna would write the next line behind it and then read neither.
+    Optuna would append the next line to it, and then could read neither.
     """
     if not path.exists():
         return
@@ -86,10 +86,10 @@ def cut_torn_line(path: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Return whether there is a file.
+    """Return whether the file exists.
 
     Raises:
-        ConfigError: There is something else, which to open could block or do harm.
+        ConfigError: It is not a regular file, and to open it could block or do harm.
     """
     if path.is_file():
         return True
@@ -123,8 +123,8 @@ def _check_sqlite(url: str) -> None:
         ) from error
     if tables and not tables & _OPTUNA_TABLES:
         raise ConfigError(
-            f"sweep.storage={url} is a database of something else (table {min(tables)}) and was left untouched: give "
-            "another file"
+            f"sweep.storage={url} is the database of another program (table {min(tables)}) and was left untouched: "
+            "give another file"
         )
 
 
@@ -135,5 +135,5 @@ def _list_tables(path: Path) -> set[str]:
 
     try:
         return read("mode=ro")
-    except sqlite3.OperationalError:  # a command that was killed left a transaction to be undone
+    except sqlite3.OperationalError:  # a killed command left a transaction that must be rolled back
         return read("immutable=1")

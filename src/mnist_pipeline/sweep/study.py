@@ -1,7 +1,7 @@
-"""The study: what Optuna keeps of a sweep, so that any kill can be gone on from.
+"""The study: the state of a sweep in Optuna, from which a killed sweep resumes.
 
-Only the sweep's own process speaks to Optuna. What it proposes is a pure function of the study's seed, the trial's
-number and the trials that are finished, so that a sweep which was killed proposes what it would have proposed.
+Only the sweep's own process uses Optuna. Its proposals are a pure function of the study's seed, the trial's number and
+the finished trials, so that a killed and resumed sweep makes the same proposals.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import shlex
 import threading
 import time
 import uuid
@@ -47,19 +48,19 @@ RUN = "run_id"
 SOURCE = "source"
 NUM_UNPRUNED_TRIALS = 5
 NUM_UNPRUNED_EPOCHS = 3
-"""Before so many trials are complete, and in a trial's epochs before this one, the median pruner ends none."""
+"""The median pruner ends no trial before this many are complete, and none in its first epochs."""
 BUSY_SEC = 60
-"""How long a SQLite database may be busy with other commands."""
+"""Seconds that a SQLite database may be locked by other commands."""
 NUM_OPENINGS = 4
 OPENING_PAUSE_SEC = 0.4
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Study:
-    """A study of Optuna's, opened or made.
+    """An Optuna study, opened or created.
 
     Attributes:
-        id: 32 hexadecimal digits that no other study has, whatever its name.
+        id: 32 unique hexadecimal digits, whatever the study's name.
     """
 
     def __init__(self, config: SweepConfig, *, name: str, identity: Mapping[str, Any], max_epochs: int) -> None:
@@ -71,7 +72,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with warnings.catch_warnings(), self._opening():
-            warnings.simplefilter("ignore")  # of what is experimental in Optuna: the versions are pinned
+            warnings.simplefilter("ignore")  # about experimental features of Optuna: the versions are pinned
             self.optuna = optuna.create_study(
                 storage=open_storage(config.storage, name),
                 study_name=name,
@@ -89,10 +90,10 @@ class Study:
         _require_same(json.loads(known[IDENTITY]), json.loads(json.dumps(identity)), name=name)
 
     def enqueue_planned(self, first: Mapping[str, Any] | None) -> None:
-        """Have the first trials tried: the baseline, and every point of a grid.
+        """Enqueue the first trials: the baseline, and every point of a grid.
 
-        A point counts as tried when a trial with it is under way or finished, or diverged. One whose trials all failed
-        by an error is tried again.
+        A point counts as tried if a trial of it is running, has finished or has diverged. A point whose trials all
+        failed with an error is tried again.
         """
         self._planned = [dict(first)] if first is not None else []
         if self._config.sampler is Sampler.grid:
@@ -110,23 +111,23 @@ class Study:
                     self.optuna.enqueue_trial(point)
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """Return the trials, in the order of their numbers; all of them, or those in one of `states`."""
+        """Return the trials in the order of their numbers: all of them, or those in one of `states`."""
         with self.reporting_errors():
             return self.optuna.get_trials(deepcopy=False, states=states or None)
 
-    def failed(self, *kinds: Cause) -> list[FrozenTrial]:
-        """Return the trials that count as failed, or those of one of `kinds`: what surroundings caused does not."""
-        wanted = kinds or (Cause.diverged, Cause.error)
+    def failed(self, *causes: Cause) -> list[FrozenTrial]:
+        """Return the failed trials, or those with one of `causes`. Trials stopped by their surroundings do not count."""
+        wanted = causes or (Cause.diverged, Cause.error)
         return [trial for trial in self.trials(TrialState.FAIL) if read_cause(trial.user_attrs) in wanted]
 
     def ask(self) -> Trial:
-        """Return a new trial with all its values."""
+        """Return a new trial with all of its values."""
         with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
             return self._complete(self.optuna.ask())
 
     def adopt(self, trial: FrozenTrial) -> Trial:
-        """Return the trial that a command left unfinished when it was killed: the same number, the same values."""
+        """Return the trial that a killed command left unfinished, with the same number and values."""
         with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
             return self._complete(Trial(self.optuna, trial._trial_id))
@@ -142,7 +143,7 @@ class Study:
             self.optuna.tell(trial, values=value if state is TrialState.COMPLETE else None, state=state)
 
     def fail(self, trial: Trial, failure: Failure) -> None:
-        """Finish a trial as failed; if it was planned and an error was the reason, have it tried again."""
+        """Finish a trial as failed; if it was planned and failed with an error, enqueue it again."""
         with self.reporting_errors():
             trial.set_user_attr(REASON, failure.reason)
             trial.set_user_attr(CAUSE_ATTRIBUTE, failure.cause.value)
@@ -150,11 +151,11 @@ class Study:
         self._enqueue_missing()
 
     def best(self) -> FrozenTrial | None:
-        """Return the best complete trial, the earliest of equal ones."""
+        """Return the best complete trial; of equal ones, the earliest."""
         return next(iter(self.ranked()), None)
 
     def ranked(self) -> list[FrozenTrial]:
-        """Return the complete trials, the best first, of equal ones the earliest."""
+        """Return the complete trials, the best first; of equal ones, the earliest first."""
         sign = -1 if self._config.direction is Direction.maximize else 1
         complete = self.trials(TrialState.COMPLETE)
         return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
@@ -164,7 +165,7 @@ class Study:
         """Report in one line that Optuna cannot read or write the study.
 
         Raises:
-            UserError: Its storage fails. What was written before is kept.
+            UserError: Its storage fails. Everything written before is kept.
         """
         try:
             yield
@@ -180,7 +181,7 @@ class Study:
             yield
         except UserError:
             raise
-        except Exception as error:  # Optuna lets through whatever its storage raises
+        except Exception as error:  # Optuna passes on whatever its storage raises
             raise UserError(
                 f"sweep.storage={self._shown()} cannot be opened ({type(error).__name__}: {_reason(error)}): fix that, "
                 "or give another"
@@ -213,8 +214,13 @@ def _require_same(known: dict[str, Any], asked: dict[str, Any], *, name: str) ->
         shown = "; ".join(f"{key} was {_short(known.get(key))}, is {_short(asked.get(key))}" for key in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
-            f"sweep.study={name} exists and was made of something else ({shown}{more}): give this sweep another name"
+            f"sweep.study={name} exists, but for another configuration, data or code ({shown}{more}): give this sweep "
+            f"another sweep.study (the old one stays readable: mnist-pipeline dashboard {_quote(name)})"
         )
+
+
+def _quote(name: str) -> str:
+    return shlex.quote(f"sweep.study={name}")
 
 
 def _short(value: Any) -> str:
@@ -242,9 +248,9 @@ def _make_pruner(pruner: Pruner, *, max_epochs: int) -> optuna.pruners.BasePrune
 
 
 class _Repeatable(BaseSampler):
-    """A sampler that begins anew for every value it draws, from the study's seed and what the value is for.
+    """A sampler that is seeded again for every value, from the study's seed and the purpose of the value.
 
-    Optuna's own draw from one stream, so that a resumed study would begin it again and repeat its first proposals.
+    Optuna's own samplers draw from one stream, so a resumed study would restart it and repeat its first proposals.
     """
 
     def __init__(self, config: SweepConfig) -> None:
@@ -254,7 +260,7 @@ class _Repeatable(BaseSampler):
     def _sampler(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
         words = np.random.SeedSequence((self._seed, trial.number, *name.encode())).generate_state(1)
         seed = int(words[0])
-        # constant_liar: what other workers are at counts as bad, or they would all be sent to the same place.
+        # constant_liar: running trials count as bad, or all workers would get similar points.
         return (
             TPESampler(seed=seed, multivariate=True, constant_liar=True) if self._is_tpe else RandomSampler(seed=seed)
         )
@@ -274,7 +280,7 @@ class _Repeatable(BaseSampler):
 
 
 class _FileLock(BaseJournalFileLock):
-    """A lock of the operating system, which a killed command does not leave behind as Optuna's own would."""
+    """A lock of the operating system. Unlike Optuna's own lock, it is released when a command is killed."""
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(path, thread_local=False)
@@ -288,7 +294,7 @@ class _FileLock(BaseJournalFileLock):
 
 
 class _Journal(JournalFileBackend):
-    """Optuna's journal, which keeps no part of an entry that cannot be written whole."""
+    """Optuna's journal, without incomplete entries."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         with get_lock_file(self._lock):
@@ -296,7 +302,7 @@ class _Journal(JournalFileBackend):
             try:
                 super().append_logs(logs)
             except OSError:
-                # Whatever is written next would be glued to it.
+                # The next entry would be appended to the incomplete one.
                 os.truncate(self._file_path, size)
                 raise
 
@@ -305,18 +311,18 @@ def open_storage(storage: str | None, study: str) -> BaseStorage:
     """Open the storage of `sweep.storage`; None stands for the journal of `study`.
 
     Raises:
-        UserError: Its file holds something else, or is damaged.
-        Exception: Whatever Optuna and its backends raise where it cannot be opened.
+        UserError: Its file has other content, or is damaged.
+        Exception: Whatever Optuna and its backends raise if it cannot be opened.
     """
     if storage is not None:
         storage_files.check(storage)
         if storage_files.is_url(storage):
             return _open_database(Address(storage).reveal())
     named = paths.expand(Address(storage).reveal()) if storage else storage_files.journal_path(study)
-    path = Path(os.path.realpath(named))  # whatever link leads to a journal, it has one lock
+    path = Path(os.path.realpath(named))  # a journal has one lock, even if several links lead to it
     storage_files.check_journal(path, is_ours=storage is None)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # No file of the user's has this name: whoever takes a lock empties its file.
+    # No file of the user has this name: taking the lock empties its file.
     lock = _FileLock(path.with_name(f".{path.name}.mnist-pipeline.lock"))
     with get_lock_file(lock):
         storage_files.cut_torn_line(path)
@@ -324,7 +330,7 @@ def open_storage(storage: str | None, study: str) -> BaseStorage:
 
 
 def _open_database(url: str) -> RDBStorage:
-    """Open a database, which another command may be creating at the same moment."""
+    """Open a database that another command may be creating at the same time."""
     options = {"connect_args": {"timeout": BUSY_SEC}} if url.startswith("sqlite") else None
     for _ in range(NUM_OPENINGS - 1):
         with contextlib.suppress(SQLAlchemyError, StorageInternalError, AssertionError):

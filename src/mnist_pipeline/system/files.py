@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -12,12 +12,12 @@ from mnist_pipeline.system.errors import UserError
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it is moved there at the end of a `with` that nothing interrupts.
+    """Yield a path beside `path` to write to; it is moved to `path` at the end of an uninterrupted `with` block.
 
     Raises:
-        UserError: It cannot be written there.
+        UserError: It cannot be written.
     """
-    place = Path(os.path.realpath(path))  # a link stays a link; pathlib raises for one that leads to itself
+    place = Path(os.path.realpath(path))  # a link stays a link; pathlib raises for a link to itself
     unfinished = place.with_name(f".{uuid.uuid4().hex}.unfinished")
     try:
         with reporting_errors(path):
@@ -30,19 +30,23 @@ def whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def reporting_errors(path: Path) -> Iterator[None]:
-    """Tell of `path` in one line where it cannot be written."""
+    """Report in one line that `path` cannot be written.
+
+    Raises:
+        UserError: It cannot.
+    """
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another place") from error
+        raise UserError(f"{path} cannot be written ({error.strerror or error}): give another path") from error
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Yield a folder for files that nothing after the `with` needs; any OSError inside is taken as its own.
+    """Yield a temporary folder; any OSError inside the `with` block counts as an error of the folder.
 
     Raises:
-        UserError: The files cannot be written, for want of space say.
+        UserError: The files cannot be written, for example because the disk is full.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="mnist-pipeline-", ignore_cleanup_errors=True) as folder:

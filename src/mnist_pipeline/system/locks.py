@@ -1,4 +1,4 @@
-"""One owner at a time, by a lock of the operating system that dies with its owner, whatever way it dies."""
+"""Locks of the operating system, which are released when their holder dies, however it dies."""
 
 import contextlib
 import json
@@ -18,16 +18,16 @@ _log = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]:
-    """Own what `path`, the file of a lock, stands for. Its owner may remove the file while it owns it.
+    """Hold the lock whose file is `path`. The holder may remove the file while it holds the lock.
 
     Args:
-        path: Is created, and holds who the owner is.
-        what: What is owned, for the message.
-        wait: Wait for another owner instead of giving up.
-        next_step: What else a user may do, for the message.
+        path: Is created, and names the holder.
+        what: What the lock protects, for the message.
+        wait: Wait for another holder instead of failing.
+        next_step: What else a user can do, for the message; may be empty.
 
     Raises:
-        UserError: Another process owns it and `wait` is false, or the file cannot be created.
+        UserError: Another process holds it and `wait` is false, or the file cannot be created.
     """
     lock = FileLock(path)
     try:
@@ -37,16 +37,16 @@ def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]
         holder = _describe_holder(path)
         if not wait:
             raise UserError(
-                f"{holder} is at {what}: let it finish, or wait for it with wait=true {next_step}"
+                f"{what} is in use by {holder}: wait for it with wait=true{', ' if next_step else ''}{next_step}"
             ) from error
-        _log.info("wait      %s is at %s", holder, what)
+        _log.info("wait      %s is in use by %s", what, holder)
         lock.acquire()
     except OSError as error:
         raise UserError(
             f"{error.strerror or error}: the lock {path} cannot be taken; fix that and run the same command again"
         ) from error
     try:
-        with contextlib.suppress(OSError):  # on a full disk it is owned all the same
+        with contextlib.suppress(OSError):  # on a full disk the lock is held all the same
             path.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.time()}))
         yield
     finally:
@@ -57,6 +57,6 @@ def _describe_holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())
         since = time.strftime("%H:%M:%S on %Y-%m-%d", time.localtime(holder["since"]))
-        return f"process {holder['pid']} on {holder['host']}, since {since},"
+        return f"process {holder['pid']} on {holder['host']} since {since}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"  # it has only just begun
+        return "another process"  # it has only just started

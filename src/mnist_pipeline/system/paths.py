@@ -1,4 +1,4 @@
-"""Where the project's folders are."""
+"""The folders of the project."""
 
 import os
 import tempfile
@@ -10,13 +10,13 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def checkout() -> Path | None:
-    """Return the root of the checkout that this package runs from, or None where it was installed from a wheel."""
+    """Return the root of the checkout that this package runs from, or None if it was installed from a wheel."""
     root = _PACKAGE.parents[1]
     return root if (root / "pyproject.toml").is_file() and (root / "conf" / "config.yaml").is_file() else None
 
 
 def conf_dir() -> Path:
-    """Return the folder of the configuration: the checkout's, or else the copy inside the installed package."""
+    """Return the folder of the configuration: the checkout's, or the copy inside the installed package."""
     root = checkout()
     return root / "conf" if root else _PACKAGE / "conf"
 
@@ -24,33 +24,33 @@ def conf_dir() -> Path:
 def home() -> Path:
     """Return the folder that holds `mlruns/` and `data/`.
 
-    `MNIST_PIPELINE_HOME` names it; by default it is the root of the checkout, or the current folder where the package
-    was installed from a wheel.
+    `MNIST_PIPELINE_HOME` names it; by default it is the root of the checkout, or the current folder if the package was
+    installed from a wheel.
     """
     named = os.environ.get("MNIST_PIPELINE_HOME")
     return expand(named) if named else checkout() or Path.cwd()
 
 
 def expand(named: str) -> Path:
-    """Return the absolute path that `named` means; a `~` of nobody's is an ordinary name."""
-    return Path(os.path.expanduser(named)).absolute()  # noqa: PTH111 (pathlib's raises for a user that is not there)
+    """Return the absolute path that `named` means; a `~user` that does not exist is an ordinary name."""
+    return Path(os.path.expanduser(named)).absolute()  # noqa: PTH111 (pathlib raises for an unknown user)
 
 
 def mlruns_dir() -> Path:
-    """Return the folder of the tracking store, its artifacts and everything else that runs leave behind."""
+    """Return the folder of the tracking store, its artifacts, the studies and the checkpoints."""
     return home() / "mlruns"
 
 
 def checkpoints_dir() -> Path:
-    """Return the folder of all checkpoints, one folder a run."""
+    """Return the folder of all checkpoints, one folder per run."""
     return mlruns_dir() / "checkpoints"
 
 
 def require_writable(folder: Path) -> None:
-    """Create `folder` where it is missing and prove that a file can be written into it.
+    """Create `folder` if it is missing, and check that a file can be written to it.
 
     Raises:
-        ConfigError: It cannot be created or written into.
+        ConfigError: It cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,5 +59,5 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConfigError(
-            f"cannot write into {folder} ({reason}): set MNIST_PIPELINE_HOME to a folder that you can write into"
+            f"cannot write to {folder} ({reason}): set MNIST_PIPELINE_HOME to a writable folder"
         ) from error

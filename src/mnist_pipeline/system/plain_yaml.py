@@ -1,4 +1,4 @@
-"""YAML that somebody else may have written: read as plain values, bounded in size and depth, and never resolved."""
+"""Untrusted YAML, read as plain values: bounded in size and depth, and never resolved."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MAX_DEPTH = 20
 
 
 class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml ships no types
-    """Refuses aliases, which can make a page of text unfold to gigabytes, and deep nesting."""
+    """Refuses deep nesting, and aliases, which can make a small file unfold to gigabytes."""
 
     _depth = 0
 
@@ -26,7 +26,7 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml ships no type
 
 
 def read(content: bytes) -> Any:
-    """Return the values in a YAML document. An interpolation such as `${oc.env:HOME}` stays the text that it is.
+    """Return the values in a YAML document. An interpolation such as `${oc.env:HOME}` stays text.
 
     Raises:
         ValueError: It is not YAML in UTF-8, is too large or too deep, or has an alias.

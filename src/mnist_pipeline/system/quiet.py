@@ -1,4 +1,4 @@
-"""Keeps off the terminal what libraries write past every setting."""
+"""Silences what libraries write to the terminal regardless of their settings."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from typing import IO
 
 @contextlib.contextmanager
 def library_noise() -> Iterator[None]:
-    """Keep to itself what is written to stderr by TensorFlow's C++ and by processes begun here; show it on an error."""
+    """Hold back what TensorFlow's C++ code and child processes write to stderr; show it only after an error."""
     with _open_capture() as captured:
         kept = os.dup(2)
         os.dup2(captured.fileno(), 2)
@@ -28,5 +28,5 @@ def library_noise() -> Iterator[None]:
 def _open_capture() -> IO[bytes]:
     try:
         return tempfile.TemporaryFile()
-    except OSError:  # no space for it: then the noise is lost
+    except OSError:  # no space for it: the output is lost
         return Path(os.devnull).open("r+b")

@@ -1,7 +1,7 @@
 """Addresses that may hold a secret, and texts that may quote one.
 
-An `Address` shows itself masked, whoever writes it. Only `reveal` and `connection` give the secret, and only the code
-that connects calls them. What libraries say of an address passes through `hide`.
+An `Address` is shown masked, wherever it is written. Only `reveal` and `connection` return the secret, and only code
+that connects calls them. Messages of libraries that quote an address pass through `hide`.
 """
 
 import base64
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 
 STARS = "***"
 SERVERS = ("http://", "https://")
-_SHORTEST_SECRET = 3  # a shorter one would be replaced in words that have nothing to do with it
+_SHORTEST_SECRET = 3  # a shorter one would be replaced in unrelated words
 _SHORTEST_TOKEN = 8
 
 _SCHEME = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*:/+")
 _URL = re.compile(rf"{_SCHEME.pattern}(?:(?!{_SCHEME.pattern})[^\s\"'<>`])*")
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|localhost|[\w-]+(?:\.[\w-]+)+)(?::\d+)?|[\w-]+:\d+")
-_PATHS = ("sqlite", "file:")  # what follows these schemes is a path, which may hold any sign
+_PATHS = ("sqlite", "file:")  # these schemes are followed by a path, which may hold any character
 _VERSION = re.compile(r"v?\d+(?:\.\d+){0,2}\Z")
 _DISTINCT_HOST = re.compile(r"localhost|\d+(?:\.\d+){3}|[\w.-]+:\d+|[\w-]+(?:\.[\w-]+)*\.[A-Za-z][\w-]+")
 _SECRET_PARAMETER = re.compile(r"pass|pwd|token|secret|key|sig|auth|credential", re.IGNORECASE)
@@ -28,7 +28,7 @@ _SECRET_PARAMETER = re.compile(r"pass|pwd|token|secret|key|sig|auth|credential",
 
 @dataclass(frozen=True)
 class _Parts:
-    """A text taken apart: `prefix` (scheme and slashes), user and password, host and path, query or fragment."""
+    """The parts of an address: `prefix` (scheme and slashes), user and password, host and path, query or fragment."""
 
     prefix: str
     userinfo: str | None
@@ -51,7 +51,7 @@ def _take_apart(text: str) -> _Parts:
     base, query = (rest[: mark.start()], rest[mark.start() :]) if mark else (rest, "")
     end = _find_userinfo(base, prefix)
     authority = base.partition("/")[0]
-    # A password may hold ? and # too, as nobody encodes them.
+    # A password may hold an unencoded ? or #, because people do not encode them.
     is_host = _HOST.fullmatch(authority) and not re.fullmatch(r"[\w-]+:\d+", base)
     is_cut = "@" in query and (end is not None or not is_host) and bool(found or ":" in base)
     if is_cut and (end is None or "=" not in query[: query.rindex("@")]):
@@ -64,11 +64,11 @@ def _take_apart(text: str) -> _Parts:
 
 
 def _find_userinfo(base: str, prefix: str) -> int | None:
-    """Return where the @ is that ends user and password, which may hold @, / and : themselves; None: there is none."""
+    """Return the position of the @ after user and password, which may hold @, / and : too; None if there is none."""
     last = base.rfind("@")
     if last < 0:
         return None
-    if not prefix:  # a path, or what was meant as an address: only that has a colon
+    if not prefix:  # a path, or an address without a scheme: only the latter has a colon
         return None if base.startswith(("/", ".", "~")) or ":" not in base[:last] else last
     if not prefix.lower().startswith(SERVERS):
         return last
@@ -78,7 +78,7 @@ def _find_userinfo(base: str, prefix: str) -> int | None:
         return authority.rindex("@") if _VERSION.match(after) else last
     if not _HOST.fullmatch(authority):
         return None if ":" not in authority and _VERSION.match(after) else last
-    # A host and its port, or a user and the digits that a password begins with: what follows the @ tells.
+    # A host and its port, or a user and the digits that a password starts with: the part after the @ decides.
     is_user = re.fullmatch(r"[\w-]+:\d+", authority) and _DISTINCT_HOST.fullmatch(after) and not _VERSION.match(after)
     return last if is_user else None
 
@@ -98,15 +98,16 @@ def _mask_query(query: str, *, all_parameters: bool) -> str:
 def mask(text: str) -> str:
     """Return an address with stars for user and password, and for the value of every parameter of its query.
 
-    It need not be a valid one: user and password may hold any sign. What has neither, and a path, stays as it is.
+    The address need not be valid: user and password may hold any character. A path, or an address without secrets, does
+    not change.
     """
     return _take_apart(text).masked(all_parameters=True)
 
 
 class Address(str):
-    """A URL or a path that may hold a secret. As a text it is the masked one, in every format; it equals by the whole.
+    """A URL or a path that may hold a secret. Its text is masked, in every format; equality compares the secret too.
 
-    A pickled one stays masked: no other process connects to it.
+    A pickled address stays masked, because no other process connects to it.
     """
 
     __slots__ = ("_whole",)
@@ -114,7 +115,7 @@ class Address(str):
     _whole: str
 
     def __new__(cls, text: str) -> "Address":
-        """Take the whole text, secrets included; another address as it is."""
+        """Take the whole text, including secrets, or another address."""
         whole = text._whole if isinstance(text, Address) else str(text)
         self = super().__new__(cls, mask(whole))
         self._whole = whole
@@ -147,19 +148,19 @@ class Address(str):
 
     @property
     def is_masked(self) -> bool:
-        """Whether it was read from where addresses are shown masked, and is of no use to connect to."""
+        """Whether it was copied from a place that shows it masked, so that it cannot be connected to."""
         return f"{STARS}@" in self._whole or f"={STARS}" in self._whole
 
     @property
     def is_server(self) -> bool:
-        """Whether it is one of HTTP."""
+        """Whether it is an HTTP address."""
         return self.startswith(SERVERS)
 
     def reveal(self) -> str:
-        """Return it whole, as a library that connects is to have it: user and password are percent-encoded.
+        """Return the whole address for a library that connects: user and password are percent-encoded.
 
         Raises:
-            ValueError: It is masked: the secret is not known.
+            ValueError: It is masked, and the secret is unknown.
         """
         if self.is_masked:
             raise ValueError(f"{self}: the stars stand for a secret that is not shown; give the whole address")
@@ -170,10 +171,10 @@ class Address(str):
         return f"{parts.prefix}{_encode(user)}{sign}{_encode(password)}@{parts.place}{parts.query}"
 
     def connection(self) -> tuple[str, tuple[str, str] | None]:
-        """Return the URL without user and password, and those, decoded; None: it has none.
+        """Return the URL without user and password, and these, decoded; None if it has none.
 
         Raises:
-            ValueError: It is masked: the secret is not known.
+            ValueError: It is masked, and the secret is unknown.
         """
         parts = _take_apart(self.reveal())
         url = f"{parts.prefix}{parts.place}{parts.query}"
@@ -183,14 +184,14 @@ class Address(str):
         return url, (urllib.parse.unquote(user), urllib.parse.unquote(password))
 
     def join(self, name: str) -> "Address":  # type: ignore[override]
-        """Return the address of a file in the folder that this one names."""
+        """Return the address of a file in this folder."""
         parts = _take_apart(self._whole)
         userinfo = "" if parts.userinfo is None else f"{parts.userinfo}@"
         return Address(f"{parts.prefix}{userinfo}{parts.place.rstrip('/')}/{name}{parts.query}")
 
 
 def authorize(user: str, password: str) -> str:
-    """Return the value of the header `Authorization`; a user without a password is a token."""
+    """Return the value of the header `Authorization`; a user without a password counts as a token."""
     if not password:
         return f"Bearer {user}"
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
@@ -206,7 +207,7 @@ _lock = threading.Lock()
 
 
 def _register(whole: str) -> None:
-    """Remember the secrets of an address, in every spelling that a library may give them, so that `hide` finds them."""
+    """Remember the secrets of an address, in every spelling that a library may use, so that `hide` finds them."""
     global _pattern
     parts = _take_apart(whole)
     secrets: set[str] = set()
@@ -228,7 +229,7 @@ def _register(whole: str) -> None:
 
 
 def _is_token(text: str) -> bool:
-    """Return whether it is no word that a message may have for other reasons."""
+    """Return whether a text is unlikely to occur in a message for another reason."""
     return len(text) >= _SHORTEST_TOKEN and not text.isalpha()
 
 
@@ -260,7 +261,7 @@ def _escape_override(text: str) -> str:
 
 
 def hide(text: str) -> str:
-    """Return any text with stars for the secrets of this process's addresses, and for what looks like one in a URL."""
+    """Return any text with stars for the secrets of this process's addresses, and for anything like one in a URL."""
     global _pattern
     with _lock:
         if _known and _pattern is None:
@@ -274,12 +275,12 @@ def hide(text: str) -> str:
 
 
 def _hide_url(found: re.Match[str]) -> str:
-    url = found[0].rstrip(".,:;)")  # those of the sentence
+    url = found[0].rstrip(".,:;)")  # punctuation of the sentence
     return _take_apart(url).masked(all_parameters=False) + found[0][len(url) :]
 
 
 def _as_words(secret: str) -> str:
-    # A short one may be a part of other words.
+    # A short one may be part of other words.
     if len(secret) >= _SHORTEST_TOKEN:
         return re.escape(secret)
     begin, end = (r"(?<!\w)" if secret[0].isalnum() else ""), (r"(?!\w)" if secret[-1].isalnum() else "")

@@ -1,4 +1,4 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do: each ends the command by an exception, so that its run is closed."""
+"""Ctrl-C, SIGTERM and SIGHUP end a command by an exception, so that its run is closed."""
 
 import signal
 from types import FrameType
@@ -10,14 +10,14 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.
 
 
 def install() -> None:
-    """Raise KeyboardInterrupt or Terminated on the first of the signals, and pass over the others."""
+    """Raise KeyboardInterrupt or Terminated on the first of the signals, and ignore the others."""
     for number in STOP_SIGNALS:
-        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # nohup's wish is kept
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:  # respect nohup
             signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    # One is enough: a second must not come between a run and the status that it ends with.
+    # A second signal must not interrupt the run while it writes its final status.
     for other in STOP_SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated

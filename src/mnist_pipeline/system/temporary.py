@@ -1,4 +1,4 @@
-"""Temporary files: one folder a process, gone at its end, and cleared by the next command where it was killed."""
+"""Temporary files: one folder per process, removed at its end, or by the next command if it was killed."""
 
 import contextlib
 import os
@@ -13,22 +13,22 @@ from mnist_pipeline.system.errors import UserError
 
 _PREFIX = "mnist-"
 _MAX_LENGTH = (
-    60  # of the folder around it: the socket of a sweep's workers lies in it, whose path has 100 bytes at most
+    60  # of the parent's path: the workers of a sweep have a socket inside, and its path may have 100 bytes at most
 )
 
-_LAST = -200  # multiprocessing removes its own folder, which lies in ours, at -100
+_LAST = -200  # multiprocessing removes its own folder, which is inside ours, at -100
 
 
 def begin() -> None:
-    """Have everything temporary of this process and its children, libraries included, in one folder; once a process.
+    """Put all temporary files of this process and its children, libraries included, into one folder.
 
     Raises:
-        UserError: No folder for temporary files can be written into.
+        UserError: No folder for temporary files is writable.
     """
     try:
         parent = Path(tempfile.gettempdir())
         if parent.name.startswith(_PREFIX) and parent.with_name(f"{parent.name}.lock").exists():
-            return  # it has begun, in this process or in the one that started it
+            return  # it was done before, in this process or in its parent
         _clear(parent)
         if len(str(parent)) <= _MAX_LENGTH:
             _open(parent)
@@ -42,7 +42,7 @@ def _open(parent: Path) -> None:
     with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=".lock", dir=parent, delete=False) as file:
         lock_file = Path(file.name)
     lock = FileLock(lock_file)
-    lock.acquire()  # of the operating system: it dies with this process, whatever way that dies
+    lock.acquire()  # released when this process dies, however it dies
     folder = lock_file.with_suffix("")
     folder.mkdir(mode=0o700)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
@@ -55,10 +55,10 @@ def _open(parent: Path) -> None:
 
 
 def _clear(parent: Path) -> None:
-    """Remove the folders of commands that were killed: nobody holds their locks."""
+    """Remove the folders of commands that were killed: no process holds their locks."""
     for lock_file in parent.glob(f"{_PREFIX}*.lock"):
         with contextlib.suppress(OSError, Timeout):
-            # In a folder that all users share, others may have put anything.
+            # Other users may put anything into a shared folder.
             if lock_file.lstat().st_uid == _user_id() and not lock_file.is_symlink():
                 with FileLock(lock_file, blocking=False):
                     _remove(lock_file.with_suffix(""), lock_file)

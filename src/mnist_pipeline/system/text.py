@@ -1,23 +1,24 @@
-"""Text that others wrote, such as names of runs and files, shown as what it is: nothing in it acts."""
+"""Foreign text, such as the names of runs and files, made safe to show: nothing in it has an effect."""
 
 import html
 import re
 
 _ACTS_IN_MARKDOWN = re.compile(r"[\\`*~|\[\]$]|(?<![^\W_])[_@]|_(?![^\W_])")
-_AS_ENTITIES = "$@"  # a backslash does not stop every reader of Markdown from taking these for a formula or a person
+_AS_ENTITIES = "$@"  # a backslash does not keep every Markdown reader from treating these as a formula or a mention
 _MARKDOWN_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])|[*`]")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Return `text` with every sign that acts or cannot be seen written as an escape, such as ``\x1b`` or ``\u202e``.
+    r"""Return `text` with every character that has an effect or is invisible written as an escape, such as ``\x1b`` or
+    ``\u202e``.
 
-    Those are control and format signs (bidirectional and zero-width ones among them), blanks and line ends other than
-    the space, surrogates, and code points that are private or not assigned. Text that is printable stays as it is, so
-    the function may be called twice.
+    Those are control and format characters (including bidirectional and zero-width ones), white space other than the
+    space, surrogates, and code points that are private or unassigned. Printable text does not change, so the function
+    may be called twice.
 
     Args:
         text: Any text.
-        keep: Signs that stay, such as a newline.
+        keep: Characters to keep, such as a newline.
     """
     if text.isprintable():
         return text
@@ -25,7 +26,7 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def _escape(sign: str) -> str:
-    if "\udc80" <= sign <= "\udcff":  # how Python keeps a byte of a file's name that is not UTF-8
+    if "\udc80" <= sign <= "\udcff":  # how Python represents a byte of a file name that is not UTF-8
         return f"\\x{ord(sign) & 0xFF:02x}"
     return repr(sign)[1:-1]
 
@@ -40,5 +41,5 @@ def _escape_markdown(found: re.Match[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """Return what a line of Markdown with emphasis, code and escapes says, as plain text."""
+    """Return a line of Markdown with emphasis, code and escapes as plain text."""
     return html.unescape(_MARKDOWN_ESCAPE.sub(lambda found: found[1] or "", text))

@@ -1,7 +1,7 @@
-"""A web application on a socket that listens, from its first answer to an end in order.
+"""A web application on a listening socket, from its first answer to a clean end.
 
-It listens on 127.0.0.1, but every website that this machine's browser shows can send requests there. So only those are
-answered that name this machine as their host and come from the application's own pages.
+It listens on 127.0.0.1, but any website in a browser on this machine can send requests there. So it answers only
+requests that name this machine as their host and come from the application's own pages.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _OWN_HOST = re.compile(rb"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.IGNORECASE)
 
 
 class _OnlyOwnPages:
-    """Refuses with 403 what a foreign website makes a browser send, be it under a name of its own (DNS rebinding)."""
+    """Refuses with 403 what a foreign website makes a browser send, even under its own name (DNS rebinding)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +46,7 @@ def _find_refusal(scope: Scope) -> str | None:
     origins = [value for name, value in scope["headers"] if name == b"origin"]
     if any(origin.lower() != own for origin in origins):
         return f"Origin {_show(origins)}: expected none, or {own.decode()}"
-    if not scope["raw_path"].startswith(b"/"):  # a whole URL, which may name another host
+    if not scope["raw_path"].startswith(b"/"):  # a complete URL, which may name another host
         return f"request for {_show([scope['raw_path']])}: expected a path that starts with /"
     return None
 
@@ -56,10 +56,10 @@ def _show(values: list[bytes]) -> str:
 
 
 class _Protocol(H11Protocol):
-    """Closes a connection that keeps sending without ever completing a request; uvicorn would wait for ever.
+    """Closes a connection that never completes the headers of a request; uvicorn would wait for ever.
 
-    The clock runs from the connection's first moment, or from the first bytes that follow an answer, until the headers
-    of a request are complete. Further bytes do not reset it.
+    The clock runs from the start of the connection, or from the first bytes after an answer, until the headers of a
+    request are complete. Further bytes do not reset it.
     """
 
     _deadline: asyncio.TimerHandle | None = None
@@ -89,7 +89,7 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready, and ends in order when its terminal is closed."""
+    """Reports when it is ready, and ends cleanly when its terminal is closed."""
 
     def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
@@ -97,9 +97,9 @@ class _Server(uvicorn.Server):
         self.was_hung_up = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then say so."""
+        """Start, then report it."""
         await super().startup(sockets=sockets)
-        hang_up = getattr(signal, "SIGHUP", None)  # uvicorn sees to the other signals
+        hang_up = getattr(signal, "SIGHUP", None)  # uvicorn handles the other signals
         if hang_up is not None and signal.getsignal(hang_up) != signal.SIG_IGN:
             asyncio.get_running_loop().add_signal_handler(hang_up, self._hang_up)
         self._on_ready()
@@ -110,13 +110,13 @@ class _Server(uvicorn.Server):
 
 
 def run(app: ASGIApp, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
-    """Answer on a socket that listens, until a signal comes.
+    """Serve `app` on a listening socket until a signal arrives.
 
-    Requests whose Host is not 127.0.0.1 or localhost get a 403, and so do those whose Origin is another site.
+    Requests whose Host is not 127.0.0.1 or localhost get a 403, and so do requests whose Origin is another site.
 
     Raises:
-        KeyboardInterrupt: By Ctrl-C.
-        Terminated: By SIGTERM or SIGHUP.
+        KeyboardInterrupt: On Ctrl-C.
+        Terminated: On SIGTERM or SIGHUP.
     """
     config = uvicorn.Config(
         _OnlyOwnPages(app),
@@ -124,9 +124,9 @@ def run(app: ASGIApp, listener: socket.socket, *, on_ready: Callable[[], None]) 
         ws="none",
         log_level="warning",
         access_log=False,
-        timeout_graceful_shutdown=SHUTDOWN_SEC,  # who has sent half a request is not waited for
+        timeout_graceful_shutdown=SHUTDOWN_SEC,  # do not wait for clients with an incomplete request
     )
-    # Connections take it over. Without it each answer waits 40 ms for the client's acknowledgement of its first packet.
+    # Connections inherit it. Without it each answer waits 40 ms for the client's acknowledgement of its first packet.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     server = _Server(config, on_ready)
     server.run(sockets=[listener])

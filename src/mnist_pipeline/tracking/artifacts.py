@@ -1,4 +1,4 @@
-"""The files of a run or of a logged model, wherever MLflow keeps them."""
+"""The files of a run or of a logged model, in any artifact store of MLflow."""
 
 import errno
 import tempfile
@@ -13,14 +13,14 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mnist_pipeline.system.errors import UserError
 
 _ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""What the operating system says of a file that is not there; MLflow's own OSError has no number."""
+"""The error numbers of a missing file; MLflow's own OSError has none."""
 
 
 class ArtifactFolder:
-    """A folder of artifacts, by its address: that of a run (`artifact_uri`) or of a model (`artifact_location`).
+    """A folder of artifacts, by the address of a run (`artifact_uri`) or of a model (`artifact_location`).
 
     Raises:
-        UserError: MLflow knows no way to such an address.
+        UserError: MLflow does not support such an address.
     """
 
     def __init__(self, address: str, *, tracking_uri: str) -> None:
@@ -35,7 +35,7 @@ class ArtifactFolder:
         """Return the size in bytes of every file, by its path.
 
         Raises:
-            UserError: The store does not answer, or the operating system does not let us look.
+            UserError: The store does not answer, or permission is missing.
         """
         try:
             return dict(self._walk(None))
@@ -70,7 +70,7 @@ class ArtifactFolder:
 
 
 def is_absent(error: Exception) -> bool:
-    """Return whether an error says that something is not there, and not that it could not be reached."""
+    """Return whether an error says that something does not exist, not that it could not be reached."""
     match error:
         case requests.HTTPError():
             return error.response is not None and error.response.status_code == requests.codes.not_found
@@ -85,7 +85,7 @@ def is_absent(error: Exception) -> bool:
 
 
 def _read_regular(path: Path) -> bytes:
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # a pipe could block
         raise FileNotFoundError(errno.ENOENT, "not a regular file", str(path))
     return path.read_bytes()
 

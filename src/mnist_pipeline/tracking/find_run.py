@@ -56,7 +56,7 @@ def find_run_of_version(store: MlflowStore, run_id: str) -> RunRecord:
     if run is None:
         raise GoneError(
             f"the version's run {run_id} is gone, and with it the predictions to compare with: roll back to another "
-            "version (mnist-pipeline rollback --to VERSION --reason WHY), or give the champion up (--to none)"
+            "version (mnist-pipeline rollback --to VERSION --reason WHY), or remove the champion (--to none)"
         )
     return run
 

@@ -1,7 +1,7 @@
-"""Whether the files of a run, and of the model that it logged, are those that it wrote: every one, and no other.
+"""The integrity of a run's files and of its model's files: each must be as logged, and there must be no other.
 
-A run that finishes logs the SHA-256 of each of its files, and keeps the SHA-256 of that list as a tag: whoever changes
-a file in the artifact store would have to change the tracking store too.
+A run that finishes logs the SHA-256 of each of its files, and has the SHA-256 of that list as a tag: to change a file
+unnoticed, one would have to change both the artifact store and the tracking store.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import Artifact, Tag
 
-# MLflow writes it beside a model that it loads from the registry, with the name that the model was loaded by.
+# MLflow writes it beside a model that it loads from the registry.
 WRITTEN_BY_LOADING = "registered_model_meta"
 _WRITTEN_LATER = (Artifact.FILES, Artifact.REPORT)
 _MODEL = "model/"
 _MODEL_STAGE = ("layers.csv", "summary.txt", "untrained.json")
-"""What a run has in its own folder `model/`; version 0.1 listed them together with the files of the logged model."""
+"""The files of a run's own folder `model/`; version 0.1 listed them together with the files of the logged model."""
 
 _MOST_NAMED = 3
 
@@ -31,7 +31,7 @@ class Seal:
     """A file as it was logged.
 
     Attributes:
-        sha256: In hexadecimal; None where version 0.1 logged it, which kept the size alone.
+        sha256: In hexadecimal; None for a run of version 0.1, which logged only the size.
     """
 
     size: int
@@ -57,7 +57,7 @@ def seal(content: bytes) -> Seal:
 
 
 def write_seals(seals: Seals) -> bytes:
-    """Return `seals` as they are logged, in JSON."""
+    """Return `seals` as JSON, as they are logged."""
     return json.dumps(
         {part: {path: vars(one) for path, one in sorted(files.items())} for part, files in vars(seals).items()},
         indent=2,
@@ -65,7 +65,7 @@ def write_seals(seals: Seals) -> bytes:
 
 
 def read_seals(content: bytes) -> Seals:
-    """Return what `write_seals` wrote, or version 0.1 did.
+    """Return the seals that `write_seals` or version 0.1 wrote.
 
     Raises:
         ValueError: It is neither.
@@ -89,7 +89,7 @@ def _read_sizes(logged: Mapping[str, int]) -> Seals:
 
 
 def find_damage(store: MlflowStore, run_id: str) -> tuple[str, ...]:
-    """Return how the files of a finished run, and of its model, differ from those that it logged; empty: not at all.
+    """Return how the files of a finished run and of its model differ from the logged ones; empty if they do not.
 
     Raises:
         UserError: The files cannot be read now.
@@ -108,7 +108,7 @@ def find_damage(store: MlflowStore, run_id: str) -> tuple[str, ...]:
 
 
 def read_list(read: Callable[[str], bytes], tags: Mapping[str, str]) -> tuple[Seals | None, str]:
-    """Return the files that a run logged; or None, and why the list cannot be used.
+    """Return the files that a run logged, or None and the reason why the list cannot be used.
 
     Args:
         read: Returns the bytes of an artifact of the run.
@@ -127,7 +127,7 @@ def read_list(read: Callable[[str], bytes], tags: Mapping[str, str]) -> tuple[Se
 
 
 def compare(seals: Mapping[str, Seal], folder: ArtifactFolder, *, ignored: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Return the paths of the files that are missing, changed and extra in `folder`, by these words.
+    """Return the paths of the files in `folder` that are missing, changed or extra, by these words.
 
     Raises:
         UserError: A file cannot be read now.
@@ -146,12 +146,12 @@ def compare(seals: Mapping[str, Seal], folder: ArtifactFolder, *, ignored: Itera
 
 
 def describe(differences: Mapping[str, list[str]]) -> tuple[str, ...]:
-    """Return a phrase for each kind of difference that there is, with the first few paths."""
+    """Return a phrase per kind of difference, with the first few paths."""
     return tuple(f"{kind}: {_name_some(paths)}" for kind, paths in differences.items() if paths)
 
 
 def find_model_damage(seals: Mapping[str, Seal], folder: ArtifactFolder) -> tuple[str, ...]:
-    """Return how the files in `folder` differ from those of the logged model; empty: not at all.
+    """Return how the files in `folder` differ from those of the logged model; empty if they do not.
 
     Raises:
         UserError: The files cannot be read now.

@@ -1,7 +1,7 @@
-"""A logged model, loaded without running anything that its files bring along.
+"""How a logged model is loaded without executing anything in its files.
 
-MLflow's own loaders import the module that an MLmodel names, and unpickle what lies beside the network. Here Keras
-reads the network's `.keras` file in safe mode, and nothing else is followed.
+MLflow's own loaders import the module that an MLmodel names, and unpickle files beside the network. Here Keras reads
+the network's `.keras` file in safe mode, and nothing else is loaded.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ _FILES = {
 
 
 class BadModelError(Exception):
-    """The files are not those of a model that this pipeline logged. The message says what is wrong with them."""
+    """The files are not those of a model that this pipeline logged. The message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LoadedModel:
 
     Attributes:
         network: From raw uint8 images to float32 probabilities.
-        metadata: As MLflow's scoring server wants it.
+        metadata: As MLflow's scoring server expects it.
         example: A request to the scoring server, as JSON.
         num_bytes: Of all its files.
     """
@@ -57,7 +57,7 @@ def load(folder: ArtifactFolder, seals: Mapping[str, Seal] | None) -> LoadedMode
 
     Args:
         folder: Of the logged model.
-        seals: Its files as the run logged them; None where the run is gone, and nobody can tell.
+        seals: Its files as the run logged them; None if the run is gone.
 
     Raises:
         BadModelError: Files are missing, changed or extra, another loader is named, or Keras cannot read the network.
@@ -79,7 +79,7 @@ def _require_files(sizes: Mapping[str, int], seals: Mapping[str, Seal] | None) -
     expected = _FILES if seals is None else seals.keys()
     problems = {"missing": sorted(expected - sizes.keys()), "extra": sorted(sizes.keys() - expected)}
     unknown = sorted(expected - _FILES)
-    if unknown:  # a run that was tampered with before it was over
+    if unknown:  # a run that was tampered with before it finished
         problems["extra"] += unknown
     if any(problems.values()):
         raise BadModelError("; ".join(integrity.describe(problems)))
@@ -108,7 +108,7 @@ def _read_description(content: bytes) -> Model:
         return Model.from_dict(values)
     except BadModelError:
         raise
-    except Exception as error:  # MLflow's parsers raise anything for values that they do not expect
+    except Exception as error:  # MLflow's parsers may raise anything for unexpected values
         raise BadModelError(f"its MLmodel cannot be read ({' '.join(str(error).split())[:200]})") from error
 
 

@@ -1,4 +1,4 @@
-"""An MLflow store, opened: its client, its addresses, its experiments, and its failures told in one line."""
+"""An open MLflow store: its client, its addresses, its experiments, and its failures, reported in one line."""
 
 import contextlib
 import errno
@@ -25,14 +25,14 @@ from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.record import Tag
 from mnist_pipeline.tracking.retries import RetryingClient, retry
 
-# MLflow shows no metric of a run until its column is chosen. By such a tag the UI shares a view: here for all of ours.
-# Runs stay in the order of their creation, without which the children of a sweep would not stand below their parent.
+# MLflow shows no metric of a run until its column is selected. The UI shares a view by such a tag.
+# Runs stay in the order of their creation; in any other, the children of a sweep are not shown below their parent.
 _COLUMNS = (
     *("attributes.`Created`", "attributes.`Duration`", "tags.`kind`", "tags.`alias`"),
     *("metrics.`validation/accuracy`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`time/train_sec`"),
     *("params.`model.hidden_width`", "params.`model.dropout_rate`", "params.`train.num_epochs`", "params.`train.seed`"),
 )
-# Without it the UI opens the experiment in its view for generative AI.
+# Without this tag the UI opens the experiment in its view for generative AI.
 _KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
 _OVERVIEW_TAGS = {
     sqlite_store.OVERVIEW_TAG: json.dumps({"selectedColumns": _COLUMNS}),
@@ -45,10 +45,10 @@ _OVERVIEW_TAGS = {
 
 
 class MlflowStore:
-    """The MLflow store of a configuration, created where it is missing.
+    """The MLflow store of a configuration; it is created if it is missing.
 
     Attributes:
-        client: MLflow's. What other programs make fail for a moment, it tries again.
+        client: MLflow's, with retries for conflicts with other programs.
 
     Raises:
         UserError: The store cannot be opened, or was moved.
@@ -58,7 +58,9 @@ class MlflowStore:
         self.uri = store.resolve_uri(config)
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises as well
+        logging.getLogger("mlflow.store").setLevel(
+            logging.CRITICAL
+        )  # it logs a traceback of every error that it raises
         store.require_in_place(self.uri)
         with self._opening():
             store.create(self.uri)
@@ -68,12 +70,16 @@ class MlflowStore:
 
     @contextlib.contextmanager
     def reporting_errors(self) -> Iterator[None]:
-        """Tell of a store that fails in one line."""
+        """Report an error of the store in one line.
+
+        Raises:
+            UserError: The store fails.
+        """
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise  # no matter of the store's
+                raise  # not an error of the store
             if is_locked(error):
                 raise UserError(self._describe_lock(error)) from error
             raise UserError(
@@ -82,7 +88,7 @@ class MlflowStore:
             ) from error
 
     def address(self, page: str) -> str:
-        """Return the address of a page of the MLflow UI; of a local store the one at which `make ui` shows it."""
+        """Return the address of a page of the MLflow UI; for a local store, the address that `make ui` uses."""
         is_server = store.is_server(self.uri)
         server = Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
         return f"{server}/#/{page}{store.UI_VIEW}"
@@ -92,7 +98,7 @@ class MlflowStore:
         return self.address(f"experiments/{experiment_id}/runs/{run_id}")
 
     def overviews(self, address: str) -> dict[str, str]:
-        """Return the pages that list the runs of each of our experiments, at the UI's address, by the experiments."""
+        """Return the pages of the UI at `address` that list the runs of our experiments, by the experiments' names."""
         tag = sqlite_store.OVERVIEW_TAG
         with self._opening():
             found = self.client.search_experiments(filter_string=f"tags.`{tag}` LIKE '%'", order_by=["name"])
@@ -103,7 +109,7 @@ class MlflowStore:
         }
 
     def find_experiment(self, name: str) -> str | None:
-        """Return the id of the experiment; None where there is none.
+        """Return the id of the experiment; None if there is none.
 
         Raises:
             UserError: It was deleted.
@@ -120,11 +126,11 @@ class MlflowStore:
         return str(experiment.experiment_id)
 
     def require_experiment(self, name: str, *, has_trainings: bool = True) -> str:
-        """Return the id of the experiment, which is created where there is none.
+        """Return the id of the experiment; it is created if there is none.
 
         Args:
             name: Of the experiment.
-            has_trainings: Whether its runs are trainings, and it gets a view of their results in the UI.
+            has_trainings: Whether its runs are trainings, so that the UI shows a view of their results.
 
         Raises:
             UserError: It was deleted, or the store fails.
@@ -165,9 +171,9 @@ class MlflowStore:
         return sqlite_store.describe_lock(f"the tracking store {self.uri}", error)
 
     def _explain(self, error: Exception) -> tuple[str, str]:
-        """Return why the store cannot be opened, and what to do about it."""
+        """Return why the store cannot be opened, and the next step."""
         why = explain(error)
-        # Of a newer schema too MLflow says that it is out of date and should be upgraded.
+        # MLflow also says of a newer schema that it is out of date and should be upgraded.
         found = re.search(r"(?:database schema \(found version|Can't locate revision identified by) '?(\w+)", why)
         if found and not _is_known(found[1]):
             return (
@@ -187,7 +193,7 @@ def _is_known(revision: str) -> bool:
 
 
 def user() -> str:
-    """Return the name of whoever runs the command."""
+    """Return the name of the user who runs the command."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name

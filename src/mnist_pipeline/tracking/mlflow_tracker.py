@@ -1,4 +1,4 @@
-"""The only door to MLflow's runs."""
+"""Runs are tracked in MLflow here, and nowhere else."""
 
 import contextlib
 import errno
@@ -67,7 +67,7 @@ class MlflowRun:
         self._logged_of_model: dict[str, Seal] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
-        """Log the figures with one time stamp; MLflow knows a point by it."""
+        """Log the metrics with one time stamp, by which MLflow identifies a point."""
         points = [MlflowMetric(key, value, timestamp_ms, step) for key, value in metrics.items()]
         self._client.log_batch(self.run_id, metrics=points)
 
@@ -80,10 +80,10 @@ class MlflowRun:
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
-        """Log the split as an MLflow dataset; its digest is cut to MLflow's length, the tag `sha256` has it whole."""
+        """Log the split as an MLflow dataset; MLflow keeps a part of its digest, and the tag `sha256` all of it."""
         is_address = source.startswith(("http://", "https://"))
         origin = HTTPDatasetSource(source) if is_address else CodeDatasetSource({"source": source})
-        # MLflow by itself would digest the first 10,000 numbers only: a dozen images.
+        # MLflow's own digest covers only the first 10,000 numbers: a dozen images.
         dataset = NumpyDataset(
             split.images, origin, targets=split.labels, name=name, digest=split.digest[:_MAX_DIGEST_LENGTH]
         )
@@ -110,18 +110,18 @@ class MlflowRun:
         step: int,
         timestamp_ms: int,
     ) -> Predict:
-        """Log the model with its signature, an example and pinned requirements; load it back through `pyfunc`.
+        """Log the model with its signature, an example and pinned requirements; load it through `pyfunc`.
 
-        `mlflow.tensorflow.log_model` is not for us: it works on an active run, which MLflow marks FINISHED by itself
-        when the interpreter exits, and where it is killed and called again it leaves two models. Here every step may
-        be taken twice; READY, the last, says that all of them were.
+        `mlflow.tensorflow.log_model` does not fit: it needs an active run, which MLflow marks FINISHED when the
+        interpreter exits, and it leaves two models if it is killed and called again. Here every step can be repeated;
+        the last one marks the model READY.
         """
-        # Only here, and not above: whoever tracks without logging a model need not wait for TensorFlow.
+        # Imported here, because a command that logs no model need not wait for TensorFlow.
         import keras
         import mlflow.pyfunc
         import mlflow.tensorflow
 
-        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would draw bars on stdout
+        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would print progress bars
         found = self._client.search_logged_models(
             [self._experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
         )
@@ -147,13 +147,13 @@ class MlflowRun:
                     Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
                 ),
                 input_example=example,
-                # Without them MLflow would import the model once more in a child process to find out.
+                # Without them MLflow would load the model in a child process to infer them.
                 pip_requirements=pin_requirements(MODEL_LIBRARIES),
             )
             with self._uploading():
                 self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
             self._logged_of_model = _seal_files(scratch / MODEL_NAME)
-            # Of the network alone: the files around it hold addresses, which differ from store to store in length.
+            # Only of the network: the other files hold addresses, whose lengths differ between stores.
             size = {Metric.MODEL_BYTES: float(next(scratch.rglob("*.keras")).stat().st_size)}
         points = [
             MlflowMetric(key, value, timestamp_ms, step, model_id=logged.model_id)
@@ -171,7 +171,7 @@ class MlflowRun:
         """Log the list, and its SHA-256 as a tag."""
         run = self._client.get_run(self.run_id)
         folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
-        # What an earlier command left, before it was killed, is there too.
+        # An earlier command that was killed may have left files too.
         left = {path for path in folder.sizes() if path not in (*self._logged, Artifact.FILES, Artifact.REPORT)}
         seals = Seals(
             run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
@@ -191,7 +191,7 @@ class MlflowRun:
             yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename2:
-                # What was copied of a file took the space that the run's status needs.
+                # The incomplete copy takes the space that the run's status needs.
                 Path(error.filename2).unlink(missing_ok=True)
             raise UserError(
                 f"{error.strerror or error}: files of the run cannot be written to the tracking store "
@@ -218,7 +218,7 @@ class MlflowTracker:
 
     @contextlib.contextmanager
     def run(self, spec: RunSpec) -> Iterator[Run]:
-        """Open a run, or one again. Its status is written even where Ctrl-C or SIGTERM ends it."""
+        """Open or resume a run. Its status is written even if Ctrl-C or SIGTERM ends it."""
         all_tags = {
             Tag.KIND: spec.kind,
             Tag.DESCRIPTION: spec.description,
@@ -247,13 +247,14 @@ class MlflowTracker:
             with self._closed(run):
                 if begun:
                     run.set_tags(all_tags)
-                # MLflow lets no param change. Those that may, such as the address of a mirror, stay as they were first.
+                # MLflow does not let params change. Those that may differ, such as the address of a mirror, keep their
+                # first value.
                 missing = [Param(key, str(value)) for key, value in spec.params.items() if key not in known]
                 self._client.log_batch(run_id, params=missing)
                 yield run
 
     def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
-        """Return the newest finished and whole run with `tags`; say of one that is not whole that it does not count."""
+        """Return the newest finished run with `tags`; a damaged run is reported and does not count."""
         with self._store.reporting_errors():
             for entity in self._search(tags, is_finished=True):
                 run_id = entity.info.run_id
@@ -272,7 +273,7 @@ class MlflowTracker:
         ]
 
     def find_training(self, fingerprint: str) -> RecordedTraining | None:
-        """Return the longest training with the tag; a run whose epochs have gaps counts up to the first."""
+        """Return the longest training with the tag; epochs after a gap do not count."""
         with self._store.reporting_errors():
             found = [self._read_training(entity) for entity in self._search({Tag.TRAINING_FINGERPRINT: fingerprint})]
         return max(found, key=lambda training: len(training.points), default=None)
@@ -320,7 +321,7 @@ class MlflowTracker:
         except BaseException as error:
             is_store = isinstance(error, MlflowException | SQLAlchemyError)
             why = f"{type(error).__name__}: {explain(error) if is_store else error}"
-            # What has been waited for in vain is not waited for once more.
+            # Do not wait a second time for a lock.
             client = self._client.without_retries if is_locked(error) else self._client
             self._close(run.run_id, "FAILED", client, why=why)
             raise
@@ -328,7 +329,7 @@ class MlflowTracker:
             self._client.set_terminated(run.run_id, "FINISHED")
 
     def _close(self, run_id: str, status: str, client: Any, *, why: str) -> None:
-        # The store itself may be what failed: what went wrong first is what the user must hear of.
+        # The store itself may have failed: the first error is the one to report.
         try:
             client.set_terminated(run_id, status)
             client.log_batch(run_id, tags=[RunTag(Tag.REASON, hide(why)[:5000])])

@@ -1,6 +1,6 @@
-"""MLflow's UI over a store, as an application of this process.
+"""MLflow's UI over a store, as an application in this process.
 
-`mlflow ui` would start eight further processes, for jobs of generative AI, and end with a traceback.
+`mlflow ui` would start eight more processes for generative AI jobs, and end with a traceback.
 """
 
 import os
@@ -14,7 +14,7 @@ from mnist_pipeline.tracking import store
 
 
 def make_app(uri: Address) -> ASGIApp:
-    """Return MLflow's tracking server, with its UI, over the store; once a process."""
+    """Return MLflow's tracking server, with its UI, over the store; only once per process."""
     from mlflow.server import constants
 
     artifacts = store.artifacts_dir(uri)
@@ -25,8 +25,8 @@ def make_app(uri: Address) -> ASGIApp:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of starlette, about what MLflow imports
-        from mlflow.server.fastapi_app import app  # only now: it reads the environment
+        warnings.simplefilter("ignore")  # from starlette, about MLflow's imports
+        from mlflow.server.fastapi_app import app  # imported here, because it reads the environment
 
     served: ASGIApp = app
     return served

@@ -1,4 +1,4 @@
-"""The only door to MLflow's registry: the versions of a registered model, and which of them an alias names."""
+"""The registered models in MLflow's registry: their versions, and the versions that their aliases name."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ _LOGGED = "models:/"
 
 
 class RegisteredModel:
-    """A registered model in an MLflow store; it need not exist yet."""
+    """A registered model in an MLflow store; it may not exist yet."""
 
     def __init__(self, store: MlflowStore, name: str) -> None:
         self.name = name
@@ -30,7 +30,7 @@ class RegisteredModel:
         self._tracking_uri = store.connected
 
     def register(self, run_id: str, model_id: str) -> int:
-        """Return the version of the run's model; make one where it has none."""
+        """Return the version of the run's model; create one if it has none."""
         if self._registered() is None:
             try:
                 self._client.create_registered_model(self.name)
@@ -43,33 +43,33 @@ class RegisteredModel:
                 self.name, source=_source(model_id), run_id=run_id, model_id=model_id
             )
             version = int(made.version)
-        # By this tag MLflow's pages of the run and of its logged model show the version.
+        # MLflow's pages of the run and of its logged model show the version by this tag.
         link = json.dumps([{"name": self.name, "version": str(version)}])
         self._client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: link})
         return version
 
     def version_of(self, run_id: str, model_id: str) -> int | None:
-        """Return the version that was made of the run's model; the first, should there be several."""
+        """Return the version of the run's model; the first one if there are several."""
         found = self._client.search_model_versions(f"name = '{self.name}' and run_id = '{run_id}'")
         return min((int(version.version) for version in found if version.source == _source(model_id)), default=None)
 
     def run_of(self, version: int) -> str:
-        """Return the id of the run whose model the version is.
+        """Return the id of the run that the version came from.
 
         Raises:
             UserError: There is no such version.
-            GoneError: It came of no run.
+            GoneError: It did not come from a run.
         """
         run_id = self.run_id(version)
         if run_id is None:
             raise GoneError(
-                f"version {version} of {self.name} came of no run, so nothing can be compared with it: roll back "
-                "to another (mnist-pipeline rollback --to VERSION --reason WHY), or give it up (--to none)"
+                f"version {version} of {self.name} did not come from a run, so nothing can be compared with it: roll "
+                "back to another (mnist-pipeline rollback --to VERSION --reason WHY), or remove it (--to none)"
             )
         return run_id
 
     def run_id(self, version: int) -> str | None:
-        """Return the id of the run whose model the version is; None where it came of none.
+        """Return the id of the run whose model the version is; None if it did not come from a run.
 
         Raises:
             UserError: There is no such version.
@@ -96,7 +96,7 @@ class RegisteredModel:
         return ArtifactFolder(address, tracking_uri=self._tracking_uri)
 
     def aliases(self) -> dict[int, list[str]]:
-        """Return the aliases of every version that has any, in the order of the alphabet."""
+        """Return the aliases of every version that has any, in alphabetical order."""
         found: dict[int, list[str]] = {}
         for alias, version in sorted((self._registered() or {}).items()):
             found.setdefault(int(version), []).append(alias)
@@ -107,7 +107,7 @@ class RegisteredModel:
         return sorted(int(version.version) for version in self._client.search_model_versions(f"name = '{self.name}'"))
 
     def link_card(self, version: int, page: str) -> None:
-        """Let the version's page link to its model card: a page of the MLflow UI, by whatever address that has."""
+        """Link the version's page to its model card, a page of the MLflow UI."""
         self._client.set_model_version_tag(self.name, str(version), CARD_TAG, page)
         text = self._get(version).description or ""
         if CARD_TITLE not in text:
@@ -120,7 +120,7 @@ class RegisteredModel:
         return None if version is None else int(version)
 
     def point(self, alias: str, version: int | None) -> None:
-        """Let the alias name the version, in one write; None takes the alias away."""
+        """Point the alias at the version, in one write; None removes the alias."""
         if version is not None:
             self._client.set_registered_model_alias(self.name, alias, str(version))
         elif self.named(alias) is not None:
@@ -161,7 +161,7 @@ class RegisteredModel:
         try:
             aliases: dict[str, str] = self._client.get_registered_model(self.name).aliases
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no name of a model
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # not a valid name
                 return None
             raise
         return aliases
@@ -177,7 +177,7 @@ class RegisteredModel:
 
 
 def list_models(store: MlflowStore) -> list[RegisteredModel]:
-    """Return all registered models, in the order of their names."""
+    """Return all registered models, sorted by name."""
     names: list[str] = []
     token = None
     while True:
@@ -189,7 +189,7 @@ def list_models(store: MlflowStore) -> list[RegisteredModel]:
 
 
 def find_versions(store: MlflowStore, run_id: str) -> list[tuple[RegisteredModel, int]]:
-    """Return every version that came of the run, of whatever registered model."""
+    """Return every version that came from the run, of any registered model."""
     found = store.client.search_model_versions(f"run_id = '{run_id}'")
     return sorted(
         ((RegisteredModel(store, version.name), int(version.version)) for version in found),
@@ -198,7 +198,7 @@ def find_versions(store: MlflowStore, run_id: str) -> list[tuple[RegisteredModel
 
 
 def link_to_card(page: str) -> str:
-    """Return what ends a description in Markdown that links to a model card."""
+    """Return the end of a Markdown description that links to a model card."""
     return f"\n\n[{CARD_TITLE}](#/{page}{UI_VIEW})"
 
 

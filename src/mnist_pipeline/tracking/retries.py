@@ -1,4 +1,4 @@
-"""Calls to a database again while other programs are at it: MLflow gives up at once, or soon."""
+"""Retries of calls that conflict with other programs using the database; MLflow fails at once, or too soon."""
 
 import logging
 import random
@@ -9,9 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 from mnist_pipeline.tracking.database_errors import is_locked, lost_race
 
 LOCK_PATIENCE_SEC = 60.0
-"""How long a database that another program has locked is waited for."""
+"""How long to wait for a database that another program has locked."""
 
-_NUM_RACES = 8  # that a call may lose; whoever wins one is out of the next
+_NUM_RACES = 8  # that a call may lose; a winner does not take part in the next one
 _NOTICE_AFTER_SEC = 2.0
 _FIRST_PAUSE_SEC = 0.05
 _LONGEST_PAUSE_SEC = 1.0
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 
 def retry(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
-    """Return what `call` returns; call it again where the database was locked, or took back what it had written.
+    """Return the result of `call`; repeat it if the database was locked, or rolled the call back.
 
     Args:
-        what: The database, for the message.
-        call: Leaves nothing in the database when it raises.
-        *args: Of `call`.
-        **named: Of `call`.
+        what: The database, for messages.
+        call: Must leave nothing in the database if it raises.
+        *args: For `call`.
+        **named: For `call`.
 
     Raises:
         Exception: What the last call raised.
@@ -51,7 +51,7 @@ def retry(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> 
                 races += 1
             else:
                 raise
-        time.sleep(pause * random.uniform(0.5, 1.5))  # those who collided must not meet again
+        time.sleep(pause * random.uniform(0.5, 1.5))  # so that calls that collided do not collide again
         pause = min(2 * pause, _LONGEST_PAUSE_SEC)
 
 

@@ -1,7 +1,7 @@
-"""A SQLite store as a file: whether it is MLflow's, and whether it lies where its artifacts are said to be.
+"""The file of a SQLite store: whether it belongs to MLflow, and whether it was moved or copied.
 
 MLflow stores the absolute path of every artifact folder. After a move it would write to the old path, and after a copy
-into the original's folders. So both are noticed before MLflow opens the file, and `repair` makes the paths follow.
+to the folders of the original. So both are detected before MLflow opens the file, and `repair` updates the paths.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.retries import retry
 
 OVERVIEW_TAG = "mlflow.sharedViewState.overview"
-"""Tag of the experiments whose runs are trainings: their view in the UI."""
+"""Tag of the experiments whose runs are trainings: it holds their view in the UI."""
 
 KIND_TAG = "mlflow.experimentKind"
 """Tag of all of our experiments."""
 
 _BUSY_SEC = 0.5
 _MLFLOW_TABLES = {"experiments", "runs"}
-# Every column in which MLflow keeps where artifacts lie, in the schema of 3.17. Older schemas lack some.
+# Every column that holds an artifact location, in the schema of MLflow 3.17. Older schemas lack some.
 _COLUMNS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
@@ -43,11 +43,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Look:
-    """What a database shows without MLflow.
+    """The state of a database, read without MLflow.
 
     Attributes:
-        foreign_tables: Names of its tables where it is another program's; empty where it is MLflow's, or new.
-        old_roots: URIs of the folders that held its artifacts before it was moved or copied to where it is.
+        foreign_tables: Names of its tables if it belongs to another program; empty if it is MLflow's, or new.
+        old_roots: URIs of the folders that held its artifacts before it was moved or copied.
     """
 
     foreign_tables: tuple[str, ...]
@@ -65,7 +65,7 @@ def artifact_folder(experiment: str) -> str:
 
 
 def look(database: Path) -> Look:
-    """Look at a database, and change nothing.
+    """Return the state of a database, without changing it.
 
     Raises:
         UserError: It stays locked, or cannot be read.
@@ -75,20 +75,20 @@ def look(database: Path) -> Look:
 
 
 def repair(database: Path) -> int:
-    """Let every artifact location follow a store that was moved or copied: all of them, or none where it is killed.
+    """Update every artifact location of a store that was moved or copied: all of them, or none if killed.
 
     Returns:
-        How many locations were changed; 0 where there was nothing to repair.
+        How many locations were changed; 0 if there was nothing to repair.
 
     Raises:
-        UserError: Files were left behind in the old place, or the database stays locked or cannot be written.
+        UserError: Files are still at the old path, or the database stays locked or cannot be written.
     """
     with _reporting_errors(database):
         return retry(str(database), _repair, database)
 
 
 def folder_of(location: str) -> Path | None:
-    """Return the local folder that an artifact location names; None where it is elsewhere, at s3:// say."""
+    """Return the local folder of an artifact location; None if it is remote, for example at s3://."""
     parts = urllib.parse.urlsplit(location)
     if parts.scheme not in ("", "file"):
         return None
@@ -107,7 +107,7 @@ def _read(database: Path, query: Callable[[sqlite3.Connection], T]) -> T:
     except sqlite3.OperationalError as error:
         if is_locked(error):
             raise
-    # A writer was killed: whoever opens the file next takes back what it had not committed, and must be able to write.
+    # A writer was killed: the next connection rolls its transaction back, and needs write access for that.
     with _connect(database, "rw") as connection:
         return query(connection)
 
@@ -122,7 +122,7 @@ def _look(connection: sqlite3.Connection, database: Path) -> Look:
 
 
 def _old_roots(connection: sqlite3.Connection, database: Path) -> tuple[str, ...]:
-    """Return the roots outside the store of experiments that were inside it when we created them."""
+    """Return the artifact roots outside the store that were inside it when their experiments were created."""
     here = artifacts_dir(database).resolve()
     rows = connection.execute(
         "SELECT name, artifact_location, EXISTS (SELECT 1 FROM experiment_tags AS tags WHERE "
@@ -137,7 +137,8 @@ def _old_roots(connection: sqlite3.Connection, database: Path) -> tuple[str, ...
         if folder is None or folder.name != artifacts_dir(database).name or folder.resolve() == here:
             continue
         last = urllib.parse.unquote(last)
-        # Ours bear their experiment's name, which may have been changed since; those of a server bear its number.
+        # Our folders have the name of their experiment, which may have changed since; those of a server have its
+        # number.
         if last == artifact_folder(name) or (has_overview and not last.isdigit()):
             roots[root] = None
     return tuple(roots)
@@ -146,7 +147,7 @@ def _old_roots(connection: sqlite3.Connection, database: Path) -> tuple[str, ...
 def _repair(database: Path) -> int:
     new = artifacts_dir(database)
     with _connect(database, "rw") as connection:
-        connection.execute("BEGIN IMMEDIATE")  # the one transaction; to close the connection takes it back
+        connection.execute("BEGIN IMMEDIATE")  # one transaction; closing the connection rolls it back
         num_changed = 0
         for old in _old_roots(connection, database):
             _require_moved(connection, old, new)
@@ -178,8 +179,8 @@ def _require_moved(connection: sqlite3.Connection, old: str, new: Path) -> None:
                     example = example or file
     if example is not None:
         raise UserError(
-            f"{left:,} files of the store's runs are still in {before} and not in {new}, {example.relative_to(before)} "
-            "for example: move or copy that folder there first, then run the same command again"
+            f"{left:,} files of the store's runs are still in {before} and not in {new}, for example "
+            f"{example.relative_to(before)}: move or copy that folder there first, then run the same command again"
         )
 
 
@@ -208,8 +209,8 @@ def _reporting_errors(database: Path) -> Iterator[None]:
 
 
 def describe_lock(what: str, error: Exception) -> str:
-    """Return the line on a database that another program has locked for too long."""
+    """Return the message about a database that another program has locked for too long."""
     return (
-        f"{what} is locked by another program ({explain(error)}): let that program finish, or stop it, then run the "
+        f"{what} is locked by another program ({explain(error)}): wait for that program or stop it, then run the "
         "same command again"
     )

@@ -1,7 +1,7 @@
-"""Where MLflow keeps the runs, and how the local SQLite store comes to be.
+"""The location of the tracking store, and how a local SQLite store is created.
 
-MLflow takes seconds to create a store, and two processes that do it at once disturb each other. So it is created
-beside its final place, under a lock, moved there when it is whole, and begun while TensorFlow is being imported.
+MLflow takes seconds to create a store, and two processes that do so at once interfere. So the store is created beside
+its final path, under a lock, and moved there when it is complete, while TensorFlow is being imported.
 """
 
 import http.client
@@ -28,14 +28,14 @@ _SERVERS = ("http", "https")
 _DATABASES = ("postgresql", "mysql", "mssql")
 SERVER_TIMEOUT_SEC = 8.0
 UI_VIEW = "?workflowType=machine_learning"
-"""Ends an address of the MLflow UI so that it opens in the view for model training, not for generative AI."""
+"""End of an address of the MLflow UI that selects the view for model training instead of generative AI."""
 
 
 def resolve_uri(config: TrackingConfig) -> Address:
     """Return the tracking URI: `tracking.uri`, else `MLFLOW_TRACKING_URI`, else the SQLite store under `mlruns/`.
 
     Raises:
-        ConfigError: It was copied from where it is shown with stars.
+        ConfigError: It was copied from a place that shows it with stars.
     """
     uri = Address(config.uri or _default_uri())
     if uri.is_masked:
@@ -44,9 +44,9 @@ def resolve_uri(config: TrackingConfig) -> Address:
 
 
 def log_in(uri: Address) -> str:
-    """Return the URI for MLflow to connect to. User and password of a server go to MLflow by its own variables.
+    """Return the URI for MLflow to connect to. User and password of a server go into MLflow's environment variables.
 
-    So they are in no URL that MLflow shows or keeps. Those that the user has set stay, where the URI has none.
+    So no URL that MLflow shows or stores contains them. Variables that the user has set stay if the URI has none.
     """
     if not uri.is_server:
         return uri.reveal()
@@ -57,13 +57,13 @@ def log_in(uri: Address) -> str:
             os.environ.pop(name, None)
         if password:
             os.environ |= {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-        else:  # a user alone is a token
+        else:  # a user without a password is a token
             os.environ["MLFLOW_TRACKING_TOKEN"] = user
     return url
 
 
 def sqlite_uri(database: Path) -> str:
-    """Return the URI of a SQLite file, whatever signs its path has."""
+    """Return the URI of a SQLite file; its path may have any characters."""
     return f"{_SQLITE}{urllib.parse.quote(str(database))}"
 
 
@@ -73,7 +73,7 @@ def is_server(uri: str) -> bool:
 
 
 def artifacts_dir(uri: str) -> Path | None:
-    """Return the folder beside a SQLite store that holds its artifacts; None for every other kind of store."""
+    """Return the artifact folder of a SQLite store; None for every other kind of store."""
     database = database_of(uri)
     return sqlite_store.artifacts_dir(database) if database else None
 
@@ -85,7 +85,7 @@ def database_of(uri: str) -> Path | None:
 
 
 def begin(uri: str) -> None:
-    """Check the store as `check` does, and begin to create a SQLite store that is not there yet; return at once."""
+    """Check the store, and start to create a SQLite store that does not exist yet; return at once."""
     check(uri)
     database = database_of(uri)
     if database is not None and not database.exists():
@@ -98,20 +98,20 @@ def begin(uri: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the command, which may well be run again at once
+            start_new_session=True,  # Ctrl-C is meant for the command, and the store is needed again
         )
 
 
 def check(uri: str, *, may_be_moved: bool = False) -> None:
-    """Refuse a store that cannot be written to, without MLflow.
+    """Refuse a store that cannot be written to, without importing MLflow.
 
     Args:
         uri: Of the store.
-        may_be_moved: Whether a SQLite store may lie elsewhere than its artifacts are said to be.
+        may_be_moved: Whether a SQLite store is accepted even if it was moved or copied.
 
     Raises:
-        ConfigError: The URI is of no kind that MLflow can write to, its file is not a SQLite store, or the folder of
-            the store cannot be written into.
+        ConfigError: MLflow cannot write to this kind of URI, its file is not a SQLite store, or the folder of the
+            store is not writable.
         UserError: The server does not answer; the SQLite store was moved, or stays locked.
     """
     _require_known(uri)
@@ -131,10 +131,10 @@ def check(uri: str, *, may_be_moved: bool = False) -> None:
 
 
 def require_in_place(uri: str) -> None:
-    """Refuse a SQLite store that was moved or copied, so that nothing is written into the folders of the old place.
+    """Refuse a SQLite store that was moved or copied, so that nothing is written to the folders at the old path.
 
     Raises:
-        UserError: It was, or it stays locked.
+        UserError: It was moved or copied, or it stays locked.
     """
     database = database_of(uri)
     if database is None or not database.exists():
@@ -153,21 +153,21 @@ def require_in_place(uri: str) -> None:
 
 
 def is_missing(uri: str) -> bool:
-    """Return whether `uri` names a SQLite store that is not there."""
+    """Return whether `uri` names a SQLite store that does not exist."""
     database = database_of(uri)
     return database is not None and not database.exists()
 
 
 def create(uri: str) -> None:
-    """Create the SQLite store of `uri` where it is missing; return when it is there.
+    """Create the SQLite store of `uri` if it is missing; return when it exists.
 
-    Safe in any number of processes at once, and killed at any moment: the store is there whole, or not at all.
+    Safe in any number of processes at once and if killed: the store exists completely or not at all.
     """
     database = database_of(uri)
     if database is None or database.exists():
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    # The names are hidden and ours: requirements.lock may be a file of the user's, and a lock empties its file.
+    # Hidden names that no user file has: FileLock empties its file, and `NAME.lock` may be a file of the user.
     with FileLock(database.with_name(f".mnist-pipeline-{database.name}.lock")):
         if database.exists():
             return
@@ -224,7 +224,7 @@ def _require_server(uri: str) -> None:
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
             if credentials is None:
-                return  # it answers; MLflow's client brings the credentials
+                return  # it answers; MLflow's client sends the credentials
             raise UserError(
                 f"the MLflow server at {uri} refuses these credentials ({error.code} {error.reason}): give "
                 "tracking.uri= others"

@@ -1,4 +1,4 @@
-"""What a training gives after each epoch, and the state that it resumes from."""
+"""The result of an epoch, and the state that a training resumes from."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from mnist_pipeline.model.score import Score
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images gave.
+    """The result of one pass over the training images.
 
     Attributes:
         number: Counted from 1.
         train: Means over the epoch's steps, each weighted by its images; dropout on, weights moving.
         validation: At the end of the epoch, dropout off; None without a validation split.
         train_sec: Seconds spent in the compiled epoch.
-        images_per_sec: Training images a second in it.
+        images_per_sec: Training images per second of that time.
         ended_ms: When it ended, in milliseconds of Unix time: the time stamp of its metric points.
     """
 
@@ -34,11 +34,11 @@ History = list[Epoch]
 
 @dataclass(frozen=True)
 class TrainState:
-    """All that training goes on from after an epoch; the rest follows from the configuration and the data.
+    """The state that a training resumes from after an epoch; the rest follows from the configuration and the data.
 
     Attributes:
         history: Every epoch so far.
-        arrays: The values of the model's variables, dropout's generator among them, then those of the optimiser's.
+        arrays: The values of the model's variables, including the dropout generator, then of the optimiser's.
     """
 
     history: tuple[Epoch, ...]

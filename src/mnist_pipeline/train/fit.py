@@ -1,4 +1,4 @@
-"""The train stage: a whole epoch is one compiled call over data in memory."""
+"""The training loop: epochs, validation, checkpoints."""
 
 import math
 import time
@@ -36,9 +36,9 @@ def fit(
         model: Any Keras classifier from uint8 images to float32 logits `(n, num_classes)`.
         dataset: Trained on `dataset.train`; `dataset.validation`, where there is one, is scored after every epoch.
         config: Epochs, batch size, learning rate, seed and how often to checkpoint.
-        start: The state to go on from; the result is, bit for bit, that of a training that was never interrupted.
+        start: The state to resume from; the result is bit for bit that of an uninterrupted training.
         checkpoint: Called with the state after every `checkpoint_every` epochs and after the last, before `on_epoch`.
-        on_epoch: Called after every epoch; what it raises ends the training.
+        on_epoch: Called after every epoch; if it raises, the training ends.
 
     Returns:
         Every epoch, in order.
@@ -76,7 +76,7 @@ def fit(
 
 
 def require_finite(loss: float, *, what: str, config: TrainConfig) -> None:
-    """Raise LossNotFiniteError where a loss is infinite or NaN."""
+    """Raise LossNotFiniteError if a loss is infinite or NaN."""
     if not math.isfinite(loss):
         raise LossNotFiniteError(f"the {what} became {loss}: lower train.learning_rate={config.learning_rate:g}")
 

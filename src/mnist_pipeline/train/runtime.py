@@ -1,4 +1,4 @@
-"""TensorFlow as it is started for a training, and what it raises when memory runs out."""
+"""How TensorFlow is started, and how a lack of memory is reported."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ import tensorflow as tf
 from mnist_pipeline.system.errors import UserError
 
 OUT_OF_MEMORY = (MemoryError, tf.errors.ResourceExhaustedError)
-"""What is raised where there is too little memory."""
+"""The errors of too little memory."""
 
 
 @contextlib.contextmanager
 def enough_memory() -> Iterator[None]:
-    """Report in one line that there is too little memory.
+    """Report a lack of memory in one line.
 
     Raises:
-        UserError: There is.
+        UserError: There is too little memory.
     """
     try:
         yield
@@ -27,7 +27,7 @@ def enough_memory() -> Iterator[None]:
 
 
 def describe_shortage(error: Exception) -> str:
-    """Return in a few words what there was too little memory for."""
+    """Return a short description of a lack of memory."""
     return f"not enough memory ({' '.join(str(error).split())[:200]})"
 
 
@@ -55,5 +55,6 @@ def start_tensorflow(num_threads: int) -> None:
     except RuntimeError as error:
         raise UserError(
             f"train.num_threads={num_threads}: TensorFlow already runs with "
-            f"{tf.config.threading.get_intra_op_parallelism_threads()} in this process; use one command a number"
+            f"{tf.config.threading.get_intra_op_parallelism_threads()} in this process; use a "
+            "separate command for each number"
         ) from error

@@ -1,4 +1,4 @@
-"""A compiled epoch: one call of TensorFlow over data in memory, with Adam as a fused kernel."""
+"""The compiled trainer: an epoch is one call of TensorFlow over data in memory."""
 
 import keras
 import numpy as np
@@ -22,8 +22,8 @@ EPSILON = 1e-7
 class Adam:
     """Adam (Kingma and Ba, 2015, arXiv:1412.6980) through TensorFlow's fused kernel.
 
-    Keras's own optimiser runs a dozen small operations a variable. One kernel a variable, with the same update, takes
-    a quarter off an epoch of the baseline.
+    Keras's own optimiser runs a dozen small operations per variable. One kernel per variable, with the same update,
+    takes a quarter off an epoch of the baseline.
     """
 
     def __init__(self, variables: list[tf.Variable], *, learning_rate: float) -> None:
@@ -58,7 +58,7 @@ class Adam:
 
 
 class Trainer:
-    """A model, its optimiser and its training images, with an epoch compiled over them."""
+    """A model, its optimiser and its training images, with a compiled epoch over them."""
 
     def __init__(self, model: keras.Model, split: Split, config: TrainConfig) -> None:
         self._model = model
@@ -67,15 +67,15 @@ class Trainer:
         self._images = tf.constant(split.images)
         self._labels = tf.constant(split.labels)
         self._batch_size = config.batch_size
-        # AutoGraph would parse and rewrite the source for nothing: the loop below is already TensorFlow's.
+        # AutoGraph would parse and rewrite the source for nothing: the loop below is already a TensorFlow loop.
         self._compiled_epoch = tf.function(self._epoch, autograph=False)
 
     def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
-        """Return a copy of everything that an epoch changes."""
+        """Return a copy of all state that an epoch changes."""
         return tuple(np.array(variable.numpy()) for variable in self._state())
 
     def restore(self, arrays: tuple[npt.NDArray[np.generic], ...]) -> None:
-        """Put back what `arrays` returned."""
+        """Restore the state that `arrays` returned."""
         for variable, array in zip(self._state(), arrays, strict=True):
             variable.assign(array)
 
@@ -86,9 +86,9 @@ class Trainer:
         """Train once on the images that `order` int32 (n,) lists, batch by batch, the last partial batch too.
 
         Returns:
-            The means over all images of the losses and hits, as they were when each image had its turn.
+            The means of the loss and accuracy over all images, each as of its own step.
         """
-        # The steps are too small to be shared out: an executor without queues and hand-overs takes 6 % less time.
+        # The steps are too small to be distributed: an executor without queues takes 6 % less time.
         with function_executor_type("SINGLE_THREADED_EXECUTOR"):
             loss_sum, num_correct = self._compiled_epoch(tf.constant(order))
         return Score(loss=float(loss_sum) / len(order), accuracy=float(num_correct) / len(order))
@@ -97,7 +97,7 @@ class Trainer:
         num_full, num_left = divmod(order.shape[0], self._batch_size)
 
         def step(index: tf.Tensor, loss_sum: tf.Tensor, num_correct: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # Slices of a constant size let TensorFlow work out every shape of the step once, ahead of the loop.
+            # Slices of a constant size let TensorFlow infer every shape of the step once, before the loop.
             loss, hits = self._step(tf.slice(order, [index * self._batch_size], [self._batch_size]))
             return index + 1, loss_sum + loss, num_correct + hits
 

@@ -1,4 +1,4 @@
-"""The process that workers are forked from. It imports TensorFlow once for all, while others do other things."""
+"""The process that workers are forked from. It imports TensorFlow once for all of them, in parallel to this process."""
 
 import functools
 import multiprocessing
@@ -15,10 +15,10 @@ _STARTING = threading.Lock()
 
 
 def context() -> Any:
-    """Return multiprocessing's context for workers; the first call starts the server, and does not wait for it.
+    """Return the multiprocessing context for workers; the first call starts the server without waiting for it.
 
     Raises:
-        UserError: It cannot be started.
+        UserError: The server cannot be started.
     """
     with _STARTING:
         try:

@@ -1,4 +1,4 @@
-"""What a worker does with a task. It imports TensorFlow, once for all workers."""
+"""How a worker trains a task. The fork server imports this module, and TensorFlow with it, once for all workers."""
 
 import gc
 from collections.abc import Callable
@@ -25,16 +25,16 @@ class StoppedError(Exception):
 def train(
     config: Config, find_split: Callable[[Config], Dataset], *, folder: Path, report: Callable[[Epoch], None]
 ) -> Failure | None:
-    """Train as `config` says, and report every epoch, those first that a checkpoint in `folder` has.
+    """Train as `config` says, and report every epoch, first those of a checkpoint in `folder`.
 
     Args:
-        config: What to train.
-        find_split: Returns the splits that it asks for.
-        folder: Where the checkpoints are kept. They may be those of more epochs than are asked for.
-        report: Is called after each epoch; where it raises StoppedError, the training ends.
+        config: Of the training.
+        find_split: Returns the splits of a configuration.
+        folder: Of the checkpoints, which may have more epochs than requested.
+        report: Called after each epoch; if it raises StoppedError, the training ends.
 
     Returns:
-        None, or why the training did not end.
+        None, or why the training failed.
     """
     try:
         start_tensorflow(1)
@@ -45,12 +45,12 @@ def train(
         return explain(error)
     finally:
         keras.backend.clear_session()
-        gc.collect()  # models are cycles, and hundreds of them pass through here
+        gc.collect()  # models are reference cycles, and a worker builds hundreds of them
     return None
 
 
 def explain(error: Exception) -> Failure:
-    """Return what the error says of the training that raised it."""
+    """Return the failure that an error of a training means."""
     described = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
     match error:
         case LossNotFiniteError():

@@ -1,7 +1,7 @@
-"""The processes that train: each takes a task, trains it epoch by epoch, and is told after each whether to go on.
+"""Worker processes: each takes a task, trains it epoch by epoch, and asks after each epoch whether to continue.
 
-They are forked from a server that has imported TensorFlow once. They know nothing of Optuna or MLflow: whoever gives
-the tasks tracks them. A worker dies at once when that process does, whatever way it dies.
+They are forked from a server that has imported TensorFlow once. They know nothing about Optuna or MLflow; the parent
+process tracks their epochs. A worker dies as soon as the parent dies, however it dies.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ _CRASHES = {
     getattr(signal, name, None) for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 }
 _UNKNOWN_EXIT = 255
-"""What multiprocessing reports of a worker when the process that it was forked from was killed as well."""
+"""The exit code that multiprocessing reports if the fork server was killed as well."""
 
 
 class WorkerDiedError(Exception):
-    """The process is gone.
+    """The process died.
 
     Attributes:
-        failure: Whether it crashed, or a signal from outside ended it, for want of memory say.
+        failure: Whether it crashed, or a signal from outside ended it, for example because of a lack of memory.
     """
 
     def __init__(self, code: int | None) -> None:
@@ -47,7 +47,7 @@ class WorkerDiedError(Exception):
 
 
 class Worker:
-    """A process that trains, as seen by the one that gives it tasks.
+    """A worker process, as seen by its parent.
 
     Raises:
         HinderedError: It cannot be started.
@@ -57,12 +57,12 @@ class Worker:
         context = forkserver.context()
         try:
             self._tasks, theirs = context.Pipe()
-            # Nothing is ever written to it: its end is this process's own end.
+            # Nothing is ever written to it: it closes when this process ends.
             life, self._held = context.Pipe(duplex=False)
             self._process = context.Process(target=_work, args=(theirs, life, found), daemon=True)
             self._process.start()
         except (OSError, EOFError) as error:
-            why = getattr(error, "strerror", None) or "the process that starts them was killed"
+            why = getattr(error, "strerror", None) or "the process that starts workers was killed"
             raise HinderedError(
                 Failure(Cause.surroundings, f"no worker can be started ({why})", MEMORY_STEP)
             ) from error
@@ -70,7 +70,7 @@ class Worker:
         life.close()
 
     def train(self, task: Task) -> Generator[Point]:
-        """Yield every epoch of a training, those that a checkpoint has first. To stop the training, close the iterator.
+        """Yield every epoch of a training, first those in a checkpoint. To stop the training, close the generator.
 
         Raises:
             TrainingFailedError, HinderedError: The training did not end. The worker is ready for another.
@@ -82,20 +82,20 @@ class Worker:
                 if isinstance(message, Failure):
                     is_hindered = message.cause is Cause.surroundings
                     raise HinderedError(message) if is_hindered else TrainingFailedError(message)
-                goes_on = False
+                continues = False
                 try:
                     yield message
-                    goes_on = True
+                    continues = True
                 finally:
-                    self._tasks.send(goes_on)
-                    if not goes_on:
+                    self._tasks.send(continues)
+                    if not continues:
                         self._tasks.recv()
         except (EOFError, OSError) as error:
             self._process.join(5)
             raise WorkerDiedError(self._process.exitcode) from error
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.join(5)
 
@@ -110,14 +110,14 @@ def _describe_exit(code: int | None) -> str:
 def _work(tasks: Connection, life: Connection, found: Found) -> None:
     from mnist_pipeline.sweep.executors import training
 
-    for number in _STOP_SIGNALS:  # Ctrl-C reaches the whole group; the process that gives the tasks decides
+    for number in _STOP_SIGNALS:  # Ctrl-C reaches the whole process group; the parent decides what to do
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(life,), daemon=True).start()
-    gc.freeze()  # what was imported is shared with the other workers, as long as nobody writes into it
+    gc.freeze()  # imported modules are shared with other workers until someone writes to their memory
     splits: dict[tuple[int, int], Dataset] = {}
 
     def report(epoch: "Epoch") -> None:
-        # Not the epoch itself: to unpickle it, the other side would have to import TensorFlow.
+        # Not the epoch itself: the parent would have to import TensorFlow to unpickle it.
         tasks.send(Point(epoch.number, read_epoch_metrics(epoch), epoch.ended_ms))
         if not tasks.recv():
             raise training.StoppedError
@@ -125,7 +125,7 @@ def _work(tasks: Connection, life: Connection, found: Found) -> None:
     def find_split(config: Config) -> Dataset:
         key = (config.data.validation_size, config.data.split_seed)
         if key not in splits:
-            splits.clear()  # those of the confirmation come one after the other
+            splits.clear()  # the splits of the confirmation are used one after the other
             splits[key] = split(found, config.data)
         return splits[key]
 
