@@ -93,20 +93,12 @@ def compare(
         }
     )
     everything = pd.concat([about, params, metrics], axis=1).sort_values("started", kind="stable")
-    # A repeated training has the same result, and is not another seed.
-    distinct = everything.drop_duplicates([*deciding, Tag.TRAINING_FINGERPRINT])
     keys = [key for key in differing if key not in SEED_KEYS]
     if group_by is not None:
         keys = list(dict.fromkeys(_full_key(key, deciding) for key in group_by))
-    notes = []
-    if len(distinct) < len(everything):
-        notes.append(f"{len(everything) - len(distinct)} repeat another run with the same seed: they count once")
-    if distinct.duplicated(deciding).any():  # other parts of the training fingerprint: code and versions
+    distinct, has_codes, notes = _drop_repetitions(everything, deciding)
+    if has_codes:
         keys, deciding = [*keys, _CODE], [*deciding, _CODE]
-        num_same = int(distinct.duplicated(deciding).sum())
-        if num_same:
-            notes.append(f"{num_same} differ from another run only in versions or uncommitted code: they do not count")
-        distinct = distinct.drop_duplicates(deciding)
     found = configurations.group(distinct, keys, deciding=deciding)
     groups = _tabulate(found, keys, ranked_by)
     seeded = groups.loc[groups[f"{ranked_by}_high"].notna(), "name"]
@@ -122,6 +114,23 @@ def compare(
         leads=configurations.find_leads(leader, found, ranked_by) if leader else (),
         notes=(*notes, *_notes(order, ranked_by, are_all_seeded=all(one.is_seeded for one in found))),
     )
+
+
+def _drop_repetitions(runs: pd.DataFrame, deciding: Sequence[str]) -> tuple[pd.DataFrame, bool, list[str]]:
+    """Return the runs that are not repetitions, whether some of them differ only in their code, and notes."""
+    notes = []
+    # A repeated training has the same result, and is not another seed.
+    distinct = runs.drop_duplicates([*deciding, Tag.TRAINING_FINGERPRINT])
+    if len(distinct) < len(runs):
+        notes.append(f"{len(runs) - len(distinct)} repeat another run with the same seed: they count once")
+    has_codes = bool(distinct.duplicated(deciding).any())
+    if has_codes:  # other parts of the training fingerprint: code and versions
+        with_code = [*deciding, _CODE]
+        num_same = int(distinct.duplicated(with_code).sum())
+        if num_same:
+            notes.append(f"{num_same} differ from another run only in versions or uncommitted code: they do not count")
+        distinct = distinct.drop_duplicates(with_code)
+    return distinct, has_codes, notes
 
 
 def _describe_code(run: RunRecord) -> str:

@@ -12,7 +12,7 @@ from mnist_pipeline.reports import reproducing
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Text, tabulate
-from mnist_pipeline.reports.values import show, show_count, show_share, when
+from mnist_pipeline.reports.values import list_names, show, show_count, show_share, when
 from mnist_pipeline.system.text import plain
 from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag
 
@@ -207,8 +207,8 @@ def _alt_of_confusion(confusion: pd.DataFrame | None) -> str:
     if not most:
         return f"{text} No image is confused with another class."
     return (
-        f"{text} The most frequent confusion: {label} predicted as {predicted}, {most:,} times. The table below has all "
-        "counts."
+        f"{text} The most frequent confusion: {label} predicted as {predicted}, {most:,} times. The table below has "
+        "all counts."
     )
 
 
@@ -233,7 +233,7 @@ def _limit(logged: Logged) -> tuple[Item, ...]:
     counts = _read_counts(logged)
     classes = [] if counts is None else list(map(str, counts["class"]))
     data_name = logged.run.params.get("data.name", "its data")
-    what = f"one of {len(classes)} classes ({', '.join(classes)})" if classes else "one of its classes"
+    what = f"one of {len(classes)} classes ({list_names(classes)})" if classes else "one of its classes"
     texts = (
         f"It is for images like those of {data_name}: one centred object each, which is {what}, in grey, bright on "
         "dark, of the size that it was trained on.",

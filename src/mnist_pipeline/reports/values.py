@@ -2,6 +2,7 @@
 
 import datetime
 import math
+from collections.abc import Sequence
 
 
 def show(column: str, value: object) -> str:
@@ -44,3 +45,9 @@ def count(number: int, what: str) -> str:
 def when(ms: int) -> str:
     """Format a time in milliseconds of Unix time as local time."""
     return datetime.datetime.fromtimestamp(ms / 1000).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Join names with commas; if one of them has a comma, or is empty, all are quoted."""
+    is_plain = all(name and "," not in name for name in names)
+    return ", ".join(names if is_plain else [f'"{name}"' for name in names])

@@ -116,7 +116,7 @@ class Study:
             return self.optuna.get_trials(deepcopy=False, states=states or None)
 
     def failed(self, *causes: Cause) -> list[FrozenTrial]:
-        """Return the failed trials, or those with one of `causes`. Trials stopped by their surroundings do not count."""
+        """Return the failed trials, or those with one of `causes`; by default without those that were only stopped."""
         wanted = causes or (Cause.diverged, Cause.error)
         return [trial for trial in self.trials(TrialState.FAIL) if read_cause(trial.user_attrs) in wanted]
 

@@ -17,6 +17,7 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import (
     DatasetInput,
     InputTag,
+    LoggedModel,
     LoggedModelOutput,
     LoggedModelStatus,
     Param,
@@ -116,40 +117,9 @@ class MlflowRun:
         interpreter exits, and it leaves two models if it is killed and called again. Here every step can be repeated;
         the last one marks the model READY.
         """
-        # Imported here, because a command that logs no model need not wait for TensorFlow.
-        import keras
-        import mlflow.pyfunc
-        import mlflow.tensorflow
-
-        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would print progress bars
-        found = self._client.search_logged_models(
-            [self._experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
-        )
-        logged = (
-            found[0]
-            if found
-            else self._client.create_logged_model(
-                self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
-            )
-        )
+        logged = self._require_logged_model()
         with files.scratch() as scratch:
-            mlflow.tensorflow.save_model(
-                model,
-                path=f"{scratch}/{MODEL_NAME}",
-                mlflow_model=Model(
-                    artifact_path=logged.artifact_location,
-                    model_uuid=logged.model_id,
-                    run_id=self.run_id,
-                    model_id=logged.model_id,
-                ),
-                signature=ModelSignature(
-                    Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
-                    Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
-                ),
-                input_example=example,
-                # Without them MLflow would load the model in a child process to infer them.
-                pip_requirements=pin_requirements(MODEL_LIBRARIES),
-            )
+            self._save_model(model, logged, example, folder=scratch / MODEL_NAME)
             with self._uploading():
                 self._client.log_model_artifacts(logged.model_id, f"{scratch}/{MODEL_NAME}")
             self._logged_of_model = _seal_files(scratch / MODEL_NAME)
@@ -164,8 +134,46 @@ class MlflowRun:
         if not any(output.model_id == logged.model_id for output in (outputs.model_outputs if outputs else ())):
             self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step)])
         self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        import mlflow.pyfunc  # imported here, because a command that logs no model need not wait for it
+
         loaded = retry("the tracking store", mlflow.pyfunc.load_model, f"models:/{logged.model_id}")
         return lambda images: np.asarray(loaded.predict(images))
+
+    def _require_logged_model(self) -> LoggedModel:
+        """Return the run's logged model; create it if an earlier command has not."""
+        found = self._client.search_logged_models(
+            [self._experiment_id], filter_string=f"source_run_id = '{self.run_id}'"
+        )
+        if found:
+            return found[0]
+        return self._client.create_logged_model(
+            self._experiment_id, name=MODEL_NAME, source_run_id=self.run_id, model_type="classifier"
+        )
+
+    def _save_model(
+        self, model: "keras.Model", logged: LoggedModel, example: npt.NDArray[np.uint8], *, folder: Path
+    ) -> None:
+        import keras  # imported here, because a command that logs no model need not wait for TensorFlow
+        import mlflow.tensorflow
+
+        keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would print progress bars
+        mlflow.tensorflow.save_model(
+            model,
+            path=str(folder),
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                model_uuid=logged.model_id,
+                run_id=self.run_id,
+                model_id=logged.model_id,
+            ),
+            signature=ModelSignature(
+                Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
+                Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
+            ),
+            input_example=example,
+            # Without them MLflow would load the model in a child process to infer them.
+            pip_requirements=pin_requirements(MODEL_LIBRARIES),
+        )
 
     def log_files(self) -> None:
         """Log the list, and its SHA-256 as a tag."""

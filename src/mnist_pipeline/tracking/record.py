@@ -177,6 +177,9 @@ class Point:
 class RunRecord:
     """A run, read back from the store.
 
+    Every method that reads an artifact raises RecordError if that is missing or damaged, and UserError if it cannot be
+    read now.
+
     Attributes:
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
         address: Of its page in the MLflow UI.
@@ -215,23 +218,14 @@ class RunRecord:
         return f"{self.name} ({self.run_id[:8]})"
 
     def read(self, path: str) -> bytes:
-        """Return the bytes of an artifact.
-
-        Raises:
-            RecordError: There is no such artifact.
-            UserError: It cannot be read now.
-        """
+        """Return the bytes of an artifact."""
         try:
             return self.read_bytes(path)
         except FileNotFoundError as error:
             raise RecordError(path, "is missing") from error
 
     def read_json(self, path: str) -> dict[str, Any]:
-        """Return the object in a JSON artifact.
-
-        Raises:
-            RecordError: It is missing or damaged.
-        """
+        """Return the object in a JSON artifact."""
         try:
             found = json.loads(self.read(path))
         except (ValueError, RecursionError) as error:
@@ -241,22 +235,14 @@ class RunRecord:
         return found
 
     def read_texts(self, path: str) -> dict[str, str]:
-        """Return the object in a JSON artifact whose values are all strings.
-
-        Raises:
-            RecordError: It is missing or damaged.
-        """
+        """Return the object in a JSON artifact whose values are all strings."""
         found = self.read_json(path)
         if not all(isinstance(value, str) for value in found.values()):
             raise RecordError(path, "is damaged")
         return found
 
     def read_yaml_list(self, path: str) -> list[str]:
-        """Return the list in a YAML artifact, as strings.
-
-        Raises:
-            RecordError: It is missing or damaged.
-        """
+        """Return the list in a YAML artifact, as strings."""
         try:
             found = plain_yaml.read(self.read(path))
         except ValueError as error:
@@ -271,9 +257,6 @@ class RunRecord:
         Args:
             path: Of the artifact.
             columns: That it must have.
-
-        Raises:
-            RecordError: It is missing or damaged, has no rows, or lacks columns.
         """
         content = io.BytesIO(self.read(path))
         try:
@@ -285,33 +268,21 @@ class RunRecord:
         return found
 
     def read_png(self, path: str) -> bytes:
-        """Return the bytes of a PNG artifact.
-
-        Raises:
-            RecordError: It is missing or damaged.
-        """
+        """Return the bytes of a PNG artifact."""
         content = self.read(path)
         if not content.startswith(_PNG_START):
             raise RecordError(path, "is damaged")
         return content
 
     def read_history(self) -> pd.DataFrame:
-        """Return one row per epoch: epoch, counted from 1, and its metrics, all finite.
-
-        Raises:
-            RecordError: It is missing or damaged.
-        """
+        """Return one row per epoch: epoch, counted from 1, and its metrics, all finite."""
         found = self.read_table(Artifact.HISTORY, columns=["epoch", Metric.TRAIN_LOSS, Metric.TRAIN_ACCURACY])
         if not _is_history(found):
             raise RecordError(Artifact.HISTORY, "is damaged")
         return found
 
     def read_predictions(self) -> pd.DataFrame:
-        """Return one row per test image: index, label, predicted, and a column `probability_<class>` per class.
-
-        Raises:
-            RecordError: It is missing or damaged.
-        """
+        """Return one row per test image: index, label, predicted, and a column `probability_<class>` per class."""
         found = self.read_table(Artifact.PREDICTIONS, columns=["index", "label", "predicted"]).reset_index(drop=True)
         if not _are_predictions(found):
             raise RecordError(Artifact.PREDICTIONS, "is damaged")

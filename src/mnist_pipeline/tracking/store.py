@@ -73,9 +73,14 @@ def is_server(uri: str) -> bool:
 
 
 def artifacts_dir(uri: str) -> Path | None:
-    """Return the artifact folder of a SQLite store; None for every other kind of store."""
+    """Return the local folder for the artifacts of a store; None for a server, which decides that itself.
+
+    It is beside a SQLite store, and in the home for any other database, where MLflow would use the current folder.
+    """
+    if is_server(uri):
+        return None
     database = database_of(uri)
-    return sqlite_store.artifacts_dir(database) if database else None
+    return sqlite_store.artifacts_dir(database) if database else paths.mlruns_dir() / "artifacts"
 
 
 def database_of(uri: str) -> Path | None:
