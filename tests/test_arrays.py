@@ -54,14 +54,14 @@ def npz(tmp_path: Path, **arrays: npt.NDArray[np.generic]) -> Path:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((2, 28, 28)), "float64, not whole numbers of 0..255: multiply by 255"),
-        (np.full((2, 28, 28), 256), r"256\.\.256: expected 0\.\.255"),
-        (np.full((2, 28, 28), -1), "expected 0..255"),
+        (np.zeros((2, 28, 28)), "float64.*multiply by 255"),
+        (np.full((2, 28, 28), 256), "256 to 256: expected 0 to 255"),
+        (np.full((2, 28, 28), -1), "-1 to -1: expected 0 to 255"),
         (np.array([[{}, {}]] * 3, dtype=object), "pickled objects"),
         (np.zeros((2, 28, 28), "M8[s]"), "not whole numbers"),
         (np.zeros((2, 2, 28, 28), np.uint8), "its shape is"),
-        (np.zeros((2, 0, 28), np.uint8), "no images are in it"),
-        (np.zeros((0, 28, 28), np.uint8), "no images are in it"),
+        (np.zeros((2, 0, 28), np.uint8), r"\(2, 0, 28\)"),
+        (np.zeros((0, 28, 28), np.uint8), r"\(0, 28, 28\)"),
         (np.zeros((28, 28, 3), np.uint8), "a single image with array"),
         (np.zeros((300, 784), np.uint8), "expected \\(n, height, width\\)"),
         (np.zeros(5, np.uint8), "no array of images"),
@@ -93,7 +93,7 @@ def test_nothing_is_taken_of_an_array_that_is_damaged(tmp_path: Path) -> None:
 def test_nothing_is_taken_of_an_array_with_one_pixel_out_of_range(tmp_path: Path) -> None:
     pixels = np.zeros((3000, 28, 28), np.int16)
     pixels[2999, 5, 5] = 256
-    with pytest.raises(BadImageError, match=r"expected 0\.\.255"):
+    with pytest.raises(BadImageError, match="0 to 256: expected 0 to 255"):
         chunks(npz(tmp_path, x=pixels))
 
 
@@ -102,7 +102,7 @@ def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> N
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 28, 28)})
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("x.npy", header.getvalue() + bytes(100))
-    with pytest.raises(BadImageError, match="100 bytes where its header announces"):
+    with pytest.raises(BadImageError, match=r"100 bytes.*862,017,116,176,384"):
         chunks(tmp_path / "a.npz")
 
 

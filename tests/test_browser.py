@@ -131,7 +131,7 @@ def test_the_registry_shows_alias_tags_and_the_model_card(
     assert str(link.get_attribute("href")).startswith("#/experiments/")
     go(page, ui, str(link.get_attribute("href")).removeprefix("#/"))
     frame = page.frame_locator("iframe").first
-    expect(frame.get_by_role("heading", name="What the model is for, and what not")).to_be_visible()
+    expect(frame.get_by_role("heading", name="Intended use and limits")).to_be_visible()
     keep(page, "model_card")
 
 

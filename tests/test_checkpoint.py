@@ -80,7 +80,7 @@ def test_damage_is_seen_and_the_one_before_is_taken(
     (tmp_path / "c" / "epoch-2.checkpoint").write_bytes(damaged)
     with caplog.at_level(logging.WARNING):
         assert_equal(checkpoints.load(), make_state(1))
-    assert "epoch-2.checkpoint is passed over: its" in caplog.text
+    assert f"epoch-2.checkpoint is skipped: its {len(damaged):,} bytes" in caplog.text
 
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_id_stays_until_the_run_is_finished(tmp_path: Path) -> None:
 def test_a_claim_is_exclusive_and_leaves_nothing(home: Path) -> None:
     with claim("f" * 64, wait=False):
         with (
-            pytest.raises(UserError, match=r"process \d+ on .*, since .*, is at this very run"),
+            pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .* since .*wait=true"),
             claim("f" * 64, wait=False),
         ):
             pass

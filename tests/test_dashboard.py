@@ -100,7 +100,7 @@ def test_the_storage_is_not_in_the_list_of_processes(database: str) -> None:
 def test_a_study_that_is_not_there_is_said_with_those_that_are(cli: Cli, home: Path) -> None:
     found = cli("dashboard")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
-    assert "no study is in" in found.stderr
+    assert "there is no study in" in found.stderr
     for name in ("a", "b c"):
         optuna.create_study(storage=open_storage(None, name), study_name=name)
     found = cli("dashboard", "sweep.study=d")

@@ -35,7 +35,7 @@ def test_bright_and_dark_grounds_give_the_same() -> None:
     dark = fit(stroke(), image_shape=SHAPE, invert=Invert.auto)
     np.testing.assert_array_equal(fit(255 - stroke(), image_shape=SHAPE, invert=Invert.auto), dark)
     np.testing.assert_array_equal(fit(stroke(), image_shape=SHAPE, invert=Invert.yes), dark)
-    with pytest.raises(BadImageError, match="hardly any contrast"):
+    with pytest.raises(BadImageError, match="contrast"):
         fit(stroke(), image_shape=SHAPE, invert=Invert.no)  # nothing is brighter than the ground
 
 
@@ -49,7 +49,7 @@ def test_noise_does_not_stretch_the_box() -> None:
 
 @pytest.mark.parametrize("grey", [np.full((30, 30), 200, np.uint8), np.zeros((1, 1), np.uint8)])
 def test_an_empty_image_is_refused(grey: npt.NDArray[np.uint8]) -> None:
-    with pytest.raises(BadImageError, match="hardly any contrast"):
+    with pytest.raises(BadImageError, match="contrast"):
         fit(grey, image_shape=SHAPE, invert=Invert.auto)
 
 

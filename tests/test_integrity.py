@@ -332,7 +332,7 @@ def test_a_twin_of_a_whole_champion_is_tested_as_before(made: Home) -> None:
 
 
 def test_a_damaged_champion_can_be_given_up_and_a_whole_one_cannot(made: Home) -> None:
-    with pytest.raises(UserError, match="is whole"):
+    with pytest.raises(UserError, match="version 2 of digits-classifier is not damaged"):
         rollback(made.store, made.where, to=NO_VERSION, reason="try")
     shutil.rmtree(made.run(made.second))
     decision = rollback(made.store, made.where, to=NO_VERSION, reason="its files are gone")

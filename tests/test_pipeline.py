@@ -188,5 +188,5 @@ def test_what_a_preset_says_of_the_data_goes_with_them_and_the_rest_stays(home: 
 
 def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
-    with pytest.raises(MnistUnavailableError, match=r"data=mnist cannot be had .*Connection refused"):
+    with pytest.raises(MnistUnavailableError, match=r"data=mnist is not available .*Connection refused"):
         prepare(compose.compose(overrides), overrides)

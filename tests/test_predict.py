@@ -160,7 +160,7 @@ def test_odd_files_and_names_are_no_trap(loaded: Champion, arrays: Arrays, tmp_p
     Image.fromarray(arrays["x_test"][0]).save(odd)
     result = call([tmp_path], loaded, tmp_path / "out.json")
     assert result.num_images == 1
-    assert [(Path(name).name, reason) for name, reason in bad] == [("pipe.png", "no regular file")]
+    assert [(Path(name).name, reason) for name, reason in bad] == [("pipe.png", "not a regular file")]
     assert result.first[0]["image"].endswith("/[red]\\xff\\n.png")
 
 
@@ -203,7 +203,7 @@ def test_the_command_prints_a_table_and_exits_with_1_for_a_bad_file(
     )  # fmt: skip
     assert found.returncode == 1
     assert f"skipped {tmp_path}/bad.png: it is neither a PNG nor a JPEG" in found.stderr
-    assert found.stderr.splitlines()[-1] == "error: 1 skipped, as said above; 1 images are done"
+    assert found.stderr.splitlines()[-1] == "error: 1 skipped (see above); 1 images are classified"
     assert "version 1 of digits-classifier" in found.stdout
     assert len(pd.read_csv(tmp_path / "out.csv")) == 1
 
@@ -221,7 +221,7 @@ def test_the_command_prints_a_table_and_exits_with_1_for_a_bad_file(
         (["promote", "one", "two"], "one two: one run at a time"),
         (["promote", "promote.alpha=7"], "promote.alpha=7.0: expected a number between 0 and 1"),
         (["rollback"], "the following arguments are required: --reason"),
-        (["rollback", "--reason", " "], "--reason: expected a line"),
+        (["rollback", "--reason", " "], "--reason: expected one line"),
     ],
 )
 def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli) -> None:

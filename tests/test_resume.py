@@ -326,7 +326,7 @@ def test_a_second_owner_is_told_or_waits(cli: Cli, home: Path) -> None:
                 break
         refused = cli(*arguments)
         assert refused.returncode == 1
-        assert refused.stderr.startswith(f"error: process {owner.pid} on ")
+        assert refused.stderr.startswith(f"error: this run is in use by process {owner.pid} on ")
         assert "wait=true" in refused.stderr
         assert refused.stderr.count("\n") == 1
 

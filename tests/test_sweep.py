@@ -358,7 +358,7 @@ def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -
 def test_time_that_is_over_leaves_the_rest(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     result = sweep_here(*ALONE, "sweep.timeout_sec=1e-9")
     assert result.study.trials(TrialState.COMPLETE) == []
-    assert "sweep.timeout_sec=1e-09 is over: 8 trials were not begun" in caplog.text
+    assert re.search("sweep.timeout_sec=1e-09 .* 8 trials", caplog.text)
 
 
 def test_a_study_goes_on_to_a_higher_total(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
@@ -366,7 +366,9 @@ def test_a_study_goes_on_to_a_higher_total(home: Path, uninterrupted: list[tuple
     result = sweep_here(*ALONE)
     assert outcome(result.study) == uninterrupted
     assert len(runs(home, "sweep")) == 1
-    with pytest.raises(UserError, match=r"sweep.study=s exists and was made of something else \(sweep.space.model.hid"):
+    with pytest.raises(
+        UserError, match=r"sweep.study=s exists, .*\(sweep.space.model.hidden_width was .*high=64.* is .*high=65"
+    ):
         sweep_here(*ALONE, "sweep.space.model.hidden_width.high=65")
 
 
@@ -502,7 +504,7 @@ def test_one_study_has_one_owner(home: Path) -> None:
 
     sweep_here(*ALONE, "sweep.num_trials=1", recorder=Recorder(try_too))
     assert f"process {os.getpid()} on " in refused[0]
-    assert "is at the study s: let it finish" in refused[0]
+    assert "the study s is in use" in refused[0]
 
 
 def test_an_unwritable_message_of_a_worker_is_kept_short() -> None:
@@ -569,5 +571,5 @@ def test_a_continued_study_has_the_settings_of_its_last_command(home: Path) -> N
     assert settings["sweep.metric"] == "validation/accuracy"
     store = MlflowStore(compose.compose([]).tracking)
     shown = page.render(cards.make(store, find_run.find(store, parent.info.run_id, model_name="")).page)
-    assert re.search(r"sweep\.num_trials</td>\s*<td[^>]*>3<", shown)
-    assert "sweep.confirm" not in shown
+    assert re.search(r"sweep\.num_trials</t[dh]>\s*<td[^>]*>3<", shown)
+    assert not re.search(r"sweep\.confirm</t[dh]>", shown)

@@ -157,9 +157,7 @@ def test_hyperband_reaches_to_the_longest_trial(home: Path) -> None:
 def test_a_study_of_something_else_is_refused(home: Path) -> None:
     open_study(make_config(), space="0 to 1", seed=0)
     open_study(make_config(), space="0 to 1", seed=0)
-    with pytest.raises(
-        UserError, match=r"sweep.study=s exists and was made of something else \(space was 0 to 1, is 2"
-    ):
+    with pytest.raises(UserError, match=r"sweep.study=s exists, .*\(space was 0 to 1, is 2"):
         open_study(make_config(), space="2", seed=0)
 
 
