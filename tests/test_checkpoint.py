@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mnist_pipeline.model.score import Score
-from mnist_pipeline.pipeline.checkpoints import Checkpoints, DamagedError, claim, decode, encode, write_durably
+from mnist_pipeline.pipeline.checkpoints import Checkpoints, DamagedError, claim, decode, encode
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.train.epochs import Epoch, TrainState
 
@@ -122,17 +122,3 @@ def test_a_claim_keeps_checkpoints(home: Path) -> None:
         checkpoints.save(make_state(1))
     with claim("f" * 64, wait=False) as checkpoints:
         assert_equal(checkpoints.load(), make_state(1))
-
-
-def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def fail(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_durably(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -16,8 +16,8 @@ import optuna
 import pytest
 from conftest import Cli, command
 
+from mnist_pipeline.sweep.backend import open_storage
 from mnist_pipeline.sweep.storage import journal_path
-from mnist_pipeline.sweep.study import open_storage
 from mnist_pipeline.system.errors import UserError
 
 STUDY = "my study"

@@ -58,7 +58,7 @@ def compare(arguments: Sequence[str]) -> None:
         page.write(laid_out, parsed.output)
     elif parsed.output is not None:
         table = (found.groups if group_by else found.table).head(parsed.top)
-        with files.whole(parsed.output) as unfinished:
+        with files.output(parsed.output) as unfinished:
             match parsed.output.suffix.lower():
                 case ".csv":
                     table.to_csv(unfinished, index=False)
@@ -68,7 +68,7 @@ def compare(arguments: Sequence[str]) -> None:
                     unfinished.write_text(view.to_markdown(laid_out), encoding="utf-8")
     if parsed.figures is not None:
         for name, picture in comparison_page.draw_figures(found).items():
-            with files.whole(parsed.figures / f"{name}.png") as unfinished:
+            with files.output(parsed.figures / f"{name}.png") as unfinished:
                 unfinished.write_bytes(picture.png)
     for written in filter(None, (parsed.output, parsed.figures)):
         view.print_written(written)

@@ -1,4 +1,4 @@
-"""Parts of Hydra that are not public, each behind one function. `tests/test_hydra_internals.py` checks them."""
+"""Parts of Hydra that are not public, each behind one function. `tests/test_library_internals.py` checks them."""
 
 import argparse
 from collections.abc import Sequence

@@ -20,6 +20,7 @@ from mnist_pipeline.config.sections import MnistConfig
 from mnist_pipeline.data.dataset import Arrays, Attempt
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.files import move
 from mnist_pipeline.system.secrets import Address, hide
 
 DIGESTS = {
@@ -267,7 +268,5 @@ def _download(files: Mapping[str, Address], config: MnistConfig, *, into: Path) 
         found = _npz_files(downloaded) or _idx_files(downloaded)
         arrays = _verified(_read_npz(found) if "npz" in found else _read_idx(found), found)
         for path in downloaded.iterdir():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            path.replace(into / path.name)
+            move(path, into / path.name)
     return arrays

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import shutil
 import uuid
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from mnist_pipeline.model.score import Score
-from mnist_pipeline.system import paths
+from mnist_pipeline.system import files, paths
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.locks import hold
 from mnist_pipeline.train.epochs import Epoch, TrainState
@@ -66,7 +65,7 @@ class Checkpoints:
         if not re.fullmatch("[0-9a-f]{32}", known):
             known = uuid.uuid4().hex
             try:
-                write_durably(path, known.encode())
+                _write(path, known.encode())
             except OSError as error:
                 raise NotSavedError("the id of the run", self._folder, error) from error
         return known
@@ -80,7 +79,7 @@ class Checkpoints:
         number = len(state.history)
         path = self._path(number)
         try:
-            write_durably(path, encode(state))
+            _write(path, encode(state))
         except OSError as error:
             raise NotSavedError(f"the checkpoint of epoch {number}", self._folder, error) from error
         for older in self._numbers()[NUM_KEPT:]:
@@ -168,26 +167,7 @@ def _epoch(values: dict[str, object]) -> Epoch:
     return Epoch(**{**values, **scores})  # type: ignore[arg-type]
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all, even if the power fails.
-
-    Raises:
-        OSError: It cannot be written; an earlier file is still there.
-    """
-    unfinished = path.with_name(f"{path.name}.unfinished")
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except OSError:
-        unfinished.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with files.whole(path) as unfinished:
+        unfinished.write_bytes(content)

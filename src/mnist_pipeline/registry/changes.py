@@ -134,7 +134,7 @@ def _identify(lock: Path) -> str:
     """Return the unique id of a lock. An open entry with this id is from a command that died while it held the lock."""
     file = lock.with_suffix(".id")
     if not file.exists():
-        with files.whole(file) as unfinished:
+        with files.output(file) as unfinished:
             unfinished.write_text(uuid.uuid4().hex)
     return file.read_text()
 

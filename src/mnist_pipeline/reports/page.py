@@ -118,7 +118,7 @@ def write(page: Page, path: Path) -> None:
         UserError: It cannot be written there.
     """
     text = render(page)
-    with files.whole(path) as unfinished:
+    with files.output(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 

@@ -1,7 +1,6 @@
 """Tables that are written to a file row by row, completely or not at all."""
 
 import json
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -88,7 +87,7 @@ class TableFile:
         self._has_rows = False
         with files.reporting_errors(self._path):
             self._place = path.resolve()  # a link stays a link
-            self._unfinished = self._place.with_name(f".{uuid.uuid4().hex}.unfinished")
+            self._unfinished = files.beside(self._place)
             self._writer: _Writer = _WRITERS[path.suffix.lower()](self._unfinished)
 
     def write(self, table: "pd.DataFrame") -> None:
@@ -107,7 +106,7 @@ class TableFile:
             with files.reporting_errors(self._path):
                 self._writer.close()
                 if error is None and self._has_rows:
-                    self._unfinished.replace(self._place)
+                    files.move(self._unfinished, self._place)
         except UserError:
             if error is None:  # otherwise the first error is the one to report
                 raise

@@ -13,8 +13,8 @@ import sqlalchemy
 from optuna.storages import BaseStorage, RDBStorage
 from starlette.types import ASGIApp
 
+from mnist_pipeline.sweep.backend import open_storage
 from mnist_pipeline.sweep.storage import journal_path
-from mnist_pipeline.sweep.study import open_storage
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address, hide
 

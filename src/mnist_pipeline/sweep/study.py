@@ -8,19 +8,15 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 import shlex
 import threading
-import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -29,18 +25,16 @@ from optuna.distributions import (
 )
 from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from mnist_pipeline.sweep import optuna_internals
 from mnist_pipeline.sweep import storage as storage_files
+from mnist_pipeline.sweep.backend import open_storage
 from mnist_pipeline.sweep.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure, read_cause
 from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
-from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.system.secrets import Address, hide
+from mnist_pipeline.system.secrets import hide
 
 IDENTITY = "identity"
 UNIQUE_ID = "id"
@@ -49,10 +43,6 @@ SOURCE = "source"
 NUM_UNPRUNED_TRIALS = 5
 NUM_UNPRUNED_EPOCHS = 3
 """The median pruner ends no trial before this many are complete, and none in its first epochs."""
-BUSY_SEC = 60
-"""Seconds that a SQLite database may be locked by other commands."""
-NUM_OPENINGS = 4
-OPENING_PAUSE_SEC = 0.4
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -130,11 +120,11 @@ class Study:
         """Return the trial that a killed command left unfinished, with the same number and values."""
         with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
-            return self._complete(Trial(self.optuna, trial._trial_id))
+            return self._complete(optuna_internals.reopen(self.optuna, trial))
 
     def _complete(self, trial: Trial) -> Trial:
         for key, distribution in self._distributions.items():
-            trial._suggest(key, distribution)
+            optuna_internals.suggest(trial, key, distribution)
         return trial
 
     def tell(self, trial: Trial, state: TrialState, *, value: float | None = None) -> None:
@@ -277,63 +267,3 @@ class _Repeatable(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         return self._sampler(trial, param_name).sample_independent(study, trial, param_name, param_distribution)
-
-
-class _FileLock(BaseJournalFileLock):
-    """A lock of the operating system. Unlike Optuna's own lock, it is released when a command is killed."""
-
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path, thread_local=False)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
-class _Journal(JournalFileBackend):
-    """Optuna's journal, without incomplete entries."""
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        with get_lock_file(self._lock):
-            size = Path(self._file_path).stat().st_size
-            try:
-                super().append_logs(logs)
-            except OSError:
-                # The next entry would be appended to the incomplete one.
-                os.truncate(self._file_path, size)
-                raise
-
-
-def open_storage(storage: str | None, study: str) -> BaseStorage:
-    """Open the storage of `sweep.storage`; None stands for the journal of `study`.
-
-    Raises:
-        UserError: Its file has other content, or is damaged.
-        Exception: Whatever Optuna and its backends raise if it cannot be opened.
-    """
-    if storage is not None:
-        storage_files.check(storage)
-        if storage_files.is_url(storage):
-            return _open_database(Address(storage).reveal())
-    named = paths.expand(Address(storage).reveal()) if storage else storage_files.journal_path(study)
-    path = Path(os.path.realpath(named))  # a journal has one lock, even if several links lead to it
-    storage_files.check_journal(path, is_ours=storage is None)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # No file of the user has this name: taking the lock empties its file.
-    lock = _FileLock(path.with_name(f".{path.name}.mnist-pipeline.lock"))
-    with get_lock_file(lock):
-        storage_files.cut_torn_line(path)
-    return JournalStorage(_Journal(str(path), lock_obj=lock))
-
-
-def _open_database(url: str) -> RDBStorage:
-    """Open a database that another command may be creating at the same time."""
-    options = {"connect_args": {"timeout": BUSY_SEC}} if url.startswith("sqlite") else None
-    for _ in range(NUM_OPENINGS - 1):
-        with contextlib.suppress(SQLAlchemyError, StorageInternalError, AssertionError):
-            return RDBStorage(url, engine_kwargs=options)
-        time.sleep(OPENING_PAUSE_SEC)
-    return RDBStorage(url, engine_kwargs=options)

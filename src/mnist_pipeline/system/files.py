@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, even if the power fails."""
 
 import contextlib
 import os
@@ -15,17 +15,53 @@ def whole(path: Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it is moved to `path` at the end of an uninterrupted `with` block.
 
     Raises:
-        UserError: It cannot be written.
+        OSError: It cannot be written. An earlier file is still there.
     """
     place = Path(os.path.realpath(path))  # a link stays a link; pathlib raises for a link to itself
-    unfinished = place.with_name(f".{uuid.uuid4().hex}.unfinished")
+    unfinished = beside(place)
     try:
-        with reporting_errors(path):
-            yield unfinished
-            unfinished.replace(place)
+        yield unfinished
+        move(unfinished, place)
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
+
+
+def beside(place: Path) -> Path:
+    """Return the path of a hidden file in the same folder that no other command uses."""
+    return place.with_name(f".{uuid.uuid4().hex}.unfinished")
+
+
+def move(unfinished: Path, place: Path) -> None:
+    """Move a file that is complete to its place in the same file system, durably.
+
+    Raises:
+        OSError: It cannot be moved.
+    """
+    _sync(unfinished)
+    unfinished.replace(place)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and a rename is durable
+        _sync(place.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has the file, or the entries of the folder."""
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def output(path: Path) -> Iterator[Path]:
+    """Do as `whole` does, for a path that the user gave.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    with reporting_errors(path), whole(path) as unfinished:
+        yield unfinished
 
 
 @contextlib.contextmanager

@@ -13,7 +13,14 @@ from filelock import FileLock, Timeout
 
 from mnist_pipeline.system.errors import UserError
 
+__all__ = ["Timeout", "hold", "make"]
+
 _log = logging.getLogger(__name__)
+
+
+def make(path: Path) -> FileLock:
+    """Return a lock on a file, whose content is lost. Any thread may release it; acquiring it may raise `Timeout`."""
+    return FileLock(path, thread_local=False)
 
 
 @contextlib.contextmanager
@@ -29,7 +36,7 @@ def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]
     Raises:
         UserError: Another process holds it and `wait` is false, or the file cannot be created.
     """
-    lock = FileLock(path)
+    lock = make(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)

@@ -7,15 +7,12 @@ import tempfile
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from mnist_pipeline.system import locks
 from mnist_pipeline.system.errors import UserError
 
 _PREFIX = "mnist-"
-_MAX_LENGTH = (
-    60  # of the parent's path: the workers of a sweep have a socket inside, and its path may have 100 bytes at most
-)
-
+_MAX_LENGTH = 60
+"""Of the parent's path: the workers of a sweep have a socket inside, and its path may have 100 bytes at most."""
 _LAST = -200  # multiprocessing removes its own folder, which is inside ours, at -100
 
 
@@ -41,7 +38,7 @@ def begin() -> None:
 def _open(parent: Path) -> None:
     with tempfile.NamedTemporaryFile(prefix=_PREFIX, suffix=".lock", dir=parent, delete=False) as file:
         lock_file = Path(file.name)
-    lock = FileLock(lock_file)
+    lock = locks.make(lock_file)
     lock.acquire()  # released when this process dies, however it dies
     folder = lock_file.with_suffix("")
     folder.mkdir(mode=0o700)
@@ -57,10 +54,10 @@ def _open(parent: Path) -> None:
 def _clear(parent: Path) -> None:
     """Remove the folders of commands that were killed: no process holds their locks."""
     for lock_file in parent.glob(f"{_PREFIX}*.lock"):
-        with contextlib.suppress(OSError, Timeout):
+        with contextlib.suppress(OSError, locks.Timeout):
             # Other users may put anything into a shared folder.
             if lock_file.lstat().st_uid == _user_id() and not lock_file.is_symlink():
-                with FileLock(lock_file, blocking=False):
+                with locks.make(lock_file).acquire(blocking=False):
                     _remove(lock_file.with_suffix(""), lock_file)
 
 

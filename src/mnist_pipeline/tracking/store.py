@@ -14,10 +14,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-from filelock import FileLock
-
 from mnist_pipeline.config.sections import TrackingConfig
-from mnist_pipeline.system import paths
+from mnist_pipeline.system import files, locks, paths
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.secrets import Address, authorize
 from mnist_pipeline.tracking import sqlite_store
@@ -172,8 +170,8 @@ def create(uri: str) -> None:
     if database is None or database.exists():
         return
     database.parent.mkdir(parents=True, exist_ok=True)
-    # Hidden names that no user file has: FileLock empties its file, and `NAME.lock` may be a file of the user.
-    with FileLock(database.with_name(f".mnist-pipeline-{database.name}.lock")):
+    # Hidden names that no file of the user has: the lock empties its file, and `NAME.lock` may be theirs.
+    with locks.make(database.with_name(f".mnist-pipeline-{database.name}.lock")):
         if database.exists():
             return
         unfinished = database.with_name(f".mnist-pipeline-{database.name}.unfinished")
@@ -183,9 +181,7 @@ def create(uri: str) -> None:
 
         store = SqlAlchemyStore(sqlite_uri(unfinished), (database.parent / "artifacts").as_uri())
         store.engine.dispose()
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(database)
+        files.move(unfinished, database)
 
 
 def _default_uri() -> str:

@@ -4,18 +4,14 @@ import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.python.eager.context import function_executor_type
 
 from mnist_pipeline.config.sections import TrainConfig
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.model.score import Score
+from mnist_pipeline.train.tensorflow_internals import single_threaded_executor
 
 BETA_1 = 0.9
-
-
 BETA_2 = 0.999
-
-
 EPSILON = 1e-7
 
 
@@ -89,7 +85,7 @@ class Trainer:
             The means of the loss and accuracy over all images, each as of its own step.
         """
         # The steps are too small to be distributed: an executor without queues takes 6 % less time.
-        with function_executor_type("SINGLE_THREADED_EXECUTOR"):
+        with single_threaded_executor():
             loss_sum, num_correct = self._compiled_epoch(tf.constant(order))
         return Score(loss=float(loss_sum) / len(order), accuracy=float(num_correct) / len(order))
 
