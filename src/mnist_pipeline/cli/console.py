@@ -5,11 +5,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mnist_pipeline.evaluate.figures import NUM_SHOWN_PREDICTIONS
+from mnist_pipeline.reports.page import Table
+from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.system.console import err, out, print_fields
 
 if TYPE_CHECKING:
@@ -69,19 +69,19 @@ def describe_epoch(epoch: "Epoch") -> str:
 def print_result(result: "RunResult") -> None:
     """Print the first test predictions, the scores, the address of the run and the next step."""
     class_names = result.dataset.class_names
-    table = Table(title=f"The first {NUM_SHOWN_PREDICTIONS} test predictions", title_justify="left")
-    for heading in ("image", "label", "predicted", "probability", ""):
-        table.add_column(heading, justify="right")
+    rows = []
     for row in result.predictions.head(NUM_SHOWN_PREDICTIONS).to_dict("records"):
-        predicted = class_names[row["predicted"]]
-        table.add_row(
-            str(row["index"]),
-            class_names[row["label"]],
-            predicted,
-            f"{row[f'probability_{predicted}']:.4f}",
-            "" if row["label"] == row["predicted"] else "wrong",
-        )
-    out().print(table)
+        label, predicted = class_names[row["label"]], class_names[row["predicted"]]
+        mark = "" if label == predicted else "wrong"
+        rows.append((str(row["index"]), label, predicted, f"{row[f'probability_{predicted}']:.4f}", mark))
+    table = Table(
+        f"The first {len(rows)} test predictions",
+        ("image", "label", "predicted", "probability", ""),
+        tuple(rows),
+        (True, True, True, True, False),
+    )
+    out().print(table.caption, style="bold")
+    print_table(table)
     metrics = result.metrics
     validation = metrics.get("validation/accuracy")
     lines = {
@@ -107,13 +107,9 @@ def print_skipped(name: str, reason: str) -> None:
 def print_predictions(result: "Predictions", champion: "Champion", *, output: Path | None) -> None:
     """Print the first predictions, their number, and the file with the others."""
     if result.first:
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
-        table.add_column("image", overflow="fold")
-        for heading in ("predicted", "probability"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for row in result.first:
-            table.add_row(row["image"], row["predicted"], f"{row['probability']:.4f}")
-        out().print(table)
+        rows = tuple((row["image"], row["predicted"], f"{row['probability']:.4f}") for row in result.first)
+        headings = ("image", "predicted", "probability")
+        print_table(Table("Predictions", headings, rows, (False, True, True)), most_rows=None)
     num_hidden = result.num_images - len(result.first)
     if num_hidden:
         out().print(f"and {num_hidden:,} more{'' if output else '; --output FILE.csv has them all'}")

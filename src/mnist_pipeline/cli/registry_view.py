@@ -3,14 +3,13 @@
 import time
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
 from mnist_pipeline.registry.changes import History
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promote import Promotion
-from mnist_pipeline.system.console import out, print_fields
+from mnist_pipeline.reports.page import Table
+from mnist_pipeline.reports.terminal import print_table
+from mnist_pipeline.system.console import print_fields
 
 
 def print_promotion(promotion: Promotion) -> None:
@@ -29,7 +28,7 @@ def print_promotion(promotion: Promotion) -> None:
             result = (
                 f"refused: the champion stays {champion}" if promotion.champion else "refused: there is no champion"
             )
-    _print_lines(
+    print_fields(
         {
             "registered model": promotion.registry.name,
             "run": f"{promotion.candidate.run.name} ({promotion.candidate.run.run_id})",
@@ -43,14 +42,9 @@ def print_promotion(promotion: Promotion) -> None:
 
 def print_gates(gates: Sequence[Gate]) -> None:
     """Print a table of verdicts."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("gate", "figure", "bound"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("verdict", no_wrap=True)
-    for gate in gates:
-        style = {True: None, False: "red", None: "dim"}[gate.is_passed]
-        table.add_row(gate.name, gate.figure, gate.bound, gate.verdict, style=style)
-    out().print(table)
+    rows = tuple((gate.name, gate.figure, gate.bound, gate.verdict) for gate in gates)
+    table = Table("Gates", ("gate", "figure", "bound", "verdict"), rows, (False,) * 4)
+    print_table(table, styles=[{True: "", False: "red", None: "dim"}[gate.is_passed] for gate in gates])
 
 
 def print_budget(history: History) -> None:
@@ -68,7 +62,7 @@ def print_budget(history: History) -> None:
         least = budget.detectable(num_lost=num_lost)
         lines[""] = f"{_points(least, num_images)} where {num_lost} are lost, as last time"
     lines["scored runs"] = f"{history.num_scored_runs} ever on this test split; choosing by them is not covered"
-    _print_lines(lines)
+    print_fields(lines)
 
 
 def print_rollback(decision: Decision, name: str) -> None:
@@ -79,16 +73,13 @@ def print_rollback(decision: Decision, name: str) -> None:
     is_done = decision.outcome is Outcome.rolled_back
     now = "there is no champion" if decision.version is None else f"{after} is the champion"
     result = f"rolled back: {now} (before: {before})" if is_done else f"refused: it stays {before}"
-    _print_lines({"registered model": name, "result": result, "reason": decision.reason})
+    print_fields({"registered model": name, "result": result, "reason": decision.reason})
 
 
 def print_history(history: History) -> None:
     """Print the ledger, the oldest first."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in ("when", "who", "decision", "from", "to", "why"):
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("from", "to"))
-    for entry in history.entries:
-        table.add_row(
+    rows = tuple(
+        (
             time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.opened_ms / 1000)),
             f"{entry.user} on {entry.host}",
             entry.outcome.value if entry.outcome and not entry.is_open else "open",
@@ -96,13 +87,13 @@ def print_history(history: History) -> None:
             _number(entry.version),
             entry.reason,
         )
-    out().print(table)
-    _print_lines({"registered model": history.name, "champion": _version(history.champion)})
+        for entry in history.entries
+    )
+    headings = ("when", "who", "decision", "from", "to", "why")
+    numeric = (False, False, False, True, True, False)
+    print_table(Table("Decisions", headings, rows, numeric), most_rows=None)
+    print_fields({"registered model": history.name, "champion": _version(history.champion)})
     print_budget(history)
-
-
-def _print_lines(lines: dict[str, str]) -> None:
-    print_fields(lines)
 
 
 def _points(num_images: int, of: int) -> str:

@@ -6,8 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 
+from mnist_pipeline.reports.page import Table
+from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.sweep.artifacts import tabulate_trials
 from mnist_pipeline.sweep.space import Direction, SweepConfig
 from mnist_pipeline.sweep.sweep import SweepResult
@@ -119,12 +120,14 @@ def print_result(result: SweepResult) -> None:
     swept = list(result.config.space)
     ascending = result.config.direction is Direction.minimize
     best = trials[trials["state"] == "complete"].sort_values(["value", "number"], ascending=[ascending, True])
-    table = Table(title=f"The best {min(NUM_SHOWN_TRIALS, len(best))} of {len(trials)} trials", title_justify="left")
-    for heading in ("trial", *(key.split("/")[-1].split(".")[-1] for key in (result.config.metric, *swept))):
-        table.add_column(heading, justify="right")
-    for row in best.head(NUM_SHOWN_TRIALS).to_dict("records"):
-        table.add_row(str(row["number"]), f"{row['value']:.4f}", *(_describe_value(row[key]) for key in swept))
-    out().print(table)
+    headings = ("trial", *(key.split("/")[-1].split(".")[-1] for key in (result.config.metric, *swept)))
+    rows = tuple(
+        (str(row["number"]), f"{row['value']:.4f}", *(_describe_value(row[key]) for key in swept))
+        for row in best.head(NUM_SHOWN_TRIALS).to_dict("records")
+    )
+    table = Table(f"The best {len(rows)} of {len(trials)} trials", headings, rows, (True,) * len(headings))
+    out().print(table.caption, style="bold")
+    print_table(table)
     counts = trials["state"].value_counts()
     lines = {
         "trials": ", ".join(f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if state in counts)

@@ -10,7 +10,7 @@ import pandas as pd
 from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.compare import TEST, Comparison
 from mnist_pipeline.reports.configurations import ALL, CONFIDENCE, SEED_KEYS, short_names
-from mnist_pipeline.reports.page import Page, Picture, Section, Table, Text, draw, tabulate
+from mnist_pipeline.reports.page import Page, Picture, Section, Table, Text, tabulate
 from mnist_pipeline.reports.values import count, points, show
 from mnist_pipeline.tracking.record import Metric
 
@@ -77,7 +77,7 @@ def draw_figures(comparison: Comparison) -> dict[str, Picture]:
         if not known.empty:
             name = "training time in seconds" if key == Metric.TRAIN_SEC else key
             alt = f"{metric} against {name}, {count(len(known), 'run')}: {_describe_range(known, key, metric)}"
-            drawn[f"accuracy_by_{name.split('.')[-1].replace(' ', '_')}"] = draw(
+            drawn[f"accuracy_by_{name.split('.')[-1].replace(' ', '_')}"] = figures.as_picture(
                 figures.draw_against(known[key], known[metric], of=name), alt=alt
             )
     return drawn

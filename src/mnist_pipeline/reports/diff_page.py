@@ -8,7 +8,7 @@ from mnist_pipeline.pipeline import patch, provenance
 from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.diff import Diff, Side
-from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, draw, tabulate
+from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, tabulate
 from mnist_pipeline.reports.values import count, points, show, when
 from mnist_pipeline.system import paths
 from mnist_pipeline.tracking.record import Artifact, Metric, Tag
@@ -139,7 +139,7 @@ def _show_metrics(diff: Diff) -> tuple[Item, ...]:
     if histories:
         ends = [f"{letter} ends at {_describe_end(history)}" for letter, history in histories.items()]
         alt = f"Learning curves of both runs, loss and accuracy by epoch: {'; '.join(ends)}."
-        items.append(draw(figures.draw_curves(histories), alt=alt))
+        items.append(figures.as_picture(figures.draw_curves(histories), alt=alt))
     return tuple(items)
 
 
@@ -178,5 +178,6 @@ def _show_images(diff: Diff, images: npt.NDArray[np.uint8] | None) -> tuple[Item
             for row in first.to_dict("records")
         ]
         alt = f"{count(len(first), 'test image')} on which A and B disagree; the table has their predictions."
-        items.append(draw(figures.draw_disagreements(images[first["image"].to_numpy()], captions), alt=alt))
+        drawn = figures.draw_disagreements(images[first["image"].to_numpy()], captions)
+        items.append(figures.as_picture(drawn, alt=alt))
     return (*items, shown)

@@ -8,10 +8,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mnist_pipeline.plotting import BLUE, ORANGE, draw_image_grid, literal, make_axes
+from mnist_pipeline.plotting import BLUE, ORANGE, draw_image_grid, literal, make_axes, to_png
+from mnist_pipeline.reports.page import Picture
 
 WIDE_RANGE = 30
 """If the largest value is more than this many times the smallest, the axis is logarithmic."""
+
+
+def as_picture(figure: Figure, *, alt: str) -> Picture:
+    """Return the figure as a picture of a page."""
+    return Picture(alt, to_png(figure))
 
 
 def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> Figure:

@@ -6,11 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
-from mnist_pipeline import plotting
 from mnist_pipeline.system import files
 from mnist_pipeline.system.text import printable
 
@@ -106,11 +103,6 @@ def tabulate(caption: str, table: pd.DataFrame, *, show: Callable[[str, object],
     )
 
 
-def draw(figure: Figure, *, alt: str) -> Picture:
-    """Return the figure as a picture."""
-    return Picture(alt, plotting.to_png(figure))
-
-
 def write(page: Page, path: Path) -> None:
     """Write the page completely, or not at all.
 
@@ -124,6 +116,8 @@ def write(page: Page, path: Path) -> None:
 
 def render(page: Page) -> str:
     """Return the page as HTML that needs no other file."""
+    import jinja2  # imported here, because the terminal does not need it
+
     template = importlib.resources.files("mnist_pipeline.reports").joinpath("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, finalize=_finalize

@@ -1,7 +1,8 @@
 """Pages in the terminal, and as Markdown."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -36,7 +37,7 @@ def print_page(page: Page, *, most_rows: int | None = MOST_ROWS) -> None:
                     for line in item.text.split("\n"):
                         out().print(line.expandtabs())
                 case Table():
-                    _print_table(item, most_rows)
+                    print_table(item, most_rows=most_rows)
     out().print()
     _print_prose(page.lead, style="bold")
 
@@ -61,7 +62,14 @@ def print_written(path: Path) -> None:
     print_fields({"written": path})
 
 
-def _print_table(table: Table, most_rows: int | None) -> None:
+def print_table(table: Table, *, most_rows: int | None = MOST_ROWS, styles: Sequence[str] = ()) -> None:
+    """Print a table without its caption, and say what is left out.
+
+    Args:
+        table: May be wider than the terminal: its last columns are left out then.
+        most_rows: None: all.
+        styles: Rich's style of each row; default: none.
+    """
     hidden: list[str] = []
     table = dataclasses.replace(table, rows=tuple(tuple(map(printable, row)) for row in table.rows))  # for their widths
     while len(table.headings) > _MIN_COLUMNS and _least_width(table, most_rows) > out().width:
@@ -73,8 +81,8 @@ def _print_table(table: Table, most_rows: int | None) -> None:
     for number, (heading, is_numeric) in enumerate(zip(table.headings, table.numeric, strict=True)):
         justify: Literal["left", "right"] = "right" if is_numeric else "left"
         shown.add_column(heading, justify=justify, overflow="fold", no_wrap=number == 0 and is_short)
-    for row in table.rows[:most_rows]:
-        shown.add_row(*row)
+    for row, style in itertools.zip_longest(table.rows[:most_rows], styles[:most_rows], fillvalue=""):
+        shown.add_row(*row, style=style)
     out().print(shown)
     if most_rows is not None and len(table.rows) > most_rows:
         out().print(f"and {len(table.rows) - most_rows:,} more")
