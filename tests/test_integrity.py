@@ -26,9 +26,10 @@ from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.pipeline import run
 from mnist_pipeline.pipeline.request import prepare
-from mnist_pipeline.registry.changes import Registry, read_history
+from mnist_pipeline.registry.history import read_history
 from mnist_pipeline.registry.ledger import Outcome
 from mnist_pipeline.registry.promote import Promotion, promote
+from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.rollback import NO_VERSION, rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
 from mnist_pipeline.serving import champion

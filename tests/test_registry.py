@@ -24,9 +24,11 @@ from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.pipeline import run
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.registry import changes, ledger
-from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened, read_history, settle
+from mnist_pipeline.registry.changes import alone, carry_out, opened, settle
+from mnist_pipeline.registry.history import read_history
 from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promote import Promotion, promote
+from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.rollback import rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
 from mnist_pipeline.stats import level

@@ -18,15 +18,17 @@ def history(arguments: Sequence[str]) -> None:
 
     with heavy_imports():
         from mnist_pipeline.registry import changes
+        from mnist_pipeline.registry import history as past
+        from mnist_pipeline.registry.registry import Registry
         from mnist_pipeline.tracking import mlflow_store
     from mnist_pipeline.cli import registry_view as view
 
     opened = mlflow_store.MlflowStore(where.tracking)
     with opened.reporting_errors():
-        registry = changes.Registry(opened, where.model_name)
+        registry = Registry(opened, where.model_name)
         with contextlib.suppress(UserError), changes.alone(registry, wait=False):
             pass  # settle what a killed command left; a running command settles its own entry
-        found = changes.read_history(registry)
+        found = past.read_history(registry)
     if not found.entries:
         raise UserError(
             f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote data={where.data_name})"

@@ -30,7 +30,7 @@ def promote(arguments: Sequence[str]) -> None:
     require_store(where.tracking)
 
     with heavy_imports():
-        from mnist_pipeline.registry import changes, promote
+        from mnist_pipeline.registry import history, promote
         from mnist_pipeline.reports import cards
         from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.tracking.registered_models import CHAMPION
@@ -42,6 +42,6 @@ def promote(arguments: Sequence[str]) -> None:
         if not parsed.dry_run and result.registry.model.named(CHAMPION) == result.version:
             cards.log(opened, cards.make(opened, result.candidate.run))
         view.print_promotion(result)
-        view.print_budget(changes.read_history(result.registry))
+        view.print_budget(history.read_history(result.registry))
     if any(gate.is_passed is False for gate in result.gates):
         raise RefusedError(f"{result.candidate.run.name} does not pass the gates: train a better one, or give another")

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from mnist_pipeline.registry.changes import History
 from mnist_pipeline.registry.gates import Gate
+from mnist_pipeline.registry.history import History
 from mnist_pipeline.registry.ledger import Decision, Outcome
 from mnist_pipeline.registry.promote import Promotion
 from mnist_pipeline.reports.page import Table

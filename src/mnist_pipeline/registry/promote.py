@@ -8,10 +8,11 @@ import pandas as pd
 
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.candidates import Candidate
-from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
+from mnist_pipeline.registry.changes import alone, carry_out, opened
 from mnist_pipeline.registry.comparison import Budget, Spent, compare
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha, rolled_back
+from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig, registered_name
 from mnist_pipeline.system.errors import ConfigError, GoneError, UserError
 from mnist_pipeline.tracking import find_run, integrity, runs

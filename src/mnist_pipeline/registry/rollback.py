@@ -1,8 +1,9 @@
 """The story of a rollback: an earlier champion becomes the champion again if it still predicts as it did."""
 
 from mnist_pipeline.registry import evidence, gates, promote
-from mnist_pipeline.registry.changes import Registry, alone, carry_out, opened
+from mnist_pipeline.registry.changes import alone, carry_out, opened
 from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_champion
+from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import find_run
