@@ -423,12 +423,11 @@ def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, reports_home: Path) 
     found = compare_here(cli, reports_home, NAMES[0], "digits-w16-d0.2-e3-s7", "a failed one")
     assert found.returncode == 1
     assert NAMES[0] in found.stdout
-    assert found.stderr.splitlines() == [
-        f"error: digits-w16-d0.2-e3-s7: no run has this id or name; did you mean {NAMES[1]}?"
-        if "did you mean " + NAMES[1] in found.stderr
-        else f"error: digits-w16-d0.2-e3-s7: no run has this id or name; did you mean {NAMES[0]}?",
-        "error: a failed one is FAILED: it has no result, Boom",
-    ]
+    unknown, failed = found.stderr.splitlines()
+    assert unknown.startswith("error: digits-w16-d0.2-e3-s7: ")
+    assert unknown.removesuffix("?").split()[-1] in NAMES[:2]  # both names are equally near
+    assert failed.startswith("error: a failed one is FAILED")
+    assert "Boom" in failed
 
 
 @pytest.mark.parametrize(

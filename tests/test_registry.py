@@ -1,5 +1,6 @@
 """Promotion, rollback and history on real stores: the local one and a real server."""
 
+import hashlib
 import json
 import shutil
 import signal
@@ -34,10 +35,11 @@ from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
 from mnist_pipeline.stats import level
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.tracking import store
+from mnist_pipeline.tracking import integrity, store
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.tracking.record import RunRecord
+from mnist_pipeline.tracking.record import Artifact, RunRecord, Tag
 
 MODEL = "digits-classifier"
 WEAK = ["data=digits", "model.hidden_width=8", "train.num_epochs=2", "force=true"]
@@ -281,6 +283,25 @@ def test_a_run_on_other_data_or_after_a_fallback_is_refused_unspent(local: str, 
     assert champion(local) == 1
 
 
+def reseal(uri: str, run_id: str) -> None:
+    """Log the run's files as they are now, as someone who can write to both stores could."""
+    opened = open_store(uri)
+    run = opened.client.get_run(run_id)
+    folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=uri)
+    logged, problem = integrity.read_list(folder.read, run.data.tags)
+    assert logged is not None, problem
+    location = opened.client.get_logged_model(run.outputs.model_outputs[0].model_id).artifact_location
+    model = ArtifactFolder(location, tracking_uri=uri)
+    content = integrity.write_seals(
+        integrity.Seals(
+            run={path: integrity.seal(folder.read(path)) for path in logged.run},
+            model={path: integrity.seal(model.read(path)) for path in logged.model},
+        )
+    )
+    (Path(mlflow.artifacts.download_artifacts(run.info.artifact_uri)) / Artifact.FILES).write_bytes(content)
+    opened.client.set_tag(run_id, Tag.FILES_DIGEST, hashlib.sha256(content).hexdigest())
+
+
 def test_a_model_that_is_damaged_or_was_swapped_is_refused(local: str, trained: Trained) -> None:
     run = train(["data=digits", "model.hidden_width=4", "train.num_epochs=1"])
     client = MlflowClient(local)
@@ -295,11 +316,15 @@ def test_a_model_that_is_damaged_or_was_swapped_is_refused(local: str, trained: 
     loaded.save(weights)
     weak_bounds = PromoteConfig(0.05, 0.0, 10_000_000, 0.5)
     swapped = call(local, run, weak_bounds)
-    assert verdicts(swapped)["predictions" if len(weights.read_bytes()) == len(whole) else "whole"] == "refused"
+    assert (outcome(swapped), verdicts(swapped)["whole"]) == (Outcome.refused, "refused")
+    reseal(local, run)
+    resealed = verdicts(call(local, run, weak_bounds))
+    assert [name for name, verdict in resealed.items() if verdict == "refused"] == ["predictions"]
     for damaged in (whole[:1000] + bytes(len(whole) - 1000), whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:]):
         weights.write_bytes(damaged)
         assert verdicts(call(local, run, weak_bounds))["whole"] == "refused"
     weights.write_bytes(whole)
+    reseal(local, run)
     assert outcome(call(local, run, weak_bounds)) is Outcome.promoted
 
     weights.write_bytes(whole[:1000] + bytes(len(whole) - 1000))
@@ -313,8 +338,12 @@ def test_predictions_that_were_edited_are_refused(local: str) -> None:
     folder = MlflowClient(local).get_run(run).info.artifact_uri
     path = Path(mlflow.artifacts.download_artifacts(folder)) / "evaluate/predictions.parquet"
     table = pd.read_parquet(path)
+    assert (table["predicted"] != table["label"]).any()
     table.assign(predicted=table["label"]).to_parquet(path, index=False)
-    assert outcome(call(local, run)) is Outcome.refused
+    assert verdicts(call(local, run))["whole"] == "refused"
+    reseal(local, run)
+    verdict = verdicts(call(local, run))
+    assert (verdict["whole"], verdict["predictions"]) == ("passed", "refused")
 
 
 def test_an_alias_that_was_moved_by_hand_is_entered(local: str, trained: Trained) -> None:

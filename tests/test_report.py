@@ -11,7 +11,7 @@ from conftest import Cli, command
 from reports_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.reports import cards, page, reproducing
+from mnist_pipeline.reports import cards, page, reproducing, values
 from mnist_pipeline.reports.page import Code, Lines, Page, Section, Table, Text
 from mnist_pipeline.tracking import integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
@@ -286,3 +286,9 @@ def test_an_interrupted_writing_leaves_the_earlier_page(tmp_path: Path, monkeypa
     monkeypatch.undo()
     assert place.read_text() == "the earlier one"
     assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_long_list_of_classes_is_complete_and_one_with_commas_is_quoted() -> None:
+    assert values.list_names([str(number) for number in range(100)]).count(", ") == 99
+    assert values.list_names(["a, b", "c"]) == '"a, b", "c"'
+    assert values.list_names(["", "c"]) == '"", "c"'

@@ -3,7 +3,7 @@
 import errno
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import requests
 from mlflow.exceptions import MlflowException
@@ -57,9 +57,18 @@ class ArtifactFolder:
             with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
                 return _read_regular(Path(self._repository.download_artifacts(path, scratch)))
         except (MlflowException, OSError) as error:
-            if is_absent(error):
+            if is_absent(error) or not self._is_listed(path):
                 raise FileNotFoundError(errno.ENOENT, "no such artifact", path) from error
             raise _unreadable(path, error) from error
+
+    def _is_listed(self, path: str) -> bool:
+        """Return whether the store lists a file. The error of a download from a server does not say why it failed."""
+        folder = str(PurePosixPath(path).parent)
+        try:
+            infos = self._repository.list_artifacts(None if folder == "." else folder)
+        except (MlflowException, OSError) as error:
+            return not is_absent(error)
+        return any(info.path == path for info in infos)
 
     def _walk(self, folder: str | None) -> Iterator[tuple[str, int]]:
         for info in self._repository.list_artifacts(folder):
