@@ -36,10 +36,10 @@ $(INSTALLED): requirements.lock requirements-tools.lock pyproject.toml
 train: $(INSTALLED) ## train, evaluate and track the baseline
 	@$(BIN)/mnist-pipeline train $(ARGS)
 
-sweep: $(INSTALLED) ## search for a better model around the baseline, and confirm that it is
+sweep: $(INSTALLED) ## search for a better model around the baseline, and confirm it
 	@$(BIN)/mnist-pipeline sweep $(ARGS)
 
-compare: $(INSTALLED) ## compare the runs: which is best, by how much, and how sure that is
+compare: $(INSTALLED) ## compare the runs: which is best, by how much, and how certain that is
 	@$(BIN)/mnist-pipeline compare $(ARGS)
 
 diff: $(INSTALLED) ## compare two runs, down to single images: make diff ARGS="A B"
@@ -51,7 +51,7 @@ report: $(INSTALLED) ## write a page about a run or a study: make report ARGS=ch
 promote: $(INSTALLED) ## make the best run's model the champion, if it passes the gates
 	@$(BIN)/mnist-pipeline promote $(ARGS)
 
-predict: $(INSTALLED) ## let the champion classify images: make predict ARGS="some.png folder/"
+predict: $(INSTALLED) ## classify images with the champion: make predict ARGS="some.png folder/"
 	@$(BIN)/mnist-pipeline predict $(ARGS)
 
 serve: $(INSTALLED) ## serve the champion over HTTP
@@ -88,7 +88,7 @@ format: $(INSTALLED) ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-lock: $(INSTALLED) ## resolve the dependencies anew into requirements.lock
+lock: $(INSTALLED) ## resolve the dependencies again into requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock pyproject.toml
 

@@ -69,12 +69,12 @@ def npz(tmp_path: Path, **arrays: npt.NDArray[np.generic]) -> Path:
         (np.asfortranarray(np.zeros((2, 28, 28), np.uint8)), "Fortran"),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(array: npt.NDArray[np.generic], reason: str, tmp_path: Path) -> None:
+def test_arrays_that_are_not_images_are_refused(array: npt.NDArray[np.generic], reason: str, tmp_path: Path) -> None:
     with pytest.raises(BadImageError, match=reason):
         chunks(npz(tmp_path, x=array))
 
 
-def test_nothing_is_taken_of_an_array_that_is_damaged(tmp_path: Path) -> None:
+def test_a_damaged_array_is_refused_whole(tmp_path: Path) -> None:
     path = npz(tmp_path, x=np.arange(28 * 28 * 30, dtype=np.uint16).reshape(30, 28, 28).astype(np.uint8))
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -90,14 +90,14 @@ def test_nothing_is_taken_of_an_array_that_is_damaged(tmp_path: Path) -> None:
         chunks(path)
 
 
-def test_nothing_is_taken_of_an_array_with_one_pixel_out_of_range(tmp_path: Path) -> None:
+def test_an_array_with_one_pixel_out_of_range_is_refused_whole(tmp_path: Path) -> None:
     pixels = np.zeros((3000, 28, 28), np.int16)
     pixels[2999, 5, 5] = 256
     with pytest.raises(BadImageError, match="0 to 256: expected 0 to 255"):
         chunks(npz(tmp_path, x=pixels))
 
 
-def test_a_header_that_claims_more_than_there_is_is_refused(tmp_path: Path) -> None:
+def test_a_header_that_claims_too_much_is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**40, 28, 28)})
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:

@@ -70,7 +70,7 @@ def go(page: Page, ui: str, where: str) -> None:
     page.goto(f"{address}/#/{where}{'' if '?' in where else UI_VIEW}")
 
 
-def test_the_runs_are_listed_with_what_tells_them_apart(page: Page, ui: str) -> None:
+def test_the_runs_are_listed_with_the_columns_that_differ(page: Page, ui: str) -> None:
     page.goto(ui)
     for name in NAMES:
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
@@ -88,7 +88,7 @@ def row_of(page: Page, name: str) -> Locator:
     return page.locator(".ag-row").filter(has_text=name).first
 
 
-def test_a_run_shows_its_tables_and_figures_in_place(page: Page, ui: str, reports_home: Path) -> None:
+def test_a_run_page_shows_its_tables_and_figures(page: Page, ui: str, reports_home: Path) -> None:
     run = run_named(reports_home, CHAMPION)
     here = f"experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     go(page, ui, f"{here}/artifacts/evaluate/mistakes.json")

@@ -40,7 +40,7 @@ def assert_equal(one: TrainState | None, other: TrainState) -> None:
 
 
 @pytest.mark.parametrize("is_validated", [True, False])
-def test_what_is_read_is_what_was_written(is_validated: bool) -> None:
+def test_a_checkpoint_is_read_as_it_was_written(is_validated: bool) -> None:
     state = make_state(3, is_validated=is_validated)
     assert_equal(decode(encode(state)), state)
 
@@ -70,7 +70,7 @@ WHOLE = encode(make_state(2))
     ids=["empty", "a byte short", "half", "header only", "a byte more", "bit in header", "bit in digest",
          "bit after digest", "bit in payload", "last bit", "zeros"],
 )  # fmt: skip
-def test_damage_is_seen_and_the_one_before_is_taken(
+def test_a_damaged_checkpoint_is_skipped_for_the_previous_one(
     damaged: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(DamagedError):

@@ -80,7 +80,7 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
     assert sorted(home.rglob("*")) == before
 
 
-def test_an_unwritable_home_is_told(cli: Cli, tmp_path: Path) -> None:
+def test_an_unwritable_home_is_reported(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = cli("train", "preset=smoke", MNIST_PIPELINE_HOME=str(tmp_path / "file" / "home"))
     assert found.returncode == 2
@@ -125,7 +125,7 @@ def test_a_terminal_shows_a_bar(home: Path) -> None:
     assert "epoch 2/2" in shown.decode()
 
 
-def test_a_new_home_gets_a_store_whatever_its_name(cli: Cli, tmp_path: Path) -> None:
+def test_a_home_of_any_name_gets_a_store(cli: Cli, tmp_path: Path) -> None:
     home = tmp_path / "are you sure? #1"
     found = cli("train", "preset=smoke", "train.num_epochs=1", MNIST_PIPELINE_HOME=str(home))
     assert found.returncode == 0, found.stderr
@@ -142,7 +142,7 @@ def test_the_fallback_keeps_the_users_own_presets(cli: Cli, home: Path, tmp_path
     assert runs(home)[0].data.params["model.hidden_width"] == "3"
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(home: Path) -> None:
     for arguments in (["--help"], ["train", "--cfg", "job"]):
         with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None

@@ -103,7 +103,7 @@ def test_the_lead_is_measured_seed_by_seed() -> None:
     )
 
 
-def test_a_single_seed_does_not_hide_what_several_tell() -> None:
+def test_a_single_seed_does_not_hide_the_result_of_several() -> None:
     several = [
         past(value + seed * value / 100, seed=seed, width=width)
         for width, value in ((64, 0.9), (32, 0.8))
@@ -142,13 +142,13 @@ def test_choosing_the_best_by_looking_is_paid_for() -> None:
     assert num_wrong <= 14  # beyond that with a chance under 1 %, if it is 5 %
 
 
-def test_the_same_training_again_is_no_further_seed() -> None:
+def test_a_repeated_training_is_not_another_seed() -> None:
     found = compared(past(0.9), past(0.9, started_ms=5), past(0.8, seed=1))
     assert list(found.groups["num_runs"]) == [2]
     assert any("1 repeat another run" in note for note in found.notes)
 
 
-def test_without_a_validation_split_the_test_accuracy_ranks_and_that_is_said() -> None:
+def test_without_a_validation_split_the_test_accuracy_ranks_with_a_note() -> None:
     found = compared(past(None, width=32, test=0.8), past(None, width=64, test=0.9))
     assert list(found.table["name"]) == ["w64-s0", "w32-s0"]
     assert any("ranked by test accuracy" in note for note in found.notes)
@@ -157,7 +157,7 @@ def test_without_a_validation_split_the_test_accuracy_ranks_and_that_is_said() -
     assert any("1 without a validation split" in note for note in mixed.notes)
 
 
-def test_runs_of_different_commits_are_told() -> None:
+def test_runs_of_different_commits_are_noted() -> None:
     assert any("different code" in note for note in compared(past(0.9), past(0.8, seed=1, commit="d")).notes)
 
 
@@ -178,7 +178,7 @@ def test_identical_seeds_give_no_interval() -> None:
     assert (found.leader, found.leads) == (None, ())
 
 
-def test_what_joins_more_than_seeds_has_no_interval() -> None:
+def test_a_group_of_more_than_seeds_has_no_interval() -> None:
     runs = [past(0.9 + width / 1000 + seed / 100, seed=seed, width=width) for width in (32, 64) for seed in range(2)]
     found = compared(*runs, group_by=["dropout_rate"])
     assert list(found.groups["num_runs"]) == [4]
@@ -265,20 +265,20 @@ def test_without_names_the_trained_runs_on_the_newest_data_are_meant(home: Path)
     assert "left out: 1 pruned trial" in trials.notes
 
 
-def test_where_all_runs_are_of_one_other_experiment_they_are_meant(cli: Cli, reports_home: Path) -> None:
+def test_runs_of_the_only_experiment_are_compared(cli: Cli, reports_home: Path) -> None:
     found = cli("compare", "--top", "1", MNIST_PIPELINE_HOME=str(reports_home), COLUMNS="160")  # and not data=digits
     assert found.returncode == 0, found.stderr
     assert "data=digits" in found.stdout
 
 
-def test_a_narrow_screen_keeps_what_matters(cli: Cli, reports_home: Path) -> None:
+def test_a_narrow_terminal_keeps_the_important_columns(cli: Cli, reports_home: Path) -> None:
     found = cli("compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(reports_home), COLUMNS="80")
     assert "not shown, because the terminal is too narrow: " in found.stdout
     assert found.stdout.count("± ") >= 2
     assert max(map(len, found.stdout.split("An interval")[0].splitlines())) <= 80
 
 
-def test_what_was_named_and_cannot_be_compared_is_said_and_the_rest_is_there(home: Path) -> None:
+def test_named_runs_that_cannot_be_compared_are_reported(home: Path) -> None:
     first = hand_made(home, "first")
     hand_made(home, "second")
     hand_made(home, "broken", status="FAILED", reason="Boom\nand more")
@@ -302,7 +302,7 @@ def test_what_was_named_and_cannot_be_compared_is_said_and_the_rest_is_there(hom
     assert all("\n" not in problem for problem in found.problems)
 
 
-def test_an_ambiguous_name_asks_for_an_id_and_its_beginning_will_do(home: Path) -> None:
+def test_an_ambiguous_name_asks_for_an_id_or_its_prefix(home: Path) -> None:
     ids = [hand_made(home, "twice"), hand_made(home, "twice")]
     hand_made(home, "twice", status="FAILED")  # does not count while there are finished ones
     with pytest.raises(UserError, match="twice: 2 runs have this name; give the id of one") as told:
@@ -332,7 +332,7 @@ def test_a_name_may_look_like_an_alias_or_a_number(home: Path) -> None:
         selected(home, "x/y@champion")
 
 
-def test_a_deleted_run_is_told(home: Path) -> None:
+def test_a_deleted_run_is_reported(home: Path) -> None:
     run_id = hand_made(home, "gone")
     MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db").delete_run(run_id)
     for named in ("gone", run_id):
@@ -348,7 +348,7 @@ def test_runs_of_other_programs_are_left_out(home: Path) -> None:
     assert "was made by another program: left out" in found.problems[0]
 
 
-def test_nothing_to_compare_is_told(home: Path) -> None:
+def test_nothing_to_compare_is_reported(home: Path) -> None:
     with pytest.raises(UserError, match="there is no experiment mnist"):
         selected(home)
     hand_made(home, "broken", status="FAILED")
@@ -369,7 +369,7 @@ def compare_here(cli: Cli, home: Path, *arguments: str) -> "subprocess.Completed
     return cli("compare", "data=digits", *arguments, MNIST_PIPELINE_HOME=str(home), COLUMNS="160")
 
 
-def test_the_screen_says_which_is_best_by_how_much_and_how_sure_that_is(cli: Cli, reports_home: Path) -> None:
+def test_the_terminal_shows_the_best_its_lead_and_the_interval(cli: Cli, reports_home: Path) -> None:
     found = compare_here(cli, reports_home)
     assert found.returncode == 0, found.stderr
     assert all(name in found.stdout for name in NAMES)
@@ -419,7 +419,7 @@ def test_tables_and_figures_are_written(cli: Cli, reports_home: Path, tmp_path: 
     assert not list(tmp_path.glob(".*.unfinished"))
 
 
-def test_bad_names_are_told_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
+def test_bad_names_are_reported_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
     found = compare_here(cli, reports_home, NAMES[0], "digits-w16-d0.2-e3-s7", "a failed one")
     assert found.returncode == 1
     assert NAMES[0] in found.stdout
@@ -452,7 +452,7 @@ def test_bad_usage_is_one_line(arguments: list[str], message: str, cli: Cli, rep
     assert found.stderr.count("\n") == 1
 
 
-def test_where_nothing_can_be_written_that_is_told(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     (tmp_path / "loop.csv").symlink_to(tmp_path / "loop.csv")
     for place in ("/dev/full/table.csv", "/proc/table.csv", str(tmp_path / "loop.csv")):
         found = compare_here(cli, reports_home, "--output", place)

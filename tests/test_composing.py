@@ -83,7 +83,7 @@ def test_presets_are_small_differences() -> None:
         (["model.hidden_width=${nope}"], "Interpolation key 'nope' not found"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(overrides: list[str], message: str) -> None:
+def test_wrong_input_is_reported_in_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose.compose(overrides)
     assert message in str(caught.value)
@@ -139,7 +139,7 @@ def test_a_further_folder_adds_presets(tmp_path: Path) -> None:
     assert wide.model.hidden_width == 512
 
 
-def test_overrides_of_a_group_can_be_told_apart() -> None:
+def test_overrides_of_a_group_are_recognized() -> None:
     kept, dropped = overrides.without_group(
         ["data=mnist", "data.split_seed=3", "train.seed=1", "preset=tutorial"], "data"
     )

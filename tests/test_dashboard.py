@@ -97,7 +97,7 @@ def test_the_storage_is_not_in_the_list_of_processes(database: str) -> None:
         assert child.returncode == 143
 
 
-def test_a_study_that_is_not_there_is_said_with_those_that_are(cli: Cli, home: Path) -> None:
+def test_a_missing_study_is_reported_with_the_existing_ones(cli: Cli, home: Path) -> None:
     found = cli("dashboard")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
     assert "there is no study in" in found.stderr
@@ -109,7 +109,7 @@ def test_a_study_that_is_not_there_is_said_with_those_that_are(cli: Cli, home: P
     assert "expected a or b-c\n" in found.stderr
 
 
-def test_a_study_that_is_not_in_its_storage_is_said_with_those_that_are(journal: Path, database: str) -> None:
+def test_a_study_missing_in_its_storage_is_reported_with_the_existing_ones(journal: Path, database: str) -> None:
     from mnist_pipeline.sweep import dashboard
 
     for storage in (str(journal), database):
@@ -118,13 +118,13 @@ def test_a_study_that_is_not_in_its_storage_is_said_with_those_that_are(journal:
 
 
 @pytest.mark.parametrize(("storage", "reason"), [("/tmp", "is not a file"), ("x" * 300, "there is no such file")])
-def test_what_is_not_a_file_is_refused(storage: str, reason: str, cli: Cli) -> None:
+def test_anything_but_a_file_is_refused(storage: str, reason: str, cli: Cli) -> None:
     found = cli("dashboard", f"sweep.storage={storage}")
     assert (found.returncode, found.stderr.count("\n")) == (2, 1)
     assert reason in found.stderr
 
 
-def test_a_damaged_journal_is_one_line_and_stays_as_it_is(journal: Path, cli: Cli) -> None:
+def test_a_damaged_journal_is_reported_and_left_untouched(journal: Path, cli: Cli) -> None:
     damaged = damage(journal, b"text\n")
     found = cli("dashboard", "--port", "0")
     assert found.returncode == 1
@@ -135,7 +135,7 @@ def test_a_damaged_journal_is_one_line_and_stays_as_it_is(journal: Path, cli: Cl
 
 
 @pytest.mark.parametrize("line", [b'{"a": 1}\n', b"[]\n", b"\xff\xfe\n", b'{"op_code": 0, "stu\n', b"\n", b"\0\n"])
-def test_no_damage_of_a_journal_is_a_bug(line: bytes, journal: Path) -> None:
+def test_every_damaged_journal_is_a_user_error(line: bytes, journal: Path) -> None:
     from mnist_pipeline.sweep import dashboard
 
     damaged = damage(journal, line)
@@ -152,7 +152,7 @@ def damage(journal: Path, line: bytes) -> bytes:
     return journal.read_bytes()
 
 
-def test_another_programs_database_gets_no_tables(home: Path) -> None:
+def test_the_database_of_another_program_is_left_untouched(home: Path) -> None:
     from mnist_pipeline.sweep import dashboard
 
     path = home / "mlruns" / "mlflow.db"

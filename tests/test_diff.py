@@ -70,7 +70,7 @@ def compared(a: RunRecord, b: RunRecord) -> Diff:
     return comparing.diff(comparing.read_side("A", a), comparing.read_side("B", b))
 
 
-def test_only_what_differs_is_there() -> None:
+def test_only_differences_are_shown() -> None:
     found = compared(past("a"), past("b", OTHER, width="64", numpy="2.2"))
     assert found.config.to_dict("records") == [{"param": "model.hidden_width", "A": "32", "B": "64"}]
     assert found.versions is not None
@@ -120,7 +120,7 @@ def test_a_run_and_itself_agree() -> None:
     assert page.sections[-1].items[-1] == Text("They agree on every image.")
 
 
-def test_what_cannot_be_compared_is_said_in_a_line_each_and_the_rest_is_there() -> None:
+def test_each_missing_part_is_one_line_and_the_rest_is_shown() -> None:
     found = compared(
         past("a", experiment_id="1", status="RUNNING"), past("b", None, experiment_id="2", **{"data.digest": "e"})
     )
@@ -169,7 +169,7 @@ _HISTORIES = {
 
 
 @pytest.mark.parametrize("damage", _HISTORIES.values(), ids=_HISTORIES)
-def test_a_damaged_history_is_told_in_a_line_and_the_rest_is_there(damage: bytes) -> None:
+def test_a_damaged_history_is_reported_and_the_rest_is_shown(damage: bytes) -> None:
     found = compared(damaged_run("a", "train/history.csv", damage), past("b", OTHER))
     assert found.problems == ("A: a, of kind train, has no train/history.csv that can be read",)
     page = diff_page.lay_out(found, {}, None)
@@ -181,7 +181,7 @@ def test_a_damaged_history_is_told_in_a_line_and_the_rest_is_there(damage: bytes
 
 @pytest.mark.parametrize("path", ["environment/versions.json", "data/digests.json"])
 @pytest.mark.parametrize("damage", [b"[1]", b'{"keras": [1]}', b"\xff", b"1e999", _DEEP], ids=range(5))
-def test_damaged_json_is_told_in_a_line(path: str, damage: bytes) -> None:
+def test_damaged_json_is_reported_in_one_line(path: str, damage: bytes) -> None:
     found = compared(damaged_run("a", path, damage), past("b"))
     assert found.problems == (f"A: a, of kind train, has no {path} that can be read",)
     assert len(diff_page.lay_out(found, {}, None).sections) == 7
@@ -196,7 +196,7 @@ _TABLES = {
 
 
 @pytest.mark.parametrize("table", _TABLES.values(), ids=_TABLES)
-def test_predictions_of_odd_types_are_told_in_a_line(table: pd.DataFrame) -> None:
+def test_predictions_of_odd_types_are_reported_in_one_line(table: pd.DataFrame) -> None:
     found = compared(past("a"), past("b", table))
     assert found.problems == ("B: b, of kind train, has no evaluate/predictions.parquet that can be read",)
 
@@ -222,7 +222,7 @@ def damaged_run(name: str, path: str, damage: bytes) -> RunRecord:
     return dataclasses.replace(whole, read_bytes=lambda wanted: damage if wanted == path else whole.read_bytes(wanted))
 
 
-def test_the_same_is_not_said_of_what_is_not_known() -> None:
+def test_unknown_facts_are_not_called_equal() -> None:
     unknown = dataclasses.replace(past("b"), tags={"kind": "train"}, read_bytes=lambda path: b"[1]")
     found = compared(past("a"), unknown)
     assert found.comparison is None
@@ -240,7 +240,7 @@ def test_another_validation_split_is_other_data_to_rank_by() -> None:
     assert compared(past("a"), other).data.to_dict("records") == [{"of": "validation", "A": "", "B": "v"}]
 
 
-def test_the_code_of_both_is_told() -> None:
+def test_the_code_of_both_is_shown() -> None:
     changed = {"git.dirty": "true", "git.patch": "kept", "patch": "diff --git a/src/x b/src/x\n+one\n"}
     text = str(diff_page.lay_out(compared(past("a"), past("b", **changed)), {}, None).sections[3])
     assert "The same commit, abc" in text
@@ -266,7 +266,7 @@ def test_the_curves_are_drawn_over_each_other_with_a_text_for_those_who_do_not_s
 
 
 @pytest.mark.parametrize("champion", ["champion", "digits-classifier@champion", "1", CHAMPION])
-def test_a_and_b_may_be_called_in_many_ways(champion: str, cli: Cli, reports_home: Path, tmp_path: Path) -> None:
+def test_a_and_b_may_be_given_in_many_ways(champion: str, cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     page = tmp_path / "diff.html"
     other = run_named(reports_home, NAMES[0]).info.run_id[:10]
     found = cli(
@@ -281,7 +281,7 @@ def test_a_and_b_may_be_called_in_many_ways(champion: str, cli: Cli, reports_hom
     assert page.read_text().count('src="data:image/png;base64,') == 2  # curves and images
 
 
-def test_a_run_that_was_not_scored_is_told_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
+def test_a_run_without_a_score_is_reported_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
     client = client_of(reports_home)
     (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
     found = cli("diff", NAMES[0], trial.info.run_id, MNIST_PIPELINE_HOME=str(reports_home))
@@ -301,7 +301,7 @@ def test_a_budget_is_not_spent_by_looking(cli: Cli, reports_home: Path) -> None:
     assert history() == before
 
 
-def test_the_command_shows_what_damaged_files_leave(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
+def test_damaged_files_are_reported_and_the_rest_is_shown(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     home = copy_of(reports_home, tmp_path / "copy")
     runs = [run_named(home, name) for name in NAMES[:2]]
     for number, (run, history) in enumerate(zip(runs, (b"epoch,train/loss\n1,\x1b[31mmuch\n", b""), strict=True)):

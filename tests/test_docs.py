@@ -23,7 +23,7 @@ def test_every_make_target_in_the_readme_exists_and_every_target_is_listed() -> 
     assert all(re.search(rf"^  {target} ", listed, re.MULTILINE) for target in targets)
 
 
-def test_every_command_stands_in_the_readme() -> None:
+def test_every_command_is_in_the_readme() -> None:
     named = set(re.findall(r"mnist-pipeline ([a-z]+)", README))
     assert named == set(cli.COMMANDS)
 

@@ -26,7 +26,7 @@ def test_it_is_a_sha256_that_stays_the_same() -> None:
     ["train.seed=1", "train.num_epochs=3", "train.num_threads=2", "model.hidden_width=64", "data.split_seed=1",
      "data.validation_size=0", "evaluate.num_mistakes=9", "data=digits"],
 )  # fmt: skip
-def test_what_decides_the_result_changes_it(override: str) -> None:
+def test_everything_that_decides_the_result_changes_it(override: str) -> None:
     assert of(override) != of()
 
 
@@ -35,7 +35,7 @@ def test_what_decides_the_result_changes_it(override: str) -> None:
     ["tracking.experiment=other", "data.fallback=null", "data.npz_url=http://127.0.0.1/x.npz", "data.num_retries=0",
      "train.checkpoint_every=3", "force=true", "wait=true"],
 )  # fmt: skip
-def test_what_does_not_decide_the_result_leaves_it(override: str) -> None:
+def test_nothing_else_changes_it(override: str) -> None:
     assert of(override) == of()
 
 
@@ -78,7 +78,7 @@ def test_comments_docstrings_and_layout_void_nothing(package: Path) -> None:
         ("data/__init__", '"""', 'x = 1\n"""'),
     ],
 )
-def test_a_change_of_code_is_seen_even_in_what_is_imported(module: str, old: str, new: str, package: Path) -> None:
+def test_a_change_in_an_imported_module_changes_it(module: str, old: str, new: str, package: Path) -> None:
     before = digest(package)
     edit(package / f"{module}.py", old, new)
     assert digest(package) != before

@@ -151,7 +151,7 @@ def name_case(value: list[str] | int) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "num_kb"), AT_HOME, ids=name_case)
-def test_whatever_write_finds_no_space_the_same_command_resumes(
+def test_the_same_command_resumes_after_any_write_without_space(
     arguments: list[str],
     num_kb: int,
     disk: small_disk.SmallDisk,
@@ -163,7 +163,7 @@ def test_whatever_write_finds_no_space_the_same_command_resumes(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "num_kb"), IN_TMPDIR, ids=name_case)
-def test_whatever_temporary_file_finds_no_space_the_same_command_resumes(
+def test_the_same_command_resumes_after_any_temporary_file_without_space(
     arguments: list[str],
     num_kb: int,
     home: Path,

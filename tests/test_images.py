@@ -53,7 +53,7 @@ def test_an_empty_image_is_refused(grey: npt.NDArray[np.uint8]) -> None:
         fit(grey, image_shape=SHAPE, invert=Invert.auto)
 
 
-def test_images_of_mnist_stay_what_they_are(mnist_dir: Path) -> None:
+def test_images_of_mnist_are_unchanged(mnist_dir: Path) -> None:
     with np.load(mnist_dir / "mnist.npz") as arrays:
         originals = arrays["x_test"][:300]
     same = 0
@@ -89,7 +89,7 @@ def test_pictures_of_every_kind_are_read_as_the_same_grey(tmp_path: Path) -> Non
         assert np.abs(found.astype(int) - expected).mean() < 2, name
 
 
-def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
+def test_a_photograph_is_rotated_by_its_orientation_tag(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     turned = Image.fromarray(np.rot90(stroke()))
@@ -97,7 +97,7 @@ def test_a_photograph_is_turned_as_the_camera_was_held(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, stroke())
 
 
-def test_a_large_picture_becomes_small_before_it_is_looked_at(tmp_path: Path) -> None:
+def test_a_large_picture_is_reduced_before_it_is_examined(tmp_path: Path) -> None:
     found = read_picture(save(tmp_path / "large.jpg", Image.new("L", (3000, 2000), 255)))
     assert max(found.shape) <= 512
 
@@ -143,6 +143,6 @@ def test_white_strokes_on_a_transparent_ground_are_seen(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_picture(save(tmp_path / "white.png", drawn)), 255 - stroke())
 
 
-def test_good_pixels_count_whatever_else_the_file_says(tmp_path: Path) -> None:
+def test_good_pixels_are_read_despite_bad_metadata(tmp_path: Path) -> None:
     path = save(tmp_path / "odd.png", Image.fromarray(stroke()), exif=b"garbage that is no EXIF at all")
     np.testing.assert_array_equal(read_picture(path), stroke())

@@ -186,7 +186,7 @@ def forget_the_digests(made: Home, run_id: str) -> None:
 
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["sealed", "of 0.1"])
-def test_what_was_tampered_with_is_refused_and_runs_nothing(made: Home, tmp_path: Path, is_old: bool) -> None:
+def test_a_tampered_model_is_refused_and_runs_no_code(made: Home, tmp_path: Path, is_old: bool) -> None:
     canary = tmp_path / "was here"
     folders = [made.model(made.first), made.model(made.second)]
     if is_old:
@@ -232,7 +232,7 @@ def test_a_file_that_the_run_did_not_write_is_named(made: Home) -> None:
     assert integrity.find_damage(made.store, made.first) == ("extra: evaluate/more.txt",)
 
 
-def test_loading_a_model_by_mlflow_itself_is_no_damage(made: Home) -> None:
+def test_loading_a_model_with_mlflow_is_not_damage(made: Home) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", made.store.uri)
         mlflow.pyfunc.load_model(f"models:/{MODEL}@champion")
@@ -332,7 +332,7 @@ def test_a_twin_of_a_whole_champion_is_tested_as_before(made: Home) -> None:
     assert result.decision.spent is not None
 
 
-def test_a_damaged_champion_can_be_given_up_and_a_whole_one_cannot(made: Home) -> None:
+def test_only_a_damaged_champion_can_be_removed(made: Home) -> None:
     with pytest.raises(UserError, match="version 2 of digits-classifier is not damaged"):
         rollback(made.store, made.where, to=NO_VERSION, reason="try")
     shutil.rmtree(made.run(made.second))
@@ -342,7 +342,7 @@ def test_a_damaged_champion_can_be_given_up_and_a_whole_one_cannot(made: Home) -
     assert [entry.version for entry in read_history(Registry(made.store, MODEL)).entries] == [1, 2, None, 1]
 
 
-def test_champions_whose_runs_were_removed_for_good_are_no_dead_end(made: Home) -> None:
+def test_champions_whose_runs_are_gone_can_be_replaced(made: Home) -> None:
     client: MlflowClient = made.store.client
     for run_id in (made.first, made.second):
         client.delete_run(run_id)
@@ -361,7 +361,7 @@ def test_champions_whose_runs_were_removed_for_good_are_no_dead_end(made: Home) 
     assert outcome(made.promote(new)) is Outcome.promoted
 
 
-def test_a_full_folder_for_temporary_files_is_no_verdict(made: Home, tmp_path: Path) -> None:
+def test_a_full_temporary_folder_is_not_a_verdict(made: Home, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     if os.getuid() != 0 or not shutil.which("unshare"):

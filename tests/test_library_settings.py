@@ -32,7 +32,7 @@ def test_a_command_turns_telemetry_off_and_leaves_gpus_to_other_libraries() -> N
     assert run(code).splitlines()[-1] == "true None"
 
 
-def test_what_the_user_has_set_stays() -> None:
+def test_settings_of_the_user_are_kept() -> None:
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     code = f"import os; from mnist_pipeline.system import environment; print(os.environ[{name!r}])"
     assert run(code.replace("; print", "; environment.prepare_libraries(); print"), **{name: "77"}) == "77"

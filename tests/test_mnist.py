@@ -142,7 +142,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("kind", [*damage({name: np.zeros((20, 28, 28), np.uint8) for name in mnist.DIGESTS})])
-def test_a_damaged_cache_is_set_aside(kind: str, arrays: Arrays, home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_cache_is_renamed(kind: str, arrays: Arrays, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     content = damage(arrays)[kind]
     cache = home / "data" / "mnist.npz"
     cache.parent.mkdir()
@@ -158,7 +158,7 @@ def test_a_damaged_cache_is_set_aside(kind: str, arrays: Arrays, home: Path, cap
     assert cache.read_bytes() == npz_bytes(arrays)
 
 
-def test_only_the_damaged_idx_file_is_set_aside(arrays: Arrays, home: Path) -> None:
+def test_only_the_damaged_idx_file_is_renamed(arrays: Arrays, home: Path) -> None:
     folder = home / "data"
     write_idx(arrays, folder, zipped=False)
     labels = folder / "train-labels-idx1-ubyte"

@@ -45,7 +45,7 @@ def test_the_weights_are_a_function_of_the_seed() -> None:
             assert not np.array_equal(mine, different)
 
 
-def test_predictions_in_chunks_are_those_in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predictions_in_chunks_equal_those_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     built, images = build(), make_split(50).images
     whole = prediction.predict_logits(built, images)
     monkeypatch.setattr(prediction, "PREDICTION_CHUNK", 7)
@@ -78,7 +78,7 @@ def test_an_untrained_model_knows_nothing(caplog: pytest.LogCaptureFixture) -> N
     assert not caplog.records
 
 
-def test_a_loss_far_from_ln_10_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_untrained_loss_far_from_ln_10_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     unscaled = build()
     unscaled.get_layer("hidden").set_weights([weights * 255 for weights in unscaled.get_layer("hidden").get_weights()])
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):

@@ -73,7 +73,7 @@ SLOW_COMMANDS = (
 @pytest.mark.parametrize(
     "command", [*COMMANDS, *(pytest.param(words, marks=pytest.mark.slow) for words in SLOW_COMMANDS)]
 )
-def test_every_command_says_so_in_one_line(command: str, moved: tuple[Path, Path], cli: Cli) -> None:
+def test_every_command_reports_a_moved_store_in_one_line(command: str, moved: tuple[Path, Path], cli: Cli) -> None:
     new, old = moved
     before = locations(new)
     result = cli(*command.split(), MNIST_PIPELINE_HOME=str(new))
@@ -87,7 +87,7 @@ def test_every_command_says_so_in_one_line(command: str, moved: tuple[Path, Path
     assert locations(new) == before
 
 
-def test_it_is_told_before_anything_heavy_is_imported(moved: tuple[Path, Path], home: Path) -> None:
+def test_a_moved_store_is_reported_before_heavy_imports(moved: tuple[Path, Path], home: Path) -> None:
     code = (
         "import sys; from mnist_pipeline import cli; sys.argv[1:] = ['train', 'preset=smoke']; code = cli.main();"
         "assert code == 1; assert not {'tensorflow', 'mlflow', 'sqlalchemy'} & set(sys.modules)"
@@ -155,13 +155,13 @@ def test_the_champion_of_a_moved_store_is_whole(moved: tuple[Path, Path], monkey
             assert not integrity.find_damage(opened, run.info.run_id)
 
 
-def test_a_copy_is_told_from_the_original(copied: Path, champion_home: Path) -> None:
+def test_a_copy_is_distinguished_from_the_original(copied: Path, champion_home: Path) -> None:
     with pytest.raises(UserError, match="moved or copied"):
         store.check(store.sqlite_uri(database_in(copied)))
     store.check(store.sqlite_uri(database_in(champion_home)))
 
 
-def test_a_link_to_the_same_place_is_no_move(champion_home: Path, tmp_path: Path) -> None:
+def test_a_link_to_the_same_folder_is_not_a_move(champion_home: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(champion_home)
     store.check(store.sqlite_uri(database_in(link)))
@@ -178,7 +178,7 @@ def test_artifacts_that_were_left_behind_are_named(copied: Path, champion_home: 
     assert locations(copied) == before
 
 
-def test_what_is_gone_for_good_stops_no_repair(moved: tuple[Path, Path]) -> None:
+def test_missing_files_do_not_stop_a_repair(moved: tuple[Path, Path]) -> None:
     shutil.rmtree(moved[0] / "mlruns" / "artifacts")
     assert sqlite_store.repair(database_in(moved[0])) > 0
     assert lie_under(moved[0])
@@ -226,7 +226,7 @@ def kill(moment: str, arguments: list[str], home: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["_require_moved 1 after", "_known 2 after", "_repair 1 after"])
-def test_a_repair_that_is_killed_is_done_or_not_begun(moment: str, moved: tuple[Path, Path], cli: Cli) -> None:
+def test_a_killed_repair_is_done_or_not_started(moment: str, moved: tuple[Path, Path], cli: Cli) -> None:
     new, _ = moved
     before = locations(new)
     kill(f"call mnist_pipeline.tracking.sqlite_store {moment}", ["doctor", "--fix"], new)

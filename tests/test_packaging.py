@@ -30,7 +30,7 @@ def test_the_wheel_carries_the_configuration(wheel: Path) -> None:
     assert packed == {f"mnist_pipeline/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
 
 
-def test_the_packaged_configuration_serves_where_there_is_no_checkout(wheel: Path, tmp_path: Path) -> None:
+def test_the_packaged_configuration_is_used_without_a_checkout(wheel: Path, tmp_path: Path) -> None:
     installed, current = tmp_path / "site", tmp_path / "current"
     current.mkdir()
     with zipfile.ZipFile(wheel) as archive:
@@ -70,13 +70,13 @@ def test_the_locks_pin_everything_with_hashes_and_name_no_index(lock: str, least
     assert all("==" in line and line.endswith("\\") for line in pinned)
 
 
-def test_the_lock_has_what_must_be_there() -> None:
+def test_the_lock_has_the_required_packages() -> None:
     pinned = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith(" ")]
     names = {line.split("==")[0] for line in pinned}
     assert names >= {"tensorflow", "mlflow", "hydra-core", "optuna", "pandas", "pytest", "ruff", "mypy"}
 
 
-def test_whatever_the_makefile_installs_is_checked_against_a_hash() -> None:
+def test_everything_the_makefile_installs_has_a_hash() -> None:
     installing = re.findall(r"pip install (?:[^\n\\]|\\\n)*", (ROOT / "Makefile").read_text())
     assert len(installing) == 3
     assert all(

@@ -38,7 +38,7 @@ def smoke() -> tuple[RunResult, MemoryRun]:
     return run(SMOKE)
 
 
-def test_the_story_is_told_in_order(smoke: tuple[RunResult, MemoryRun]) -> None:
+def test_the_steps_of_a_run_are_in_order(smoke: tuple[RunResult, MemoryRun]) -> None:
     _, tracked = smoke
     assert tracked.events == [
         "config", "environment", "data", "model",
@@ -53,7 +53,7 @@ def test_params_are_the_dotted_keys(smoke: tuple[RunResult, MemoryRun]) -> None:
     assert tracked.params["model.hidden_width"] == 32
 
 
-def test_every_metric_is_there_once_an_epoch(smoke: tuple[RunResult, MemoryRun]) -> None:
+def test_every_metric_is_logged_once_per_epoch(smoke: tuple[RunResult, MemoryRun]) -> None:
     result, tracked = smoke
     names = {"train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "time/epoch_sec"}
     assert {key for key, step, _ in tracked.points if step == 1} == names
@@ -159,7 +159,7 @@ def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, Memory
         log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
 
 
-def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_mnist_a_run_falls_back_to_digits_and_says_so(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     overrides = [*NO_MIRRORS, "data.split_seed=3", "data.validation_size=0", "train.num_epochs=1"]
     with caplog.at_level(logging.WARNING, "mnist_pipeline"):
         request = prepare(compose.compose(overrides), overrides)
@@ -179,14 +179,14 @@ def test_no_mnist_goes_on_with_digits_unmistakably(home: Path, caplog: pytest.Lo
     assert request.overrides == tuple(overrides)
 
 
-def test_what_a_preset_says_of_the_data_goes_with_them_and_the_rest_stays(home: Path) -> None:
+def test_a_fallback_drops_the_data_keys_of_a_preset(home: Path) -> None:
     overrides = ["preset=tutorial", *NO_MIRRORS]
     request = prepare(compose.compose(overrides), overrides)
     assert request.dataset.name == "digits"
     assert request.config.data == compose.compose(["data=digits"]).data
 
 
-def test_without_a_fallback_it_fails_with_the_same_words(home: Path) -> None:
+def test_without_a_fallback_it_fails_with_the_same_reason(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
     with pytest.raises(MnistUnavailableError, match=r"data=mnist is not available .*Connection refused"):
         prepare(compose.compose(overrides), overrides)

@@ -88,7 +88,7 @@ def test_every_image_gets_a_row_in_every_format(suffix: str, loaded: Champion, a
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits.npz", f"out{suffix}"]
 
 
-def test_a_folder_is_walked_and_what_is_bad_is_named(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
+def test_a_folder_is_searched_and_bad_files_are_named(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     for number in range(3):
         image = Image.fromarray(255 - arrays["x_test"][number]).resize((90, 90))
@@ -136,7 +136,7 @@ def test_an_interrupted_prediction_leaves_the_old_output(loaded: Champion, array
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npz", "out.csv"]
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(
+def test_a_full_disk_is_reported_and_leaves_nothing(
     loaded: Champion, arrays: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     np.savez(tmp_path / "a.npz", x=arrays["x_test"])
@@ -153,7 +153,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
         call([tmp_path / "a.npz"], loaded, tmp_path / "gone" / "out.parquet")
 
 
-def test_odd_files_and_names_are_no_trap(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
+def test_odd_files_and_names_do_no_harm(loaded: Champion, arrays: Arrays, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")  # to open it would wait for ever
     (tmp_path / "loop").symlink_to(tmp_path)
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/[red]\xff\n.png"))
@@ -181,7 +181,7 @@ def test_memory_does_not_grow_with_the_number_of_images(loaded: Champion, tmp_pa
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
-def test_without_a_champion_the_next_step_is_said(home: Path) -> None:
+def test_without_a_champion_the_next_step_is_named(home: Path) -> None:
     with pytest.raises(UserError, match="digits-classifier has no champion: promote a run first"):
         champion.load(open_store(home), MODEL)
 

@@ -187,7 +187,7 @@ def tagged(uri: str) -> dict[str, str]:
     return {run.info.run_id: run.data.tags["alias"] for run in found}
 
 
-def test_the_runs_of_champion_and_challenger_say_so(uri: str, trained: Trained) -> None:
+def test_the_runs_of_champion_and_challenger_are_tagged(uri: str, trained: Trained) -> None:
     weak, equal, better = (call(uri, run).candidate.run.run_id for run in (trained.weak, trained.equal, trained.better))
     assert tagged(uri) == {better: f"{MODEL}@champion"}
     call(uri, trained.equal)
@@ -228,7 +228,7 @@ def test_a_dry_run_writes_nothing(local: str, trained: Trained, database: Path) 
     assert database.read_bytes() == before
 
 
-def test_what_is_no_candidate_is_said(local: str, trained: Trained) -> None:
+def test_a_run_that_cannot_be_a_candidate_is_reported(local: str, trained: Trained) -> None:
     client = MlflowClient(local)
     name = client.get_run(trained.weak).info.run_name
     with pytest.raises(UserError, match=f"{name}: 2 runs have this name"):
@@ -259,7 +259,7 @@ def test_the_best_is_looked_for_on_the_champions_split_alone(local: str, trained
     assert "of 3 with data.validation_size=300, data.split_seed=0" in result.candidate.why
 
 
-def test_another_alpha_is_refused_once_it_is_fixed(local: str, trained: Trained) -> None:
+def test_a_different_alpha_is_refused_once_it_is_fixed(local: str, trained: Trained) -> None:
     call(local, trained.weak)
     with pytest.raises(ConfigError, match=r"promote.alpha=0.1: it is fixed at 0.05"):
         call(local, trained.equal, PromoteConfig(0.1, 0.1, 10_000_000, 0.5))
@@ -362,7 +362,7 @@ def test_an_alias_that_was_moved_by_hand_is_entered(local: str, trained: Trained
     assert registry.ledger.entries()[-1].version is None
 
 
-def test_of_two_machines_the_older_entry_goes_on(uri: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_machines_the_older_entry_continues(uri: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
     call(uri, trained.weak)
     here, there = Registry(open_store(uri), MODEL), Registry(open_store(uri), MODEL)
     there.ledger.lock_id = "of another machine"
@@ -403,7 +403,7 @@ def test_an_entry_that_another_machine_closed_moves_nothing(local: str, trained:
     assert champion(local) is None
 
 
-def test_entries_have_one_order_whatever_the_clocks_say(
+def test_entries_have_one_order_despite_wrong_clocks(
     local: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call(local, trained.weak)
@@ -416,7 +416,7 @@ def test_entries_have_one_order_whatever_the_clocks_say(
     assert [entry.version for entry in registry.ledger.entries()] == [1, 2]
 
 
-def test_what_was_deleted_in_mlflow_stops_nothing(local: str, trained: Trained) -> None:
+def test_deletions_in_mlflow_stop_nothing(local: str, trained: Trained) -> None:
     client = MlflowClient(local)
     call(local, trained.weak)
     call(local, trained.better)
@@ -450,7 +450,7 @@ def test_a_lost_champion_can_be_brought_back(local: str, trained: Trained) -> No
     assert (back.champion, back.version, champion(local)) == (None, 1, 1)
 
 
-def test_a_champion_without_a_run_is_no_dead_end(local: str, trained: Trained) -> None:
+def test_a_champion_without_a_run_can_be_replaced(local: str, trained: Trained) -> None:
     call(local, trained.weak)
     client = MlflowClient(local)
     model_id = client.get_model_version(MODEL, "1").source.removeprefix("models:/")
@@ -503,7 +503,7 @@ def test_a_comparison_is_read_as_it_was_written() -> None:
     assert json.loads(ledger._write_spent(spent)) == SPENT | {"p_value": spent.comparison.p_value}
 
 
-def test_a_second_command_on_this_machine_gives_way_or_waits(local: str, trained: Trained) -> None:
+def test_a_second_command_on_this_machine_fails_or_waits(local: str, trained: Trained) -> None:
     registry = Registry(open_store(local), MODEL)
     with (
         alone(registry, wait=False),
@@ -623,7 +623,7 @@ def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pyte
     assert (entry.outcome, entry.reason, entry.is_open) == (Outcome.interrupted, "Ctrl-C", False)
 
 
-def test_the_commands_say_what_they_did(
+def test_the_commands_report_their_result(
     cli: Cli, local: str, trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     call(local, trained.weak)

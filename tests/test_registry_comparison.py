@@ -12,7 +12,7 @@ def table(predicted: list[int], labels: list[int]) -> pd.DataFrame:
     return pd.DataFrame({"label": labels, "predicted": predicted})
 
 
-def test_what_only_one_of_them_gets_right_is_counted() -> None:
+def test_images_that_only_one_gets_right_are_counted() -> None:
     labels = [0, 1, 2, 3, 4, 5]
     found = compare(table([0, 1, 2, 9, 9, 9], labels), table([0, 9, 9, 3, 4, 5], labels))
     assert (found.num_images, found.num_gained, found.num_lost) == (6, 3, 2)

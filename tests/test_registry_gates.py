@@ -31,7 +31,7 @@ def test_a_run_on_other_data_is_refused() -> None:
     assert not gates.same_data({}, champion).is_passed
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_parts_are_named() -> None:
     assert gates.whole(()).is_passed
     refused = gates.whole(("missing: the tag fingerprint", "changed: config/config.yaml"))
     assert (refused.is_passed, refused.figure) == (False, "missing: the tag fingerprint; changed: config/config.yaml")

@@ -82,7 +82,7 @@ def test_one_file_has_everything(reported: tuple[str, str]) -> None:
         assert words in text
 
 
-def test_the_command_that_reproduces_it_is_the_one_that_made_it(reported: tuple[str, str], reports_home: Path) -> None:
+def test_the_reproducing_command_is_the_original_one(reported: tuple[str, str], reports_home: Path) -> None:
     _, text = reported
     (line,) = re.findall(r"<code>(mnist-pipeline train .*)</code>", text)
     composed = compose.compose(line.split()[2:]).flat()
@@ -136,7 +136,7 @@ def test_a_study_has_plots_and_verdict(reports_home: Path, tmp_path: Path) -> No
     assert "<code>mnist-pipeline sweep preset=smoke</code>" in text
 
 
-def test_what_is_missing_is_told_and_the_rest_is_there(reports_home: Path, tmp_path: Path) -> None:
+def test_missing_artifacts_are_reported_and_the_rest_is_shown(reports_home: Path, tmp_path: Path) -> None:
     client = client_of(reports_home)
     (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
     found = report(reports_home, trial.info.run_id, "--output", str(tmp_path / "trial.html"))
@@ -173,7 +173,7 @@ DAMAGES: dict[str, list[bytes]] = {
 
 
 @pytest.mark.parametrize(("path", "damage"), [(path, damage) for path, every in DAMAGES.items() for damage in every])
-def test_damaged_files_are_told_and_the_rest_is_there(path: str, damage: bytes, reports_home: Path) -> None:
+def test_damaged_artifacts_are_reported_and_the_rest_is_shown(path: str, damage: bytes, reports_home: Path) -> None:
     store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
     whole = runs.read(store, run_named(reports_home, NAMES[1]))
     run = dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
@@ -215,7 +215,7 @@ def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, report
         ("sweep/trials.parquet", b"PAR1"),
     ],
 )
-def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes, reports_home: Path) -> None:
+def test_a_damaged_study_is_reported_and_the_rest_is_shown(path: str, damage: bytes, reports_home: Path) -> None:
     store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
     (parent,) = client_of(reports_home).search_runs(["1"], "tags.kind = 'sweep'")
     whole = runs.read(store, parent)
@@ -228,14 +228,14 @@ def test_a_damaged_study_is_told_and_the_rest_is_there(path: str, damage: bytes,
     assert ("mnist-pipeline sweep" in text) == (path != "config/overrides.yaml")
 
 
-def test_a_run_that_fell_back_is_reproduced_on_the_data_that_it_had() -> None:
+def test_a_run_that_fell_back_is_reproduced_on_its_own_data() -> None:
     params = {"data.name": "digits", "data.validation_size": "300", "train.seed": "0", "tracking.uri": "x"}
     assert reproducing.deciding_overrides(params) == ["data=digits", "data.validation_size=300", "train.seed=0"]
     mnist = {"data.name": "mnist", "data.fallback": "digits", "data.npz_url": "http://x"}
     assert reproducing.deciding_overrides(mnist) == ["data=mnist", "data.fallback=null"]
 
 
-def test_a_running_run_gets_no_report_of_its_own(reports_home: Path, tmp_path: Path) -> None:
+def test_a_running_run_gets_no_logged_report(reports_home: Path, tmp_path: Path) -> None:
     client = client_of(reports_home)
     experiment = client.create_experiment(f"running {tmp_path.name}")
     run = client.create_run(experiment, run_name="still at it", tags={"kind": "train"})
@@ -263,7 +263,7 @@ def test_without_a_place_it_goes_to_the_reports(reports_home: Path) -> None:
     require_good(place.read_text(), num_pictures=6)
 
 
-def test_no_text_becomes_part_of_the_page() -> None:
+def test_text_never_becomes_markup() -> None:
     evil = "<script>alert(1)</script>\"'>"
     items: tuple[Any, ...] = (
         Text(evil), Lines({evil: evil}), Code(evil), Table(evil, (evil,), ((evil,),), (False,)),

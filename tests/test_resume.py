@@ -155,7 +155,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     return end
 
 
-def test_a_run_killed_four_times_ends_like_one_that_never_was(cli: Cli, home: Path, uninterrupted: EndState) -> None:
+def test_a_run_killed_four_times_ends_like_an_uninterrupted_one(cli: Cli, home: Path, uninterrupted: EndState) -> None:
     """One after the other: the second is a command that goes on, and so on."""
     for moment in (
         "import keras",
@@ -247,7 +247,7 @@ def test_points_are_not_sent_before_their_checkpoint(home: Path, uninterrupted: 
     assert (end.points, end.weights) == (uninterrupted.points, uninterrupted.weights)
 
 
-def test_a_failed_run_goes_on_and_forgets_its_reason(home: Path, uninterrupted: EndState) -> None:
+def test_a_failed_run_resumes_and_loses_its_reason(home: Path, uninterrupted: EndState) -> None:
     interrupt_here(*SMOKE[1:], stop_after=3)
     (run,) = all_runs(home)
     assert (run.info.status, run.data.tags["reason"]) == ("FAILED", "InterruptedError: ")
@@ -255,7 +255,7 @@ def test_a_failed_run_goes_on_and_forgets_its_reason(home: Path, uninterrupted: 
     assert read_end(home) == uninterrupted
 
 
-def test_a_run_that_is_gone_from_the_store_is_begun_anew(
+def test_a_run_missing_from_the_store_continues_in_a_new_one(
     home: Path, uninterrupted: EndState, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupt_here(*SMOKE[1:], stop_after=2)
@@ -317,7 +317,7 @@ def test_a_fallback_run_is_not_continued_on_mnist(
     assert "resume    after epoch 1 of 2" in caplog.text
 
 
-def test_a_second_owner_is_told_or_waits(cli: Cli, home: Path) -> None:
+def test_a_second_owner_fails_or_waits(cli: Cli, home: Path) -> None:
     arguments = [*SMOKE, "train.num_epochs=1000000"]
     with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True) as owner:
         assert owner.stderr is not None
@@ -341,7 +341,7 @@ def test_a_second_owner_is_told_or_waits(cli: Cli, home: Path) -> None:
     assert waiting.returncode == 143
 
 
-def test_what_is_done_is_shown_and_not_done_again(cli: Cli, home: Path) -> None:
+def test_a_finished_run_is_shown_and_not_repeated(cli: Cli, home: Path) -> None:
     first, second = cli(*SMOKE), cli(*SMOKE)
     assert second.returncode == 0
     assert second.stdout == first.stdout
@@ -354,7 +354,7 @@ def test_what_is_done_is_shown_and_not_done_again(cli: Cli, home: Path) -> None:
     assert [run.info.status for run in all_runs(home)] == ["FINISHED", "FINISHED"]
 
 
-def test_a_forced_run_that_was_interrupted_is_one_run_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_forced_run_resumes_as_one_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "clear", lambda self: None)  # as if killed between its last two acts
         run_here(*SMOKE[1:])

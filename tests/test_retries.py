@@ -136,7 +136,7 @@ def test_a_locked_store_is_waited_for(locker: Locker) -> None:
     assert "has no history yet" in errors
 
 
-def test_a_store_that_stays_locked_is_told(
+def test_a_store_that_stays_locked_is_reported(
     locker: Locker, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(retries, "LOCK_PATIENCE_SEC", 3.0)
@@ -151,7 +151,7 @@ def test_a_store_that_stays_locked_is_told(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
 
 
-def test_a_lock_after_the_check_is_told_as_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_after_the_check_is_reported_as_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "LOCK_PATIENCE_SEC", 1.0)
     monkeypatch.setattr(store, "require_in_place", lambda uri: None)
     database = home / "mlruns" / "mlflow.db"

@@ -36,7 +36,7 @@ def wait_for(temporary: Path, pattern: str) -> None:
         pytest.param(("sweep", "preset=smoke"), marks=pytest.mark.slow),
     ],
 )
-def test_what_a_killed_command_left_is_cleared_by_the_next(
+def test_the_next_command_clears_what_a_killed_one_left(
     words: tuple[str, ...], home: Path, cli: Cli, temporary: Path
 ) -> None:
     killed = start(temporary, *words)
@@ -63,7 +63,7 @@ def test_a_living_commands_files_stay(home: Path, cli: Cli, temporary: Path) -> 
         living.kill()
 
 
-def test_what_others_put_there_stays(home: Path, cli: Cli, tmp_path: Path, temporary: Path) -> None:
+def test_files_of_others_are_kept(home: Path, cli: Cli, tmp_path: Path, temporary: Path) -> None:
     kept = tmp_path / "mine.txt"
     kept.write_text("mine")
     (temporary / "mnist-x.lock").symlink_to(kept)

@@ -83,7 +83,7 @@ def test_an_address_shows_no_secret(text: str, masked: str) -> None:
     assert hash(one) == hash(text)
 
 
-def test_what_connects_gets_the_secret_whole() -> None:
+def test_the_connection_gets_the_whole_secret() -> None:
     assert Address("http://me:p%40/s@h:1/x").connection() == ("http://h:1/x", ("me", "p@/s"))
     assert Address("postgresql://me:p@s/s@h/x").reveal() == "postgresql://me:p%40s%2Fs@h/x"
     assert Address("http://h/idx/?token=t").join("a.gz").reveal() == "http://h/idx/a.gz?token=t"
@@ -269,7 +269,7 @@ def test_nothing_written_or_printed_by_runs_has_a_secret(place: Place) -> None:
 
 
 @pytest.mark.parametrize("name", ["train", "sweep"])
-def test_what_is_shown_of_a_configuration_has_no_secret(place: Place, tmp_path: Path, name: str) -> None:
+def test_a_shown_configuration_has_no_secret(place: Place, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "presets" / "preset"
     folder.mkdir(parents=True)
     (folder / "theirs.yaml").write_text(
@@ -316,7 +316,7 @@ def test_a_database_that_cannot_be_opened_shows_no_secret(place: Place) -> None:
     place.require_no_secret()
 
 
-def test_what_earlier_versions_stored_is_masked_when_it_is_read(home: Path, tmp_path: Path) -> None:
+def test_secrets_stored_by_earlier_versions_are_masked_on_reading(home: Path, tmp_path: Path) -> None:
     opened = MlflowStore(compose.compose([]).tracking)
     experiment = opened.require_experiment("digits")
     run_id = opened.client.create_run(
@@ -333,7 +333,7 @@ def test_what_earlier_versions_stored_is_masked_when_it_is_read(home: Path, tmp_
 
 
 @pytest.mark.parametrize(("tag", "is_kept"), [("masked", True), ("masked", False)])
-def test_a_report_says_that_a_patch_is_not_all(tag: str, is_kept: bool) -> None:
+def test_a_report_notes_an_incomplete_patch(tag: str, is_kept: bool) -> None:
     def read(path: str) -> bytes:
         if not is_kept:
             raise FileNotFoundError(path)

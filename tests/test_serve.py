@@ -82,7 +82,7 @@ def server(champion_home: Path) -> Iterator[Server]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_it_says_that_it_is_ready_and_how_to_ask(server: Server) -> None:
+def test_it_prints_that_it_is_ready_and_an_example(server: Server) -> None:
     assert f"ready: version 1 of digits-classifier at http://127.0.0.1:{server.port}/invocations" in server.ready
     assert shlex.split(server.example)[0] == "curl"
     found = subprocess.run(["sh", "-c", server.example], capture_output=True, text=True, check=True, timeout=30)
@@ -134,7 +134,7 @@ def with_pixel(pixel: str) -> str:
         ('{"\\ud800": 1}', "found the keys"),
     ],
 )
-def test_what_is_no_raw_image_is_refused_with_the_reason(body: str, reason: str) -> None:
+def test_anything_but_raw_images_is_refused_with_the_reason(body: str, reason: str) -> None:
     with pytest.raises(RefusedRequestError) as refused:
         scoring_server.require_images(body.encode(), (28, 28))
     assert refused.value.status == 400
@@ -189,7 +189,7 @@ def test_a_thousand_malformed_requests_get_a_4xx_and_a_reason(server: Server) ->
 
 
 @pytest.mark.parametrize("path", ["/invocations%0a", "/invocations/", "//invocations", "/invocations?x=1"])
-def test_no_spelling_of_the_path_goes_round_the_door(path: str, server: Server) -> None:
+def test_no_spelling_of_the_path_bypasses_the_check(path: str, server: Server) -> None:
     for body in ('{"inputs": [[5]]}', with_pixel("0.7"), "[" * 100_000):
         status, _ = server.ask(body, path=path)
         assert 400 <= status < 500

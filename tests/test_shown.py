@@ -49,7 +49,7 @@ ACTING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u206
         ("\ud800 \udcff \ue000 \u0378", "\\ud800 \\xff \\ue000 \\u0378"),
     ],
 )
-def test_what_acts_is_written_out(text: str, shown: str) -> None:
+def test_control_characters_are_escaped(text: str, shown: str) -> None:
     assert printable(text) == shown
     assert printable(shown) == shown
 
@@ -229,7 +229,7 @@ def run_each(home: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
     return list(zip(codes, outputs, (text.rpartition("exit ")[0] for text in errors), strict=True))
 
 
-def test_no_command_lets_foreign_text_act(hostile_home: Path, tmp_path: Path) -> None:
+def test_no_command_prints_control_characters(hostile_home: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     arrays = digits.digits_arrays()

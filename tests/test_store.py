@@ -52,12 +52,12 @@ def test_artifacts_of_a_database_server_lie_in_the_home_folder(home: Path) -> No
         ("postgresql+nope", "expected sqlite:///PATH"),
     ],
 )
-def test_a_uri_of_no_kind_is_refused(uri: str, message: str) -> None:
+def test_an_unknown_uri_is_refused(uri: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         store.check(uri)
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("not a database at all")
     with pytest.raises(ConfigError, match="is not a SQLite database"):
         store.check(f"sqlite:///{tmp_path}/text.db")
@@ -79,7 +79,7 @@ def test_a_path_that_mlflow_cannot_handle_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:port", "http://a b", "http://"])
-def test_an_address_that_is_none_is_told(address: str) -> None:
+def test_a_malformed_address_is_reported(address: str) -> None:
     with pytest.raises(UserError, match="no MLflow server answers"):
         store.check(address)
 
@@ -95,7 +95,7 @@ def has_experiments(database: Path) -> bool:
     return bool(found[0])
 
 
-def test_many_at_once_create_one_store(tmp_path: Path) -> None:
+def test_many_commands_at_once_create_one_store(tmp_path: Path) -> None:
     database = tmp_path / "new" / "mlflow.db"
     children = [creator(f"sqlite:///{database}") for _ in range(3)]
     assert [child.wait(60) for child in children] == [0, 0, 0]
@@ -103,7 +103,7 @@ def test_many_at_once_create_one_store(tmp_path: Path) -> None:
     assert sorted(path.name for path in database.parent.iterdir()) == [".mnist-pipeline-mlflow.db.lock", "mlflow.db"]
 
 
-def test_killed_while_creating_there_is_none_and_the_next_one_creates_it(tmp_path: Path) -> None:
+def test_after_a_kill_during_creation_the_next_command_creates_the_store(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     child = creator(f"sqlite:///{database}")
     unfinished = tmp_path / ".mnist-pipeline-mlflow.db.unfinished"
@@ -130,7 +130,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [database.name]
 
 
-def test_no_file_of_the_users_is_emptied(tmp_path: Path) -> None:
+def test_no_file_of_the_user_is_emptied(tmp_path: Path) -> None:
     theirs = [tmp_path / name for name in ("requirements.lock", "requirements.unfinished")]
     for path in theirs:
         path.write_text("mine")
@@ -195,12 +195,12 @@ def test_a_folder_that_cannot_be_written_into(tmp_path: Path) -> None:
         store.begin(f"sqlite:///{tmp_path}/file/mlflow.db")
 
 
-def test_a_dead_server_is_told_at_once() -> None:
+def test_a_dead_server_is_reported_at_once() -> None:
     with pytest.raises(UserError, match=r"no MLflow server answers at http://127.0.0.1:9 .*refused"):
         store.begin("http://127.0.0.1:9")
 
 
-def test_a_server_that_never_answers_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_reported_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "SERVER_TIMEOUT_SEC", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         with pytest.raises(UserError, match="no MLflow server answers"):
@@ -209,7 +209,7 @@ def test_a_server_that_never_answers_is_told_in_time(monkeypatch: pytest.MonkeyP
         accepted.close()
 
 
-def test_a_page_that_is_no_server_is_told() -> None:
+def test_a_page_that_is_not_a_server_is_reported() -> None:
     def refuse() -> None:
         connection, _ = listener.accept()
         connection.recv(1000)

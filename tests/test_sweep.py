@@ -233,7 +233,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
-def test_killed_all_at_once_a_sweep_ends_where_it_would_have(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+def test_a_sweep_killed_as_a_whole_resumes_to_the_same_result(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
     """Between the end of a trial's run and telling Optuna."""
     with start_sweep(*ALONE, moment="call mnist_pipeline.sweep.study Study.tell 4 before") as child:
         child.communicate()
@@ -299,7 +299,7 @@ def kill_always(number: signal.Signals) -> Recorder:
     return Recorder(kill)
 
 
-def test_workers_that_are_killed_again_and_again_stop_the_sweep_which_resumes(
+def test_repeatedly_killed_workers_stop_the_sweep_which_resumes(
     home: Path, uninterrupted: list[tuple[Any, ...]]
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -355,13 +355,13 @@ def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -
     assert gave_up.data.metrics["sweep/num_failed"] >= 1
 
 
-def test_time_that_is_over_leaves_the_rest(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_timeout_leaves_the_rest(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     result = sweep_here(*ALONE, "sweep.timeout_sec=1e-9")
     assert result.study.trials(TrialState.COMPLETE) == []
     assert re.search("sweep.timeout_sec=1e-09 .* 8 trials", caplog.text)
 
 
-def test_a_study_goes_on_to_a_higher_total(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+def test_a_study_continues_to_a_higher_total(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
     sweep_here(*ALONE, "sweep.num_trials=3")
     result = sweep_here(*ALONE)
     assert outcome(result.study) == uninterrupted
@@ -372,7 +372,7 @@ def test_a_study_goes_on_to_a_higher_total(home: Path, uninterrupted: list[tuple
         sweep_here(*ALONE, "sweep.space.model.hidden_width.high=65")
 
 
-def test_what_was_trained_before_is_replayed_and_gone_on_with(home: Path) -> None:
+def test_earlier_epochs_are_replayed_and_continued(home: Path) -> None:
     """Two points, so that nearly every trial is a duplicate; the longer one goes on where the shorter one ended."""
     points = ["~sweep.space.model.hidden_width", "~sweep.space.model.dropout_rate", "sweep.sampler=random"]
     epochs = ["sweep.space.train.num_epochs.low=2", "sweep.pruner=none"]
@@ -441,7 +441,7 @@ def test_eight_workers_lose_no_point(home: Path) -> None:
 
 
 @pytest.mark.parametrize(("reason", "told"), [(KeyboardInterrupt(), "Ctrl-C"), (Terminated(), "SIGTERM")])
-def test_a_sweep_that_is_stopped_can_go_on(
+def test_a_stopped_sweep_can_resume(
     reason: BaseException, told: str, home: Path, uninterrupted: list[tuple[Any, ...]]
 ) -> None:
     stop = StopRequest()
@@ -472,7 +472,7 @@ def wait_for_an_epoch() -> None:
         time.sleep(0.1)
 
 
-def test_ctrl_c_once_closes_twice_stops_at_once(home: Path) -> None:
+def test_the_first_ctrl_c_finishes_and_the_second_stops_at_once(home: Path) -> None:
     endless = [*SMOKE, "~sweep.space.train.num_epochs", "train.num_epochs=1000000"]
     for times in (1, 2):
         with start_sweep(*endless) as child:

@@ -61,7 +61,7 @@ def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Ca
     assert told is None or "replaced" not in told
 
 
-def test_what_an_error_says_of_the_training_that_raised_it(tmp_path: Path) -> None:
+def test_an_error_names_its_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(NotSavedError) as unsaved:
         Checkpoints(tmp_path / "file").save(TrainState(history=(), arrays=()))
@@ -89,7 +89,7 @@ def test_what_an_error_says_of_the_training_that_raised_it(tmp_path: Path) -> No
         ([-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, 0, 1, None], Cause.error),
     ],
 )
-def test_what_the_end_of_a_worker_says(codes: list[int | None], kind: Cause) -> None:
+def test_the_end_of_a_worker_is_described(codes: list[int | None], kind: Cause) -> None:
     assert {WorkerDiedError(code).failure.cause for code in codes} == {kind}
 
 
@@ -131,7 +131,7 @@ def test_a_grid_keeps_a_point_whose_workers_crash(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_does_not_try_again_what_diverged(home: Path) -> None:
+def test_a_grid_does_not_repeat_a_diverged_point(home: Path) -> None:
     diverging = [*GRID, "+sweep.space.train.learning_rate={type:categorical,choices:[0.001,1e30]}"]
     for _ in range(2):
         result = sweep_here(*diverging, "sweep.num_trials=6")

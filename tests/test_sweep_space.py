@@ -33,7 +33,7 @@ def test_every_option_holds_the_baseline(option: str) -> None:
     assert all(config.space[key].contains(value) for key, value in baseline.items())
 
 
-def test_a_preset_has_a_space_of_its_own_and_a_single_run_ignores_it() -> None:
+def test_a_preset_has_its_own_space_which_a_single_run_ignores() -> None:
     config = read("preset=smoke")
     hidden_width = config.space["model.hidden_width"]
     assert isinstance(hidden_width, Interval)
@@ -87,7 +87,7 @@ def test_a_key_may_leave_the_space_and_be_fixed() -> None:
         (["sweep.sampler=grid"], "sweep.space.model.hidden_width: a grid needs type=categorical or a step"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_told_in_one_line(overrides: list[str], message: str) -> None:
+def test_wrong_input_is_reported_in_one_line(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read(*overrides)
     assert message in str(caught.value)

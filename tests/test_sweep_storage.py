@@ -53,7 +53,7 @@ def require_refused(where: str, path: Path, *, says: str) -> None:
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_file_that_does_not_begin_as_a_journal_stays_as_it_is(name: str, home: Path) -> None:
+def test_a_file_that_is_not_a_journal_is_left_untouched(name: str, home: Path) -> None:
     path = home / "file"
     path.write_bytes(FOREIGN[name])
     require_refused(str(path), path, says="left untouched")
@@ -74,7 +74,7 @@ def test_the_database_of_another_program_stays_as_it_is(home: Path) -> None:
     require_refused(f"sqlite:///{home}/text.db", home / "text.db", says="left untouched")
 
 
-def test_what_is_not_a_file_is_refused(home: Path) -> None:
+def test_anything_but_a_file_is_refused(home: Path) -> None:
     os.mkfifo(home / "fifo")
     for where in (str(home), str(home / "fifo"), os.devnull, f"sqlite:///{home}", str(home / ("x" * 300))):
         with pytest.raises(ConfigError, match=r"^sweep\.storage=.*"):
@@ -95,7 +95,7 @@ def test_a_journal_damaged_in_the_middle_is_reported_in_one_line(line: bytes, ho
     assert path.read_bytes() == damaged
 
 
-def test_what_a_power_cut_left_of_the_first_line_is_cut_off(home: Path) -> None:
+def test_an_incomplete_first_line_is_removed(home: Path) -> None:
     journal_path("s").parent.mkdir(parents=True)
     journal_path("s").write_bytes(FOREIGN["torn"])
     open_study(make_config()).ask()
@@ -109,7 +109,7 @@ def test_an_empty_file_and_a_tilde_will_do(home: Path, monkeypatch: pytest.Monke
     assert len(open_study(make_config(storage=str(home / "study"))).trials()) == 1
 
 
-def test_the_lock_of_a_journal_is_no_file_of_the_users(home: Path) -> None:
+def test_the_lock_of_a_journal_is_not_a_file_of_the_user(home: Path) -> None:
     lock = home / "poetry.lock"
     lock.write_text("pinned")
     open_study(make_config(storage=str(home / "poetry"))).ask()
@@ -169,7 +169,7 @@ def test_two_commands_that_create_one_database_both_work(home: Path) -> None:
     assert sorted(known) == ["a", "b"]
 
 
-def test_the_commands_refuse_in_one_line_before_anything_begins(home: Path, cli: Cli) -> None:
+def test_the_commands_refuse_in_one_line_before_anything_starts(home: Path, cli: Cli) -> None:
     path = home / "notes.txt"
     path.write_bytes(FOREIGN["text"])
     shutil.rmtree(home / "mlruns")

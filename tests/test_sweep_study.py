@@ -57,9 +57,7 @@ def run_all(config: SweepConfig, name: str) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize("pruner", list(Pruner))
 @pytest.mark.parametrize("sampler", [Sampler.tpe, Sampler.random])
-def test_a_study_that_is_opened_anew_for_every_trial_proposes_the_same(
-    sampler: Sampler, pruner: Pruner, home: Path
-) -> None:
+def test_a_study_reopened_for_every_trial_proposes_the_same(sampler: Sampler, pruner: Pruner, home: Path) -> None:
     config = make_config(num_trials=25, sampler=sampler, pruner=pruner)
     expected = run_all(config, "study")
     elsewhere = dataclasses.replace(config, storage=Address(str(home / "other")))
@@ -100,7 +98,7 @@ def test_a_trial_that_was_killed_is_adopted(pruner: Pruner, home: Path) -> None:
     assert outcome(study) == expected
 
 
-def test_several_asked_at_once_differ(home: Path) -> None:
+def test_several_trials_asked_at_once_differ(home: Path) -> None:
     study = open_study(make_config(sampler=Sampler.random))
     proposals = [study.ask().params for _ in range(8)]
     assert len({str(params) for params in proposals}) == 8
@@ -154,21 +152,21 @@ def test_hyperband_reaches_to_the_longest_trial(home: Path) -> None:
     assert pruner._max_resource == 15
 
 
-def test_a_study_of_something_else_is_refused(home: Path) -> None:
+def test_a_study_of_another_configuration_is_refused(home: Path) -> None:
     open_study(make_config(), space="0 to 1", seed=0)
     open_study(make_config(), space="0 to 1", seed=0)
     with pytest.raises(UserError, match=r"sweep.study=s exists, .*\(space was 0 to 1, is 2"):
         open_study(make_config(), space="2", seed=0)
 
 
-def test_two_studies_of_one_name_are_told_apart(home: Path) -> None:
+def test_two_studies_of_one_name_have_different_ids(home: Path) -> None:
     assert open_study(make_config()).id == open_study(make_config()).id
     first = open_study(make_config()).id
     journal_path("s").unlink()
     assert open_study(make_config()).id != first
 
 
-def test_what_a_power_cut_left_of_a_line_is_cut_off(home: Path) -> None:
+def test_an_incomplete_line_is_removed(home: Path) -> None:
     study = open_study(make_config())
     study.ask()
     with journal_path("s").open("ab") as journal:

@@ -121,7 +121,7 @@ def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
         (Terminated(), "KILLED", "SIGTERM"),
     ],
 )
-def test_how_a_run_ended_is_written_and_what_was_raised_goes_on(
+def test_the_end_of_a_run_is_logged_and_the_error_propagates(
     error: BaseException, status: str, reason: str, home: Path
 ) -> None:
     uri = f"sqlite:///{home}/mlruns/mlflow.db"
@@ -147,7 +147,7 @@ def test_a_store_that_breaks_does_not_hide_the_error(home: Path, caplog: pytest.
     assert "could not be marked FAILED" in caplog.text
 
 
-def test_a_deleted_experiment_is_told(home: Path) -> None:
+def test_a_deleted_experiment_is_reported(home: Path) -> None:
     uri = f"sqlite:///{home}/mlruns/mlflow.db"
     open_tracker(uri)
     client = MlflowClient(uri)

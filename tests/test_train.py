@@ -117,14 +117,14 @@ def test_every_epoch_is_reported_in_order(digits: Dataset) -> None:
     }
 
 
-def test_without_validation_nothing_is_said_of_it(digits: Dataset) -> None:
+def test_without_validation_there_are_no_validation_scores(digits: Dataset) -> None:
     dataset = Dataset(**{**vars(digits), "validation": None})
     (epoch,) = fit.fit(make_model(), dataset, make_config(num_epochs=1))
     assert epoch.validation is None
     assert set(read_epoch_metrics(epoch)) == {"train/loss", "train/accuracy", "time/epoch_sec"}
 
 
-def test_what_on_epoch_raises_ends_the_training(digits: Dataset) -> None:
+def test_an_error_in_on_epoch_ends_the_training(digits: Dataset) -> None:
     def stop(epoch: Epoch) -> None:
         raise KeyboardInterrupt
 

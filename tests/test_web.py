@@ -94,7 +94,7 @@ def test_the_applications_own_pages_are_answered(connection: socket.socket) -> N
     ],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_what_a_foreign_page_sends_is_refused(method: bytes, headers: list[bytes], connection: socket.socket) -> None:
+def test_requests_of_a_foreign_page_are_refused(method: bytes, headers: list[bytes], connection: socket.socket) -> None:
     connection.sendall(request(*headers, line=method + b" / HTTP/1.1"))
     assert read_status(connection) == 403
 
@@ -149,13 +149,13 @@ def test_a_further_requests_headers_are_cut_off_too(start: bytes, connection: so
     assert is_cut_off(connection, b"x")
 
 
-def test_a_body_that_never_ends_is_cut_off_once_it_is_refused(connection: socket.socket) -> None:
+def test_a_refused_body_that_never_ends_is_cut_off(connection: socket.socket) -> None:
     connection.sendall(request(b"Host: evil.example", b"Content-Length: 1000", line=b"POST / HTTP/1.1"))
     assert read_status(connection) == 403
     assert is_cut_off(connection, b"x")
 
 
-def test_what_is_only_slow_is_not_cut_off(connection: socket.socket) -> None:
+def test_a_slow_request_is_not_cut_off(connection: socket.socket) -> None:
     head = request(HOST, b"Content-Length: 2", line=b"POST / HTTP/1.1")
     for _ in range(2):  # the second time on a connection that was idle for longer than headers may take
         connection.sendall(head[:20])
