@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import matplotlib.image
@@ -78,3 +79,20 @@ def test_learning_curves_show_the_splits_there_are(validated: bool, num_lines: i
     figure = draw_learning_curves(make_history(validated=validated))
     assert [len(axes.lines) for axes in figure.axes] == [num_lines, num_lines]
     assert_drawn(figure, tmp_path / "curves.png")
+
+
+def test_class_names_are_drawn_literally(digits: Dataset, tmp_path: Path) -> None:
+    names = ("$\\bad$", "a, b", *digits.class_names[2:])
+    odd = dataclasses.replace(digits, class_names=names)
+    evaluation = evaluate(odd, sureness=1.0)
+    confusion = draw_confusion(evaluation)
+    assert [label.get_text() for label in confusion.axes[0].get_xticklabels()][:2] == ["\\$\\bad\\$", "a, b"]
+    figures = [
+        confusion,
+        draw_mistakes(evaluation, odd.test, class_names=names),
+        draw_predictions(evaluation, odd.test, class_names=names, most=25),
+        draw_class_counts(splits.count_classes(odd), name="odd"),
+        draw_samples(odd.train, class_names=names),
+    ]
+    for number, figure in enumerate(figures):
+        assert_drawn(figure, tmp_path / f"{number}.png")  # a formula that is wrong would raise here

@@ -292,3 +292,13 @@ def test_a_long_list_of_classes_is_complete_and_one_with_commas_is_quoted() -> N
     assert values.list_names([str(number) for number in range(100)]).count(", ") == 99
     assert values.list_names(["a, b", "c"]) == '"a, b", "c"'
     assert values.list_names(["", "c"]) == '"", "c"'
+
+
+def test_names_of_classes_are_read_as_text(reports_home: Path) -> None:
+    store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
+    whole = runs.read(store, run_named(reports_home, NAMES[1]))
+    content = b"class,train\n01,5\nNone,6\n"
+    run = dataclasses.replace(whole, read_bytes=lambda name: content)
+    table = run.read_table("data/class_counts.csv", columns=["class"])
+    assert list(table["class"]) == ["01", "None"]
+    assert list(table["train"]) == [5, 6]

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.plotting import BLUE, GREY, ORANGE, make_axes
+from mnist_pipeline.plotting import BLUE, GREY, ORANGE, literal, make_axes
 
 
 def draw_class_counts(counts: pd.DataFrame, *, name: str) -> Figure:
@@ -13,9 +13,8 @@ def draw_class_counts(counts: pd.DataFrame, *, name: str) -> Figure:
     figure, axes = make_axes(7, 3.6, f"{name}: images of each class")
     bottom = np.zeros(len(counts))
     for split, colour in zip(counts.columns[1:], (BLUE, GREY, ORANGE), strict=False):
-        axes.bar(
-            counts["class"], counts[split], bottom=bottom, color=colour, label=f"{split} ({counts[split].sum():,})"
-        )
+        names = list(map(literal, counts["class"]))
+        axes.bar(names, counts[split], bottom=bottom, color=colour, label=f"{split} ({counts[split].sum():,})")
         bottom += counts[split].to_numpy()
     axes.set_xlabel("class")
     axes.set_ylabel("images")
@@ -34,6 +33,6 @@ def draw_samples(split: Split, *, class_names: tuple[str, ...], most: int = 10) 
     figure, axes = make_axes(6, 6.2, "The first images of each class")
     axes.imshow(sheet, cmap="gray_r")
     axes.set_xticks([])
-    axes.set_yticks([height * (row + 0.5) for row in range(len(rows))], class_names)
+    axes.set_yticks([height * (row + 0.5) for row in range(len(rows))], list(map(literal, class_names)))
     axes.spines[:].set_visible(False)
     return figure

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from mnist_pipeline.data.dataset import Split
+from mnist_pipeline.plotting import BLUE, GREY, ORANGE, draw_image_grid, literal, make_axes
 
 if TYPE_CHECKING:
     from mnist_pipeline.evaluate.evaluation import Evaluation
-from mnist_pipeline.plotting import BLUE, GREY, ORANGE, draw_image_grid, make_axes
 
 NUM_SHOWN_PREDICTIONS = 8
 
@@ -20,14 +20,14 @@ def draw_confusion(evaluation: "Evaluation") -> Figure:
     counts = evaluation.confusion.to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = make_axes(6.4, 5.8, "Confusion matrix of the test split")
-    # The hits would drown the mistakes on a linear scale.
+    # On a linear scale, the correct predictions would hide the mistakes.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
         if counts[row, column]:
             colour = "white" if shares[row, column] > 0.4 else "black"
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(len(counts)), evaluation.confusion.columns)
-    axes.set_yticks(range(len(counts)), evaluation.confusion.index)
+    axes.set_xticks(range(len(counts)), list(map(literal, evaluation.confusion.columns)))
+    axes.set_yticks(range(len(counts)), list(map(literal, evaluation.confusion.index)))
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     axes.spines[:].set_visible(False)
@@ -67,7 +67,7 @@ def draw_mistakes(evaluation: "Evaluation", split: Split, *, class_names: tuple[
         )
     ]
     images = split.images[mistakes["index"].to_numpy()]
-    return draw_image_grid(images, titles, title="The most confident mistakes", empty="no mistakes")
+    return draw_image_grid(images, list(map(literal, titles)), title="The most confident mistakes", empty="no mistakes")
 
 
 def draw_predictions(evaluation: "Evaluation", split: Split, *, class_names: tuple[str, ...], most: int) -> Figure:
@@ -79,5 +79,8 @@ def draw_predictions(evaluation: "Evaluation", split: Split, *, class_names: tup
         for predicted, label, sure in zip(rows["predicted"], rows["label"], confidence, strict=True)
     ]
     return draw_image_grid(
-        split.images[: len(rows)], titles, title=f"The first {len(rows)} test images", empty="no images"
+        split.images[: len(rows)],
+        list(map(literal, titles)),
+        title=f"The first {len(rows)} test images",
+        empty="no images",
     )
