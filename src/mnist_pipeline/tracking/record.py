@@ -263,8 +263,7 @@ class RunRecord:
             if path.endswith(".parquet"):
                 found = pd.read_parquet(content)
             else:  # names of classes are text, even "01" and "None"
-                texts = dict.fromkeys(("class", "label"), str)
-                found = pd.read_csv(content, dtype=texts, keep_default_na=False, na_values=[""])
+                found = pd.read_csv(content, dtype={"class": str, "label": str}, keep_default_na=False, na_values=[""])
         except Exception as error:  # the readers may raise anything for a damaged file
             raise RecordError(path, "is damaged") from error
         if found.empty or not set(columns) <= set(found):
