@@ -313,6 +313,7 @@ def test_no_error_quotes_a_secret(place: Place, words: list[str]) -> None:
 def test_a_database_that_cannot_be_opened_shows_no_secret(place: Place) -> None:
     failed = place.run("history", f"tracking.uri='postgresql://{USER}:{SLASHED}@{CLOSED}/x?password={MARK}'")
     assert failed.returncode == 1
+    assert "Connection refused" in failed.stderr.splitlines()[-1]
     place.require_no_secret()
 
 

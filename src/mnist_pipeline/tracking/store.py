@@ -17,8 +17,9 @@ from pathlib import Path
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import files, locks, paths
 from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.system.secrets import Address, authorize
+from mnist_pipeline.system.secrets import Address, authorize, hide
 from mnist_pipeline.tracking import sqlite_store
+from mnist_pipeline.tracking.database_errors import explain
 
 _SQLITE = "sqlite:///"
 _SQLITE_START = b"SQLite format 3\0"
@@ -115,13 +116,15 @@ def check(uri: str, *, may_be_moved: bool = False) -> None:
     Raises:
         ConfigError: MLflow cannot write to this kind of URI, its file is not a SQLite store, or the folder of the
             store is not writable.
-        UserError: The server does not answer; the SQLite store was moved, or stays locked.
+        UserError: The server or database does not answer; the SQLite store was moved, or stays locked.
     """
     _require_known(uri)
+    database = database_of(uri)
     if is_server(uri):
         _require_server(uri)
-    database = database_of(uri)
-    if database is not None:
+    elif database is None:
+        _require_database(uri)
+    else:
         if "%" in str(database.parent):
             raise ConfigError(
                 f"{database.parent}: MLflow cannot keep artifacts under a path with a % in it; give another"
@@ -212,6 +215,26 @@ def _require_sqlite(database: Path) -> None:
             f"{database} is the database of another program, with tables such as {', '.join(foreign[:3])}: give "
             "tracking.uri= another path"
         )
+
+
+def _require_database(uri: str) -> None:
+    """Connect once: MLflow would try ten times, which takes 100 s, before it reports that nothing answers."""
+    import sqlalchemy  # imported here, because the other stores do not need it
+
+    url = Address(uri).reveal()
+    has_timeout = url.startswith(("postgresql", "mysql"))
+    try:
+        engine = sqlalchemy.create_engine(
+            url, connect_args={"connect_timeout": int(SERVER_TIMEOUT_SEC)} if has_timeout else {}
+        )
+        with engine.connect():
+            pass
+        engine.dispose()
+    except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
+        step = "install its driver" if isinstance(error, ImportError) else "start it"
+        raise UserError(
+            f"the database {uri} cannot be opened ({hide(explain(error))}): {step}, or give tracking.uri= another"
+        ) from error
 
 
 def _require_server(uri: str) -> None:
