@@ -63,6 +63,15 @@ def test_a_living_commands_files_stay(home: Path, cli: Cli, temporary: Path) -> 
         living.kill()
 
 
+def test_a_long_temporary_folder_works(home: Path, cli: Cli, temporary: Path) -> None:
+    """The path of a socket may have 107 bytes, and TMPDIR more, as on clusters."""
+    long = temporary / ("x" * 90) / ("y" * 90)
+    long.mkdir(parents=True)
+    swept = cli("sweep", "preset=smoke", "sweep.num_trials=1", "sweep.confirm.num_seeds=2", TMPDIR=str(long))
+    assert swept.returncode == 0, swept.stderr
+    assert list(long.iterdir()) == []
+
+
 def test_files_of_others_are_kept(home: Path, cli: Cli, tmp_path: Path, temporary: Path) -> None:
     kept = tmp_path / "mine.txt"
     kept.write_text("mine")

@@ -139,7 +139,7 @@ def test_a_grid_does_not_repeat_a_diverged_point(home: Path) -> None:
         assert states.count(TrialState.COMPLETE) == states.count(TrialState.FAIL) == 3
         assert len(states) == 6
         assert result.failures is not None
-        assert "3 trials failed; the grid has no value where the loss was not finite" in result.failures
+        assert "3 trials failed" in result.failures
         assert "again" not in result.failures
         require_whole(home, result.study)
 

@@ -21,10 +21,10 @@ def doctor(arguments: Sequence[str]) -> None:
     parsed = parser.parse_intermixed_args(arguments)
 
     uri = store.resolve_uri(compose.compose(parsed.overrides).tracking)
-    store.check(uri, may_be_moved=True)
     database = store.database_of(uri)
     if database is None:
         raise ConfigError(f"{uri}: doctor checks SQLite stores only; give one with tracking.uri=sqlite:///PATH")
+    store.check(uri, may_be_moved=True)
     if not database.exists():
         raise UserError(f"{database}: there is no store yet: train a run first (mnist-pipeline train)")
     num_fixed = sqlite_store.repair(database) if parsed.fix else 0

@@ -11,8 +11,6 @@ from mnist_pipeline.system import locks
 from mnist_pipeline.system.errors import UserError
 
 _PREFIX = "mnist-"
-_MAX_LENGTH = 60
-"""Of the parent's path: the workers of a sweep have a socket inside, and its path may have 100 bytes at most."""
 _LAST = -200  # multiprocessing removes its own folder, which is inside ours, at -100
 
 
@@ -27,8 +25,7 @@ def begin() -> None:
         if parent.name.startswith(_PREFIX) and parent.with_name(f"{parent.name}.lock").exists():
             return  # it was done before, in this process or in its parent
         _clear(parent)
-        if len(str(parent)) <= _MAX_LENGTH:
-            _open(parent)
+        _open(parent)
     except OSError as error:
         raise UserError(
             f"temporary files cannot be written ({error.strerror or error}): free some space, or set TMPDIR to a folder"

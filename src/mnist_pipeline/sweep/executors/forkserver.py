@@ -1,16 +1,21 @@
 """The process that workers are forked from. It imports TensorFlow once for all of them, in parallel to this process."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import tempfile
 import threading
-from multiprocessing import forkserver
+from collections.abc import Iterator
+from multiprocessing import forkserver, util
 from typing import Any
 
 from mnist_pipeline.system import quiet
 from mnist_pipeline.system.errors import UserError
 
 _PRELOADED = ["mnist_pipeline.sweep.executors.training", "mnist_pipeline.sweep.executors.worker"]
+_MAX_LENGTH = 75
+"""In bytes, of the folder for temporary files: multiprocessing adds 32 to it for a socket, which may have 107."""
 _STARTING = threading.Lock()
 
 
@@ -36,6 +41,20 @@ def _start() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
+    with _short_folder():
+        util.get_temp_dir()  # multiprocessing keeps to the folder that its first call makes
     with quiet.library_noise():
         forkserver.ensure_running()
     return context
+
+
+@contextlib.contextmanager
+def _short_folder() -> Iterator[None]:
+    """Let multiprocessing keep its sockets in /tmp where TMPDIR is too long for them, as on many clusters."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > _MAX_LENGTH:
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = usual
