@@ -14,6 +14,8 @@ import pytest
 from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.tracking import store
 
+pytest_plugins = ["registry_home", "sweep_home"]
+
 prepare_libraries()
 
 ROOT = Path(__file__).parents[1]

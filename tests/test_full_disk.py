@@ -13,7 +13,7 @@ import pytest
 import small_disk
 from conftest import command
 from optuna.storages.journal import JournalFileBackend
-from test_sweep import sweep_here
+from sweep_home import sweep_here
 
 SWEEP = ["sweep", "preset=smoke", "sweep.study=s", "sweep.num_workers=1"]
 SHORT = [*SWEEP, "sweep.num_trials=1", "sweep.confirm=null"]

@@ -2,126 +2,46 @@
 
 import hashlib
 import json
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import mlflow
 import pandas as pd
 import pytest
-from conftest import Cli, command, server
+from conftest import Cli
 from mlflow import MlflowClient
+from registry_home import (
+    BETTER,
+    BOUNDS,
+    GATES,
+    MODEL,
+    Trained,
+    aliases,
+    call,
+    champion,
+    open_store,
+    outcome,
+    train,
+    verdicts,
+    where,
+)
 
 from mnist_pipeline.cli.history import history as run_history
 from mnist_pipeline.cli.rollback import rollback as run_rollback
-from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import TrackingConfig
-from mnist_pipeline.pipeline import run
-from mnist_pipeline.pipeline.request import prepare
-from mnist_pipeline.registry import changes, ledger
-from mnist_pipeline.registry.changes import alone, carry_out, opened, settle
+from mnist_pipeline.registry.changes import alone
 from mnist_pipeline.registry.history import read_history
-from mnist_pipeline.registry.ledger import Decision, Outcome
-from mnist_pipeline.registry.promote import Promotion, promote
+from mnist_pipeline.registry.ledger import Outcome
+from mnist_pipeline.registry.promote import promote
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.rollback import rollback
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig
 from mnist_pipeline.stats import level
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.tracking import integrity, store
+from mnist_pipeline.tracking import integrity
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
-from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
-from mnist_pipeline.tracking.record import Artifact, RunRecord, Tag
-
-MODEL = "digits-classifier"
-WEAK = ["data=digits", "model.hidden_width=8", "train.num_epochs=2", "force=true"]
-BETTER = ["data=digits", "model.hidden_width=64", "train.num_epochs=8"]
-BOUNDS = PromoteConfig(alpha=0.05, min_test_accuracy=0.1, max_model_bytes=10_000_000, max_recall_drop=0.5)
-KILL_AT = str(Path(__file__).with_name("kill_at.py"))
-GATES = ["promote.min_test_accuracy=0.1", "promote.max_recall_drop=0.5"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    database: Path
-    weak: str
-    equal: str
-    better: str
-
-
-def train(overrides: list[str]) -> str:
-    asked = prepare(compose.compose(overrides), overrides)
-    return run.execute(asked, MlflowTracker(asked.config.tracking)).run_id
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Trained]:
-    """Three runs on digits: a weak one, its equal, a better one. Each test works on a copy of their store."""
-    folder = tmp_path_factory.mktemp("trained")
-    (folder / "mlruns").mkdir()
-    shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MNIST_PIPELINE_HOME", str(folder))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for whoever comes after
-        weak, equal, better = train(WEAK), train(WEAK), train(BETTER)
-        yield Trained(folder / "mlruns" / "mlflow.db", weak, equal, better)
-
-
-@pytest.fixture
-def database(home: Path, trained: Trained) -> Path:
-    (home / "mlruns" / "artifacts").symlink_to(trained.database.parent / "artifacts")
-    return Path(shutil.copy(trained.database, home / "mlruns" / "mlflow.db"))
-
-
-@pytest.fixture(params=["sqlite", "server"])
-def uri(request: pytest.FixtureRequest, database: Path, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield store.sqlite_uri(database)
-        return
-    with server(database, tmp_path / "server_artifacts") as address:
-        yield address
-
-
-@pytest.fixture
-def local(database: Path) -> str:
-    return store.sqlite_uri(database)
-
-
-def open_store(uri: str) -> MlflowStore:
-    return MlflowStore(TrackingConfig(uri=Address(uri), experiment="digits"))
-
-
-def where(uri: str, *, wait: bool = False) -> RegistryConfig:
-    return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait)
-
-
-def call(uri: str, run: str | None, bounds: PromoteConfig = BOUNDS, *, is_dry_run: bool = False) -> Promotion:
-    return promote(open_store(uri), where(uri), bounds, named=run, is_dry_run=is_dry_run)
-
-
-def aliases(uri: str) -> dict[str, int]:
-    named = MlflowClient(uri).get_registered_model(MODEL).aliases
-    return {alias: int(version) for alias, version in named.items()}
-
-
-def champion(uri: str) -> int | None:
-    return aliases(uri).get("champion")
-
-
-def outcome(result: Promotion) -> Outcome | None:
-    return result.decision.outcome if result.decision else None
-
-
-def verdicts(result: Promotion) -> dict[str, str]:
-    return {gate.name: gate.verdict for gate in result.gates}
+from mnist_pipeline.tracking.record import Artifact, Tag
 
 
 def test_the_story_of_a_champion(uri: str, trained: Trained) -> None:
@@ -344,283 +264,6 @@ def test_predictions_that_were_edited_are_refused(local: str) -> None:
     reseal(local, run)
     verdict = verdicts(call(local, run))
     assert (verdict["whole"], verdict["predictions"]) == ("passed", "refused")
-
-
-def test_an_alias_that_was_moved_by_hand_is_entered(local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    call(local, trained.equal)
-    client = MlflowClient(local)
-    client.set_registered_model_alias(MODEL, "champion", "2")
-    registry = Registry(open_store(local), MODEL)
-    settle(registry)
-    settle(registry)
-    entry = registry.ledger.entries()[-1]
-    assert (entry.outcome, entry.champion, entry.version) == (Outcome.moved, 1, 2)
-    assert len(registry.ledger.entries()) == 3
-    client.delete_registered_model_alias(MODEL, "champion")
-    settle(registry)
-    assert registry.ledger.entries()[-1].version is None
-
-
-def test_of_two_machines_the_older_entry_continues(uri: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(uri, trained.weak)
-    here, there = Registry(open_store(uri), MODEL), Registry(open_store(uri), MODEL)
-    there.ledger.lock_id = "of another machine"
-    theirs = there.ledger.open()
-    with (
-        pytest.raises(UserError, match=r"another promotion or rollback is in progress since .*wait=true"),
-        alone(here, wait=False),
-    ):
-        pass
-    with pytest.raises(UserError, match="is in progress since"), opened(here, champion=1):
-        pass  # it began when the other's entry was not there yet
-    assert [entry.outcome for entry in here.ledger.entries()[-2:]] == [None, Outcome.interrupted]
-    with pytest.raises(UserError, match="is in progress since"):
-        call(uri, trained.better)
-    assert champion(uri) == 1
-
-    monkeypatch.setattr(changes, "_POLL_SEC", 0.1)
-    monkeypatch.setattr(ledger, "ABANDONED_AFTER_SEC", 0.5)  # it is never heard of again
-    with alone(here, wait=True):
-        pass
-    monkeypatch.undo()
-    assert there.ledger.read(theirs).outcome is Outcome.interrupted
-    assert outcome(call(uri, trained.better)) is Outcome.promoted
-
-
-def test_an_entry_that_another_machine_closed_moves_nothing(local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    registry = Registry(open_store(local), MODEL)
-    decision = Decision(Outcome.promoted, 1, trained.weak, 2, trained.better, "a try")
-    with opened(registry, champion=1) as entry_id:
-        registry.ledger.interrupt(entry_id, reason="taken for abandoned")
-        with pytest.raises(UserError, match="closed this command's entry"):
-            carry_out(registry, decision, entry_id)
-    with opened(registry, champion=1) as entry_id:
-        MlflowClient(local).delete_registered_model_alias(MODEL, "champion")
-        with pytest.raises(UserError, match=f"the champion of {MODEL} was changed"):
-            carry_out(registry, decision, entry_id)
-    assert champion(local) is None
-
-
-def test_entries_have_one_order_despite_wrong_clocks(
-    local: str, trained: Trained, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    call(local, trained.weak)
-    now = time.time_ns()
-    monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)  # a machine whose clock is an hour behind
-    assert outcome(call(local, trained.better)) is Outcome.promoted
-    monkeypatch.undo()
-    registry = Registry(open_store(local), MODEL)
-    settle(registry)
-    assert [entry.version for entry in registry.ledger.entries()] == [1, 2]
-
-
-def test_deletions_in_mlflow_stop_nothing(local: str, trained: Trained) -> None:
-    client = MlflowClient(local)
-    call(local, trained.weak)
-    call(local, trained.better)
-    rollback(open_store(local), where(local), to=None, reason="bad")
-    client.delete_model_version(MODEL, "2")
-    assert call(local, None).decision is None  # the run was rolled back from, its version is gone
-    client.delete_run(Registry(open_store(local), MODEL).ledger.entries()[-1].id)  # an entry: it still counts
-    with pytest.raises(UserError, match="no earlier champion"):
-        rollback(open_store(local), where(local), to=2, reason="back")
-
-    client.delete_registered_model(MODEL)
-    made_anew = call(local, trained.weak)
-    assert (made_anew.version, outcome(made_anew), champion(local)) == (1, Outcome.promoted, 1)
-    equal = call(local, trained.equal)  # a new version 2: the verdict of the old one is not its own
-    assert (equal.version, outcome(equal)) == (2, Outcome.refused)
-    told = [entry.outcome for entry in Registry(open_store(local), MODEL).ledger.entries()]
-    assert told[-4:] == [Outcome.rolled_back, Outcome.moved, Outcome.promoted, Outcome.refused]
-
-    client.delete_run(trained.better)
-    with pytest.raises(UserError, match="was deleted: restore it"):
-        call(local, trained.better)
-
-
-def test_a_lost_champion_can_be_brought_back(local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    call(local, trained.better)
-    client = MlflowClient(local)
-    client.delete_model_version(MODEL, "2")
-    assert champion(local) is None
-    back = rollback(open_store(local), where(local), to=None, reason="the champion was deleted")
-    assert (back.champion, back.version, champion(local)) == (None, 1, 1)
-
-
-def test_a_champion_without_a_run_can_be_replaced(local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    client = MlflowClient(local)
-    model_id = client.get_model_version(MODEL, "1").source.removeprefix("models:/")
-    by_hand = client.create_model_version(MODEL, source=client.get_logged_model(model_id).artifact_location)
-    client.set_registered_model_alias(MODEL, "champion", by_hand.version)
-    for _ in range(2):
-        with pytest.raises(UserError, match=f"version 2 of {MODEL} did not come from a run"):
-            call(local, trained.better)
-    registry = Registry(open_store(local), MODEL)
-    assert [entry.outcome for entry in registry.ledger.entries()] == [Outcome.promoted, Outcome.moved]
-    assert read_history(registry).champion == 2
-    assert rollback(open_store(local), where(local), to=None, reason="back").version == 1
-
-
-def test_an_entry_that_was_edited_is_named(local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    (entry,) = Registry(open_store(local), MODEL).ledger.entries()
-    MlflowClient(local).set_tag(entry.id, "ledger.outcome", "something else")
-    with pytest.raises(UserError, match=f"the ledger's entry {entry.id} cannot be read"):
-        call(local, trained.better)
-
-
-SPENT = {
-    "champion": "a", "challenger": "b", "test_digest": "d", "number": 1, "level": 0.03, "alpha": 0.05, "p_value": 0.5,
-    "comparison": {"num_images": 9, "num_gained": 1, "num_lost": 1},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "text", '"text"', "[1]", "{}", "[" * 100_000,
-        *(json.dumps(SPENT | one) for one in (
-            {"number": 0}, {"number": "many"}, {"number": 10**300}, {"level": -1}, {"level": None}, {"alpha": "much"},
-            {"comparison": [1]}, {"comparison": {"num_images": 1, "num_gained": 1, "num_lost": 1}},
-            {"comparison": {"num_images": 9, "num_gained": "x", "num_lost": 1}},
-        )),
-    ],
-    ids=range(14),
-)  # fmt: skip
-def test_a_comparison_that_was_edited_is_named(damage: str) -> None:
-    tags = {"ledger.comparison": damage}
-    entry = RunRecord("e", "1", "entry", "FINISHED", "", 0, {}, {}, tags, read_bytes=lambda path: b"")
-    with pytest.raises(UserError, match="the ledger's entry e cannot be read"):
-        ledger._read(entry)
-
-
-def test_a_comparison_is_read_as_it_was_written() -> None:
-    spent = ledger._read_spent(json.dumps(SPENT))
-    assert json.loads(ledger._write_spent(spent)) == SPENT | {"p_value": spent.comparison.p_value}
-
-
-def test_a_second_command_on_this_machine_fails_or_waits(local: str, trained: Trained) -> None:
-    registry = Registry(open_store(local), MODEL)
-    with (
-        alone(registry, wait=False),
-        pytest.raises(UserError, match=f"the registered model {MODEL} is in use by process"),
-    ):
-        call(local, trained.weak)
-    children = [
-        subprocess.Popen(
-            command("promote", run, "data=digits", "wait=true", *GATES),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for run in (trained.weak, trained.better)
-    ]
-    codes = {child.wait(120) for child in children}
-    entries = registry.ledger.entries()
-    assert codes <= {0, 3}
-    assert len(entries) == 2
-    assert {entry.outcome for entry in entries} <= {Outcome.promoted, Outcome.refused}
-    assert champion(local) == ledger.champion_of(entries)
-    assert MlflowClient(local).get_model_version(MODEL, str(champion(local))).run_id == trained.better
-
-
-MOMENTS = [
-    "call mnist_pipeline.registry.ledger Ledger.decide 1 after",
-    "call mnist_pipeline.tracking.registered_models RegisteredModel.point 2 after",
-]
-SLOW_MOMENTS = [
-    "call mnist_pipeline.registry.ledger Ledger.open 1 before",
-    "call mnist_pipeline.registry.ledger Ledger.open 1 after",
-    "call mnist_pipeline.tracking.registered_models RegisteredModel.register 1 after",
-    "call mnist_pipeline.tracking.registered_models RegisteredModel.point 1 after",
-    "call mlflow.tracking.client MlflowClient.create_model_version 1 after",
-    "call mlflow.tracking.client MlflowClient.log_text 1 after",
-    "call mnist_pipeline.registry.ledger Ledger.decide 1 before",
-    "call mnist_pipeline.tracking.registered_models RegisteredModel.point 3 after",
-    "call mnist_pipeline.tracking.runs tag_only 1 after",
-    "call mnist_pipeline.tracking.runs tag_only 2 after",
-    "call mnist_pipeline.tracking.registered_models RegisteredModel.describe_version 1 after",
-    "call mnist_pipeline.tracking.registered_models RegisteredModel.describe 1 after",
-    "call mnist_pipeline.registry.ledger Ledger.close 1 before",
-    "call mnist_pipeline.registry.ledger Ledger.close 1 after",
-]
-
-
-@pytest.mark.parametrize("moment", [*MOMENTS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_MOMENTS)])
-def test_killed_at_any_moment_ledger_and_alias_agree_afterwards(moment: str, local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    child = subprocess.Popen(
-        [sys.executable, KILL_AT, moment, "promote", trained.better, "data=digits", *GATES],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert child.wait(120) == -signal.SIGKILL, f"{moment} never came"
-    assert champion(local) in (1, 2)
-
-    registry = Registry(open_store(local), MODEL)
-    with alone(registry, wait=False):
-        pass
-    entries = registry.ledger.entries()
-    assert not any(entry.is_open for entry in entries)
-    assert ledger.champion_of(entries) == champion(local)
-    assert not any(entry.outcome is Outcome.moved for entry in entries)
-
-    result = call(local, trained.better)
-    assert (result.version, champion(local)) == (2, 2)
-    history = read_history(registry)
-    assert history.budget is not None
-    assert len(history.budget.spent) == 1
-    assert aliases(local) == {"champion": 2}
-    assert set(tagged(local).values()) == {f"{MODEL}@champion"}
-    assert MlflowClient(local).get_model_version(MODEL, "2").tags["decision"] == "promoted"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "call mnist_pipeline.registry.ledger Ledger.open 1 after",
-        "call mnist_pipeline.registry.ledger Ledger.decide 1 after",
-        "call mnist_pipeline.tracking.registered_models RegisteredModel.point 1 after",
-        "call mnist_pipeline.registry.ledger Ledger.close 1 before",
-    ],
-)
-def test_a_killed_rollback_can_be_called_again(moment: str, local: str, trained: Trained) -> None:
-    call(local, trained.weak)
-    call(local, trained.better)
-    child = subprocess.Popen(
-        [sys.executable, KILL_AT, moment, "rollback", "data=digits", "--reason", "a try"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    assert child.wait(120) == -signal.SIGKILL, f"{moment} never came"
-    registry = Registry(open_store(local), MODEL)
-    with alone(registry, wait=False):
-        pass
-    assert not any(entry.is_open for entry in registry.ledger.entries())
-    assert ledger.champion_of(registry.ledger.entries()) == champion(local)
-    if champion(local) == 2:
-        rollback(open_store(local), where(local), to=None, reason="once more")
-    assert champion(local) == 1
-    assert not any(entry.outcome is Outcome.moved for entry in registry.ledger.entries())
-
-
-def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(local, trained.weak)
-
-    def interrupt(*arguments: object, **named: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("mnist_pipeline.registry.promote.judge", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        call(local, trained.better)
-    entry = Registry(open_store(local), MODEL).ledger.entries()[-1]
-    assert (entry.outcome, entry.reason, entry.is_open) == (Outcome.interrupted, "Ctrl-C", False)
 
 
 def test_the_commands_report_their_result(

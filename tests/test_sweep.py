@@ -2,145 +2,25 @@
 
 import json
 import os
-import random
 import re
-import shutil
-import signal
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pandas as pd
 import pytest
-from conftest import Cli, command
-from mlflow import MlflowClient
-from mlflow.entities import Run as MlflowEntity
+from conftest import Cli
 from optuna.trial import TrialState
+from sweep_home import ALONE, SMOKE, Recorder, Trials, client_of, outcome, require_whole, runs, sweep_here
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.reports import cards, page
-from mnist_pipeline.sweep import space
 from mnist_pipeline.sweep.executors import worker
-from mnist_pipeline.sweep.pool import StopRequest
-from mnist_pipeline.sweep.storage import journal_path
-from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.sweep import SweepResult, sweep
-from mnist_pipeline.sweep.trainings import Ending
-from mnist_pipeline.system import paths
-from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import find_run
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.record import Point
 
-KILL_AT = str(Path(__file__).with_name("kill_at.py"))
-SMOKE = ["preset=smoke", "sweep.study=s", "sweep.confirm=null"]
-ALONE = [*SMOKE, "sweep.num_workers=1"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-
-
-class Recorder:
-    """Records the progress of a sweep, and may act on it."""
-
-    def __init__(self, on_epoch: Callable[[str, Point], None] | None = None) -> None:
-        self.endings: list[tuple[str, Ending]] = []
-        self.epochs: list[tuple[str, int]] = []
-        self.executors: set[int] = set()
-        self._on_epoch = on_epoch
-        self._lock = threading.Lock()
-
-    def begin(self, *, stage: str, num_done: int, num_total: int, best: float | None = None) -> None:
-        pass
-
-    def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
-        with self._lock:
-            self.executors.add(executor)
-            self.epochs.append((name, point.number))
-        if self._on_epoch:
-            self._on_epoch(name, point)
-
-    def finish(self, executor: int, *, name: str, ending: Ending, detail: str, value: float | None) -> None:
-        with self._lock:
-            self.endings.append((name, ending))
-
-
-def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: StopRequest | None = None) -> SweepResult:
-    """Do in this process what the command does; it saves the imports."""
-    base, config = space.compose_sweep(overrides)
-    request = prepare(base, overrides, compose_with_data=partial(compose.compose_with_data, schema=space.SWEEP))
-    return sweep(
-        request,
-        config,
-        MlflowTracker(request.config.tracking),
-        progress=recorder or Recorder(),
-        stop=stop or StopRequest(),
-    )
-
-
-def client_of(home: Path) -> MlflowClient:
-    return MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
-
-
-def runs(home: Path, kind: str) -> list[MlflowEntity]:
-    client = client_of(home)
-    experiment = client.get_experiment_by_name("digits")
-    assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'", order_by=["start_time ASC"])
-    return list(found)
-
-
-def outcome(study: Study) -> list[tuple[Any, ...]]:
-    return [
-        (trial.number, trial.state, trial.params, trial.value, trial.intermediate_values) for trial in study.trials()
-    ]
-
-
-def read_study(home: Path) -> Study:
-    """Open the study that a command has made."""
-    _, config = space.compose_sweep(ALONE)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal_path("s"))))
-    identity = json.loads(optuna.load_study(study_name="s", storage=storage).user_attrs["identity"])
-    return Study(config, name="s", identity=identity, max_epochs=4)
-
-
-def require_whole(home: Path, study: Study) -> None:
-    """Every trial has exactly one run, closed, with each of its points once; nothing else is left."""
-    (parent,) = runs(home, "sweep")
-    assert parent.info.status == "FINISHED"
-    children = {int(run.data.tags["trial.number"]): run for run in runs(home, "trial")}
-    assert len(children) == len(runs(home, "trial"))
-    assert sorted(children) == [trial.number for trial in study.trials()]
-    client = client_of(home)
-    for trial in study.trials():
-        run = children[trial.number]
-        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
-        assert run.data.tags["trial.state"] == trial.state.name
-        assert run.info.status == ("FAILED" if trial.state is TrialState.FAIL else "FINISHED")
-        points = client.get_metric_history(run.info.run_id, "validation/accuracy")
-        assert [(point.step, point.value) for point in points] == list(trial.intermediate_values.items())
-        assert all(run.data.params[key] == str(value) for key, value in trial.params.items())
-    assert list(paths.checkpoints_dir().glob("*/*")) == []
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[list[tuple[Any, ...]]]:
-    """What eight trials by one worker come to when nobody disturbs them."""
-    home = tmp_path_factory.mktemp("uninterrupted")
-    (home / "mlruns").mkdir()
-    shutil.copy(empty_store, home / "mlruns" / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MNIST_PIPELINE_HOME", str(home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow sets it for whoever comes after
-        study = sweep_here(*ALONE).study
-        require_whole(home, study)
-        yield outcome(study)
 
 
 def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
@@ -207,134 +87,6 @@ def test_bad_usage_is_one_line_and_leaves_nothing(overrides: list[str], message:
     assert sorted(home.rglob("*")) == before
 
 
-def start_sweep(*overrides: str, moment: str = "") -> subprocess.Popen[str]:
-    arguments = [sys.executable, KILL_AT, moment, "sweep", *overrides] if moment else command("sweep", *overrides)
-    return subprocess.Popen(
-        arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the processes that `pid` has begun, and theirs."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, ValueError):
-            continue  # it has just ended
-    found = [child for child, parent in parents.items() if parent == pid]
-    return found + [grandchild for child in found for grandchild in descendants(child)]
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
-        assert time.monotonic() < deadline, "a worker outlives its parent"
-        time.sleep(0.05)
-
-
-def test_a_sweep_killed_as_a_whole_resumes_to_the_same_result(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
-    """Between the end of a trial's run and telling Optuna."""
-    with start_sweep(*ALONE, moment="call mnist_pipeline.sweep.study Study.tell 4 before") as child:
-        child.communicate()
-    assert child.returncode == -signal.SIGKILL
-    assert [trial.state.name for trial in read_study(home).trials()] == [
-        *(state.name for _, state, *_ in uninterrupted[:3]),
-        "RUNNING",
-    ]
-    result = sweep_here(*ALONE)
-    assert outcome(result.study) == uninterrupted
-    require_whole(home, result.study)
-
-
-def test_when_the_command_is_killed_its_workers_die_too(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
-    with start_sweep(*ALONE) as child:
-        assert child.stderr is not None
-        for line in child.stderr:
-            if line.startswith("trial 2"):
-                break
-        started = descendants(child.pid)
-        assert len(started) >= 2  # the server that forks, and a worker
-        child.kill()
-    wait_until_gone(started)
-    result = sweep_here(*ALONE)
-    assert outcome(result.study) == uninterrupted
-    require_whole(home, result.study)
-
-
-def kill_worker(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-
-
-def own_workers() -> list[int]:
-    """Return the workers of this process: what its server has forked."""
-    return [pid for child in descendants(os.getpid()) for pid in descendants(child)]
-
-
-def test_a_worker_that_is_killed_is_replaced(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
-    killed: list[int] = []
-
-    def kill_once(name: str, point: Point) -> None:
-        if name == "trial 3" and point.number == 2 and not killed:
-            killed.extend(own_workers())
-            for pid in killed:
-                kill_worker(pid)
-
-    recorder = Recorder(kill_once)
-    result = sweep_here(*ALONE, recorder=recorder)
-    assert len(killed) == 1
-    assert outcome(result.study) == uninterrupted
-    assert recorder.epochs.count(("trial 3", 2)) == 1
-    require_whole(home, result.study)
-
-
-def kill_always(number: signal.Signals) -> Recorder:
-    """What ends every worker of trial 3 after each of its epochs."""
-
-    def kill(name: str, point: Point) -> None:
-        if name == "trial 3":
-            for pid in own_workers():
-                os.kill(pid, number)
-
-    return Recorder(kill)
-
-
-def test_repeatedly_killed_workers_stop_the_sweep_which_resumes(
-    home: Path, uninterrupted: list[tuple[Any, ...]]
-) -> None:
-    with pytest.raises(UserError) as caught:
-        sweep_here(*ALONE, "sweep.max_failures=0", recorder=kill_always(signal.SIGKILL))
-    told = str(caught.value)
-    assert told.startswith("its worker died (signal 9")
-    assert "trial 3 (model." in told
-    assert "sweep.num_workers" in told
-    assert "\n" not in told
-    study = read_study(home)
-    assert [trial.state.name for trial in study.trials()][3:] == ["RUNNING"]
-    (failed,) = [run for run in runs(home, "trial") if run.info.status == "FAILED"]
-    assert failed.data.tags["trial.number"] == "3"
-    assert "its worker died" in failed.data.tags["reason"]
-    (parent,) = runs(home, "sweep")
-    assert parent.info.status == "FAILED"
-    result = sweep_here(*ALONE, "sweep.max_failures=0")
-    assert result.failures is None
-    assert outcome(result.study) == uninterrupted
-    require_whole(home, result.study)
-
-
-def test_a_training_that_crashes_every_worker_fails_and_is_replaced(home: Path) -> None:
-    result = sweep_here(*ALONE, recorder=kill_always(signal.SIGSEGV))
-    states = [trial.state for trial in result.study.trials()]
-    assert states[3] is TrialState.FAIL
-    assert len(states) == 9
-    assert result.study.trials()[3].user_attrs["reason"] == "its worker died (signal 11)"
-    assert result.failures is not None
-    assert "1 trial failed and was replaced" in result.failures
-    (failed,) = [run for run in runs(home, "trial") if run.info.status == "FAILED"]
-    assert "its worker died" in failed.data.tags["reason"]
-    require_whole(home, result.study)
-
-
 def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -> None:
     diverging = "+sweep.space.train.learning_rate={type:categorical,choices:[0.001,1e30]}"
     overrides = [*SMOKE, diverging, "sweep.num_trials=6", "sweep.sampler=random", "sweep.max_failures=20"]
@@ -361,10 +113,10 @@ def test_the_timeout_leaves_the_rest(home: Path, caplog: pytest.LogCaptureFixtur
     assert re.search("sweep.timeout_sec=1e-09 .* 8 trials", caplog.text)
 
 
-def test_a_study_continues_to_a_higher_total(home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
+def test_a_study_continues_to_a_higher_total(home: Path, uninterrupted_sweep: Trials) -> None:
     sweep_here(*ALONE, "sweep.num_trials=3")
     result = sweep_here(*ALONE)
-    assert outcome(result.study) == uninterrupted
+    assert outcome(result.study) == uninterrupted_sweep
     assert len(runs(home, "sweep")) == 1
     with pytest.raises(
         UserError, match=r"sweep.study=s exists, .*\(sweep.space.model.hidden_width was .*high=64.* is .*high=65"
@@ -440,59 +192,6 @@ def test_eight_workers_lose_no_point(home: Path) -> None:
     assert logged == 5 * sum(trial.params["train.num_epochs"] for trial in trials) + len(trials)  # and the time of each
 
 
-@pytest.mark.parametrize(("reason", "told"), [(KeyboardInterrupt(), "Ctrl-C"), (Terminated(), "SIGTERM")])
-def test_a_stopped_sweep_can_resume(
-    reason: BaseException, told: str, home: Path, uninterrupted: list[tuple[Any, ...]]
-) -> None:
-    stop = StopRequest()
-
-    def stop_at(name: str, point: Point) -> None:
-        if name == "trial 3" and point.number == 2:
-            stop.set(reason)
-
-    with pytest.raises(type(reason)):
-        sweep_here(*ALONE, recorder=Recorder(stop_at), stop=stop)
-    (parent,) = runs(home, "sweep")
-    killed = [run for run in runs(home, "trial") if run.info.status == "KILLED"]
-    assert parent.info.status == "KILLED"
-    assert [run.data.tags["trial.number"] for run in killed] == ["3"]
-    assert killed[0].data.tags["reason"] == told
-    assert own_workers() == []
-    result = sweep_here(*ALONE)
-    assert outcome(result.study) == uninterrupted
-    require_whole(home, result.study)
-
-
-def wait_for_an_epoch() -> None:
-    """Wait until a worker has written a checkpoint, so that one was not only begun."""
-    known = set(paths.checkpoints_dir().glob("*/*/*.checkpoint"))
-    deadline = time.monotonic() + 90
-    while not set(paths.checkpoints_dir().glob("*/*/*.checkpoint")) - known:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_the_first_ctrl_c_finishes_and_the_second_stops_at_once(home: Path) -> None:
-    endless = [*SMOKE, "~sweep.space.train.num_epochs", "train.num_epochs=1000000"]
-    for times in (1, 2):
-        with start_sweep(*endless) as child:
-            assert child.stderr is not None
-            wait_for_an_epoch()
-            started = descendants(child.pid)
-            for _ in range(times):
-                os.killpg(child.pid, signal.SIGINT)
-                time.sleep(0.01)
-            rest = child.stderr.read()
-        assert child.returncode == 130
-        assert "Ctrl-C" in rest
-        assert ("are done; the same command resumes" in rest) == (times == 1)
-        assert "Traceback" not in rest
-        wait_until_gone(started)
-    trials = runs(home, "trial")
-    assert trials
-    assert {run.info.status for run in trials} <= {"KILLED", "RUNNING"}
-
-
 def test_one_study_has_one_owner(home: Path) -> None:
     refused: list[str] = []
 
@@ -511,45 +210,6 @@ def test_an_unwritable_message_of_a_worker_is_kept_short() -> None:
     assert worker._describe_exit(-9) == "signal 9, out of memory?"
     assert worker._describe_exit(-11) == "signal 11"
     assert worker._describe_exit(1) == "exit code 1"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(12))
-def test_random_kills_lose_and_double_nothing(seed: int, home: Path, uninterrupted: list[tuple[Any, ...]]) -> None:
-    """Of a worker, of the command, of all at once; with one worker the end is the same to the bit."""
-    chance = random.Random(seed)
-    for _ in range(3):
-        with start_sweep(*ALONE) as child:
-            time.sleep(chance.uniform(2, 14))
-            started = descendants(child.pid)
-            target = chance.choice(["worker", "command", "all"])
-            if target == "worker" and len(started) > 1:
-                kill_worker(started[-1])
-                time.sleep(chance.uniform(0, 2))
-            if target == "command":
-                child.kill()
-            elif child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-        wait_until_gone(started)
-    result = sweep_here(*ALONE)
-    assert outcome(result.study) == uninterrupted
-    require_whole(home, result.study)
-
-
-@pytest.mark.slow
-def test_random_kills_of_two_workers_keep_the_total(home: Path) -> None:
-    chance = random.Random(0)
-    overrides = [*SMOKE, "sweep.num_workers=2", "sweep.num_trials=30"]
-    for _ in range(4):
-        with start_sweep(*overrides) as child:
-            time.sleep(chance.uniform(8, 12))
-            os.killpg(child.pid, signal.SIGKILL)
-            child.communicate()
-    result = sweep_here(*overrides)
-    assert len(result.study.trials(TrialState.COMPLETE, TrialState.PRUNED)) == 30
-    assert len(result.study.trials()) == 30
-    require_whole(home, result.study)
 
 
 def test_tracking_config_of_a_sweep_is_that_of_a_run(home: Path) -> None:

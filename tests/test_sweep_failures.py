@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 from optuna.trial import TrialState
-from test_sweep import ALONE, Recorder, own_workers, require_whole, runs, sweep_here
+from sweep_home import ALONE, Recorder, own_workers, require_whole, runs, sweep_here
 from test_sweep_study import BASELINE, make_config, open_study
 
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError

@@ -1,7 +1,9 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
+import keras
 import mlflow
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mlflow import MlflowClient
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import ModelConfig, TrackingConfig
 from mnist_pipeline.data import catalogue
+from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.model import dense, prediction
 from mnist_pipeline.system.errors import Terminated, UserError
 from mnist_pipeline.system.secrets import Address
@@ -45,64 +48,70 @@ def open_run(tracker: MlflowTracker) -> AbstractContextManager[Run]:
     )
 
 
-def test_everything_is_there_afterwards(uri: str, tmp_path: Path) -> None:
-    digits = catalogue.load(compose.compose(["data=digits"]).data)
-    built = prediction.with_probabilities(
-        dense.build(
-            ModelConfig(name="dense", hidden_width=8, dropout_rate=0), image_shape=(28, 28), num_classes=10, seed=0
-        )
-    )
-    folder = tmp_path / "evaluate"
+@dataclass(frozen=True)
+class Logged:
+    """A run with everything that a tracker can log, as MLflow gives it back."""
+
+    model: keras.Model
+    test: Split
+    run: mlflow.entities.Run
+    predict: Callable[[np.ndarray], np.ndarray]
+
+
+def log_everything(uri: str, folder: Path) -> Logged:
+    test = catalogue.load(compose.compose(["data=digits"]).data).test
+    config = ModelConfig(name="dense", hidden_width=8, dropout_rate=0)
+    model = prediction.with_probabilities(dense.build(config, image_shape=(28, 28), num_classes=10, seed=0))
     folder.mkdir()
     (folder / "table.csv").write_text("a,b\n1,2\n")
     last = {"train/loss": 0.25, "train/accuracy": 0.5}
     with open_run(open_tracker(uri)) as run:
         run.log_metrics({"train/loss": 0.5, "train/accuracy": 0.25}, step=1, timestamp_ms=1)
         run.log_metrics(last, step=2, timestamp_ms=2)
-        run.log_split(digits.test, name="digits-test", context="test", source="scikit-learn")
+        run.log_split(test, name="digits-test", context="test", source="scikit-learn")
         run.log_artifacts(folder)
-        predict = run.log_model(built, example=digits.test.images[:1], metrics=last, step=2, timestamp_ms=2)
+        predict = run.log_model(model, example=test.images[:1], metrics=last, step=2, timestamp_ms=2)
         run.set_tags({"more": "later"})
+    return Logged(model, test, MlflowClient(uri).get_run(run.run_id), predict)
 
-    client = MlflowClient(uri)
-    found = client.get_run(run.run_id)
-    assert found.info.status == "FINISHED"
-    assert found.info.run_name == "a run"
-    assert found.data.params == {"train.seed": "0"}
-    size = found.data.metrics.pop("model/size_bytes")
-    assert found.data.metrics == {"train/loss": 0.25, "train/accuracy": 0.5}
-    assert 4 * built.count_params() < size < 100_000
-    assert [(point.step, point.value) for point in client.get_metric_history(run.run_id, "train/loss")] == [
-        (1, 0.5),
-        (2, 0.25),
-    ]
-    assert {key: found.data.tags[key] for key in ("kind", "own", "more")} == {
-        "kind": "train",
-        "own": "tag",
-        "more": "later",
-    }
-    (used,) = found.inputs.dataset_inputs
-    assert used.dataset.name == "digits-test"
-    assert used.dataset.digest == digits.test.digest[:36]
-    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "test", "sha256": digits.test.digest}
-    assert [artifact.path for artifact in client.list_artifacts(run.run_id, "evaluate")] == ["evaluate/table.csv"]
 
-    experiment = client.get_experiment(found.info.experiment_id)
+def test_everything_of_a_run_is_there_afterwards(uri: str, tmp_path: Path) -> None:
+    logged = log_everything(uri, tmp_path / "evaluate")
+    client, run = MlflowClient(uri), logged.run
+    run_id = run.info.run_id
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "a run"
+    assert run.data.params == {"train.seed": "0"}
+    size = run.data.metrics.pop("model/size_bytes")
+    assert run.data.metrics == {"train/loss": 0.25, "train/accuracy": 0.5}
+    assert 4 * logged.model.count_params() < size < 100_000
+    losses = client.get_metric_history(run_id, "train/loss")
+    assert [(point.step, point.value) for point in losses] == [(1, 0.5), (2, 0.25)]
+    tags = {key: run.data.tags[key] for key in ("kind", "own", "more")}
+    assert tags == {"kind": "train", "own": "tag", "more": "later"}
+    (used,) = run.inputs.dataset_inputs
+    digest = logged.test.digest
+    assert (used.dataset.name, used.dataset.digest) == ("digits-test", digest[:36])
+    assert {tag.key: tag.value for tag in used.tags} == {"mlflow.data.context": "test", "sha256": digest}
+    assert [artifact.path for artifact in client.list_artifacts(run_id, "evaluate")] == ["evaluate/table.csv"]
+    experiment = client.get_experiment(run.info.experiment_id)
     assert experiment.name == "a test/with: signs"
     assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
-    (logged,) = client.search_logged_models([experiment.experiment_id])
-    assert logged.source_run_id == run.run_id
+
+def test_a_logged_model_takes_raw_images_and_states_what_it_needs(uri: str, tmp_path: Path) -> None:
+    made = log_everything(uri, tmp_path / "evaluate")
+    (logged,) = MlflowClient(uri).search_logged_models([made.run.info.experiment_id])
+    assert logged.source_run_id == made.run.info.run_id
     assert logged.status.value == "READY"
     mlflow.set_tracking_uri(uri)
     info = mlflow.models.get_model_info(f"models:/{logged.model_id}")
     (image,), (probabilities,) = info.signature.inputs.inputs, info.signature.outputs.inputs
     assert (image.type, image.shape) == (np.dtype(np.uint8), (-1, 28, 28))
     assert (probabilities.type, probabilities.shape) == (np.dtype(np.float32), (-1, 10))
-    expected = np.asarray(built(digits.test.images))
-    np.testing.assert_allclose(predict(digits.test.images), expected, atol=1e-6)
-    pinned = mlflow.pyfunc.get_model_dependencies(logged.model_uri)
-    requirements = Path(pinned).read_text()
+    expected = np.asarray(made.model(made.test.images))
+    np.testing.assert_allclose(made.predict(made.test.images), expected, atol=1e-6)
+    requirements = Path(mlflow.pyfunc.get_model_dependencies(logged.model_uri)).read_text()
     assert {line.split("==")[0] for line in requirements.split()} >= {"tensorflow", "keras", "numpy"}
     assert all("==" in line for line in requirements.split())
     loaded = mlflow.pyfunc.load_model(logged.model_uri)
