@@ -125,6 +125,7 @@ def test_a_terminal_shows_a_bar(home: Path) -> None:
     assert "epoch 2/2" in shown.decode()
 
 
+@pytest.mark.slow
 def test_a_home_of_any_name_gets_a_store(cli: Cli, tmp_path: Path) -> None:
     home = tmp_path / "are you sure? #1"
     found = cli("train", "preset=smoke", "train.num_epochs=1", MNIST_PIPELINE_HOME=str(home))

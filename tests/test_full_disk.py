@@ -113,6 +113,7 @@ def require_resumed(
     assert metrics == expected[2]
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_short_of_space_for_a_checkpoint_resumes(
     disk: small_disk.SmallDisk, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
 ) -> None:

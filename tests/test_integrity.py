@@ -233,6 +233,7 @@ def test_champions_whose_runs_are_gone_can_be_replaced(made: Home) -> None:
     assert outcome(made.promote(new)) is Outcome.promoted
 
 
+@pytest.mark.slow
 def test_a_full_temporary_folder_is_not_a_verdict(made: Home, tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()

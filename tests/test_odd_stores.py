@@ -71,6 +71,7 @@ def without_content(path: Path) -> Iterator[None]:
     path.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_an_artifact_that_a_server_lists_but_cannot_give_is_one_line(home: Path, tmp_path: Path, cli: Cli) -> None:
     with server(home / "mlflow.db", home / "artifacts") as address:
         at = ["data=digits", f"tracking.uri={address}"]

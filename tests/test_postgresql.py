@@ -81,6 +81,7 @@ def test_artifacts_are_kept_in_the_home(server: str, cli: Cli, home: Path, tmp_p
     assert shown.returncode == 0, shown.stderr
 
 
+@pytest.mark.slow
 def test_a_study_is_kept_in_it(server: str, cli: Cli, home: Path) -> None:
     url = create_database(server, "studies")
     arguments = ("sweep", "preset=smoke", "sweep.num_trials=2", "sweep.confirm=null", f"sweep.storage={url}")

@@ -151,6 +151,7 @@ def test_a_run_is_continued_in_another_experiment_and_closed_where_it_was(
     assert read_end(home, "other").weights == uninterrupted.weights
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_of_other_versions_is_reported_and_started_again(cli: Cli, home: Path) -> None:
     kill_at("call mnist_pipeline.pipeline.checkpoints Checkpoints.save 2 after")
     (left,) = all_runs(home)

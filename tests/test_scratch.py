@@ -63,6 +63,7 @@ def test_a_living_commands_files_stay(home: Path, cli: Cli, temporary: Path) -> 
         living.kill()
 
 
+@pytest.mark.slow
 def test_a_long_temporary_folder_works(home: Path, cli: Cli, temporary: Path) -> None:
     """The path of a socket may have 107 bytes, and TMPDIR more, as on clusters."""
     long = temporary / ("x" * 90) / ("y" * 90)

@@ -164,6 +164,7 @@ def wait_for_an_epoch() -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_the_first_ctrl_c_finishes_and_the_second_stops_at_once(home: Path) -> None:
     endless = [*SMOKE, "~sweep.space.train.num_epochs", "train.num_epochs=1000000"]
     for times in (1, 2):
