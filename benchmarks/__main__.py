@@ -181,7 +181,7 @@ def measure_sweep() -> Iterator[Row]:
 def measure_sweep_default() -> Iterator[Row]:
     """Time the default sweep, with pruning and confirmation."""
     child = run([*PIPELINE, "sweep"])
-    best = re.findall(r"[\d.]{6}", child.output.split("│")[2])[0]
+    best = re.findall(r"^ +\d+ +([\d.]{6}) ", child.output, re.MULTILINE)[0]  # the first row of the table
     counts = re.findall(r"^trials +(.*)$", child.output, re.MULTILINE)[0]
     yield Row(
         "`make sweep`, the default: 40 trials, confirmation, the winner's training and test",
