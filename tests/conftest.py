@@ -9,8 +9,11 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from mnist_pipeline.config import compose
+from mnist_pipeline.config.sections import DataConfig
 from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.tracking import store
 
@@ -92,6 +95,24 @@ def server(database: Path, artifacts: Path) -> Iterator[str]:
     finally:
         child.terminate()
         child.wait(30)
+
+
+def digits_config() -> DataConfig:
+    return compose.compose(["data=digits"]).data
+
+
+def digits_arrays() -> dict[str, np.ndarray]:
+    """Return the digits in the layout of Keras's data sets."""
+    from mnist_pipeline.data import digits
+
+    found = digits.load()
+    assert isinstance(found.images, dict)
+    assert isinstance(found.labels, dict)
+    return {
+        f"{letter}_{split}": arrays[split]
+        for letter, arrays in (("x", found.images), ("y", found.labels))
+        for split in ("train", "test")
+    }
 
 
 def command(*arguments: str) -> list[str]:

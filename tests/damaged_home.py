@@ -11,6 +11,7 @@ import cloudpickle
 import keras
 import mlflow
 import yaml
+from conftest import digits_config
 from test_plain_yaml import BOMB
 
 from mnist_pipeline.config import compose
@@ -46,7 +47,7 @@ class Home:
     @property
     def where(self) -> RegistryConfig:
         uri = store.sqlite_uri(self.folder / "mlruns" / "mlflow.db")
-        return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait=False)
+        return RegistryConfig(digits_config(), TrackingConfig(uri=Address(uri), experiment="digits"), wait=False)
 
     def model(self, run_id: str) -> Path:
         """The folder of a run's model."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import server
+from conftest import digits_config, server
 from mlflow import MlflowClient
 
 from mnist_pipeline.config import compose
@@ -79,7 +79,7 @@ def open_store(uri: str) -> MlflowStore:
 
 
 def where(uri: str, *, wait: bool = False) -> RegistryConfig:
-    return RegistryConfig("digits", TrackingConfig(uri=Address(uri), experiment="digits"), wait)
+    return RegistryConfig(digits_config(), TrackingConfig(uri=Address(uri), experiment="digits"), wait)
 
 
 def call(uri: str, run: str | None, bounds: PromoteConfig = BOUNDS, *, is_dry_run: bool = False) -> Promotion:

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from mnist_pipeline.data.pictures import BadImageError
 from mnist_pipeline.serving import arrays
-from mnist_pipeline.serving.images import BadImageError
 
 
 def read(path: Path) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:

@@ -61,7 +61,7 @@ def test_without_names_the_trained_runs_on_the_newest_data_are_meant(home: Path)
 def test_runs_of_the_only_experiment_are_compared(cli: Cli, reports_home: Path) -> None:
     found = cli("compare", "--top", "1", MNIST_PIPELINE_HOME=str(reports_home), COLUMNS="160")  # and not data=digits
     assert found.returncode == 0, found.stderr
-    assert "data=digits" in found.stdout
+    assert "data.name=digits" in found.stdout
 
 
 def test_a_narrow_terminal_keeps_the_important_columns(cli: Cli, reports_home: Path) -> None:

@@ -17,8 +17,10 @@ OPTIONS = sorted(
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str) -> None:
-    composed = compose.compose([f"{group}={option}"])
+    needs_path = option in ("arrays", "csv", "folder", "idx", "parquet")
+    composed = compose.compose([f"{group}={option}", *(["data.path=/some where/my-set.v2.npz"] if needs_path else [])])
     assert composed.train.num_epochs >= 1
+    assert not needs_path or composed.data.name == composed.tracking.experiment == "my-set"
 
 
 def test_the_default_is_the_baseline() -> None:
@@ -53,7 +55,7 @@ def test_presets_are_small_differences() -> None:
         (["foo"], "foo: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"),
         (["model.hidden_width=[1,2"], "not an override"),
         (["preset=nope"], "preset=nope: no such option; expected smoke or tutorial"),
-        (["data=nope"], "data=nope: no such option; expected digits or mnist"),
+        (["data=nope"], "data=nope: no such option; expected arrays or csv or digits"),
         (["~model"], "expected a section of keys, e.g. model=dense"),
         (["model.hidden_width=abc"], "model.hidden_width=abc: expected an integer"),
         (["model.hidden_width=-5"], "model.hidden_width=-5: expected an integer from 1 to 100,000"),
@@ -68,17 +70,23 @@ def test_presets_are_small_differences() -> None:
         (["train.learning_rate=-1"], "train.learning_rate=-1.0: expected a finite number above 0"),
         (["train.seed=-1"], "train.seed=-1: expected an integer from 0"),
         (["train.seed=1,2"], "train.seed=1,2: several values need --multirun"),
-        (["data.validation_size=70000"], "expected 0 (no validation split) or 10 to 59,990 of the 60,000 images"),
-        (["data=digits", "data.validation_size=1430"], "10 to 1,427 of the 1,437 images"),
-        (["data.validation_size=5"], "data.validation_size=5: expected 0 (no validation split) or 10"),
+        (["data.validation_size=-1"], "data.validation_size=-1: expected a number of images from 0, or a share"),
+        (["data.validation_size=1.5"], "data.validation_size=1.5: expected a number of images from 0, or a share"),
+        (["data=arrays"], "data.path is missing: give data.path=VALUE"),
+        (["data=arrays", "data.path=x.npz", "data.pth=3"], "unknown key data.pth: did you mean data.path?"),
+        (
+            ["data=folder", "data.path=x", "data.fit=squeeze"],
+            "data.fit=squeeze: expected resize or crop or pad or digit",
+        ),
+        (["data=folder", "data.path=x", "data.image_size=[3]"], "expected a list of 2, each an integer or null"),
+        (["data=folder", "data.path=x", "data.name=a/b"], "data.name=a/b: expected a name of 1 to 100 letters"),
         (["data.fallback=foo"], "data.fallback=foo: expected digits or null"),
-        (["data=digits", "data.npz_url=http://x"], "the selected data configuration has no such key"),
-        (["data.npz_url=ftp://x"], "data.npz_url=ftp://x: expected an http:// or https:// address"),
+        (["data=digits", "data.npz_url=http://x"], "unknown key data.npz_url"),
         (["tracking.experiment="], "expected a name of 1 to 200 characters"),
         (["tracking.experiment=" + "x" * 201], "expected a name of 1 to 200 characters"),
-        (["data=null"], "data=None: no such option; expected digits or mnist"),
-        (["data.name=digits"], "data.name: select one with data="),
-        (["data.timeout_sec=1e12"], "at most 3600"),
+        (["data=null"], "data=None: no such option"),
+        (["model.name=dense"], "model.name: select one with model="),
+        (["data.timeout_sec=soon"], "data.timeout_sec=soon: expected a finite number"),
         (["train.seed=" + "9" * 5000], "not an override"),
         (["model.hidden_width=${nope}"], "Interpolation key 'nope' not found"),
     ],

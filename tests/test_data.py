@@ -6,10 +6,27 @@ import pytest
 from mnist_pipeline.config import compose
 from mnist_pipeline.data import catalogue, splits
 from mnist_pipeline.data.dataset import Dataset
+from mnist_pipeline.system.errors import ConfigError
 
 
 def load(*overrides: str) -> Dataset:
     return catalogue.load(compose.compose(list(overrides)).data)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data=digits", "data.validation_size=1430"], "expected 10 to 1,427 of the 1,437 images"),
+        (["data=digits", "data.validation_size=5"], "data.validation_size=5: expected 10 to 1,427"),
+        (["data=mnist", "data.npz_url=ftp://x"], "data.npz_url=ftp://x: expected an http:// or https:// address"),
+        (["data=mnist", "data.timeout_sec=1e12"], "data.timeout_sec=1000000000000.0: expected a number of seconds"),
+        (["data=mnist", "data.num_retries=-1"], "data.num_retries=-1: expected an integer from 0 to 100"),
+    ],
+)
+def test_values_that_the_data_cannot_have_are_bad_configuration(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides)
+    assert message in str(caught.value)
 
 
 def test_the_digits_are_always_the_same_bytes() -> None:

@@ -7,7 +7,7 @@ import pickle
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,10 @@ import pytest
 from conftest import DEAD_ADDRESS
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.config.sections import MnistConfig
-from mnist_pipeline.data import mnist
-from mnist_pipeline.data.dataset import Arrays
-from mnist_pipeline.data.mnist import MnistUnavailableError
+from mnist_pipeline.config.sections import DataConfig
+from mnist_pipeline.data import mnist, published
+from mnist_pipeline.data.dataset import Attempt, DataUnavailableError
+from mnist_pipeline.data.published import Arrays
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 def write_idx(arrays: Arrays, folder: Path, *, zipped: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, file in mnist._IDX_NAMES.items():
+    for name, file in published.IDX_NAMES.items():
         content = idx_bytes(arrays[name])
         (folder / (f"{file}.gz" if zipped else file)).write_bytes(gzip.compress(content) if zipped else content)
 
 
-def make_config(*overrides: str) -> MnistConfig:
-    made = compose.compose(
+def make_config(*overrides: str) -> DataConfig:
+    return compose.compose(
         [
             "data=mnist",
             f"data.npz_url={DEAD_ADDRESS}/mnist.npz",
@@ -67,8 +67,14 @@ def make_config(*overrides: str) -> MnistConfig:
             *overrides,
         ]
     ).data
-    assert isinstance(made, MnistConfig)
-    return made
+
+
+def find(config: DataConfig) -> tuple[Arrays, Sequence[Attempt]]:
+    found = mnist.load(**config.arguments)
+    assert isinstance(found.images, dict)
+    assert isinstance(found.labels, dict)
+    x, y = found.images, found.labels
+    return {"x_train": x["train"], "y_train": y["train"], "x_test": x["test"], "y_test": y["test"]}, found.attempts
 
 
 def assert_same(found: Arrays, expected: Arrays) -> None:
@@ -88,7 +94,7 @@ def test_both_forms_are_read_from_disk(
     else:
         write_idx(arrays, own, zipped=form == "idx.gz")
     monkeypatch.setenv("MNIST_PIPELINE_DATA_DIR", str(own))
-    found, attempts = mnist.find(make_config(), home=home)
+    found, attempts = find(make_config())
     assert_same(found, arrays)
     assert [attempt.outcome for attempt in attempts] == ["found"]
     assert str(own) in attempts[0].source
@@ -99,11 +105,11 @@ def test_the_sources_are_asked_in_order(arrays: Arrays, home: Path, monkeypatch:
     write_idx(arrays, keras_home / "datasets", zipped=True)
     monkeypatch.setenv("KERAS_HOME", str(keras_home))
     monkeypatch.setenv("MNIST_PIPELINE_DATA_DIR", str(home / "nowhere"))
-    _, attempts = mnist.find(make_config(), home=home)
+    _, attempts = find(make_config())
     assert [attempt.outcome for attempt in attempts] == ["not there", "not there", "found"]
     (home / "data").mkdir()
     (home / "data" / "mnist.npz").write_bytes(npz_bytes(arrays))
-    _, attempts = mnist.find(make_config(), home=home)
+    _, attempts = find(make_config())
     assert [attempt.outcome for attempt in attempts] == ["not there", "found"]
 
 
@@ -151,7 +157,7 @@ def test_a_damaged_cache_is_renamed(kind: str, arrays: Arrays, home: Path, caplo
         caplog.at_level(logging.WARNING, "mnist_pipeline"),
         serve({"/mnist.npz": npz_bytes(arrays)}) as address,
     ):
-        found, _ = mnist.find(make_config(f"data.npz_url={address}/mnist.npz"), home=home)
+        found, _ = find(make_config(f"data.npz_url={address}/mnist.npz"))
     assert_same(found, arrays)
     assert "damaged data" in caplog.text
     assert cache.with_name("mnist.npz.damaged-1").read_bytes() == content
@@ -163,8 +169,8 @@ def test_only_the_damaged_idx_file_is_renamed(arrays: Arrays, home: Path) -> Non
     write_idx(arrays, folder, zipped=False)
     labels = folder / "train-labels-idx1-ubyte"
     labels.write_bytes(labels.read_bytes()[:-1])
-    with pytest.raises(MnistUnavailableError):
-        mnist.find(make_config(), home=home)
+    with pytest.raises(DataUnavailableError):
+        find(make_config())
     assert sorted(path.name for path in folder.iterdir()) == [
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
@@ -180,8 +186,8 @@ def test_the_users_own_folder_is_never_changed(
     own.mkdir()
     (own / "mnist.npz").write_bytes(b"damaged")
     monkeypatch.setenv("MNIST_PIPELINE_DATA_DIR", str(own))
-    with pytest.raises(MnistUnavailableError) as caught:
-        mnist.find(make_config(), home=home)
+    with pytest.raises(DataUnavailableError) as caught:
+        find(make_config())
     assert [path.name for path in own.iterdir()] == ["mnist.npz"]
     assert "cannot be read" in caught.value.attempts[0].outcome
 
@@ -219,28 +225,26 @@ def serve(files: dict[str, bytes], *, stall: bool = False, cut: bool = False) ->
 
 
 def idx_mirror(arrays: Arrays) -> dict[str, bytes]:
-    return {f"/idx/{file}.gz": gzip.compress(idx_bytes(arrays[name])) for name, file in mnist._IDX_NAMES.items()}
+    return {f"/idx/{file}.gz": gzip.compress(idx_bytes(arrays[name])) for name, file in published.IDX_NAMES.items()}
 
 
 def test_a_good_mirror(arrays: Arrays, home: Path) -> None:
     with serve({"/some.npz": npz_bytes(arrays)}) as address:
-        found, attempts = mnist.find(make_config(f"data.npz_url={address}/some.npz"), home=home)
+        found, attempts = find(make_config(f"data.npz_url={address}/some.npz"))
     assert_same(found, arrays)
     assert attempts[-1].source == f"{address}/some.npz"
     assert [path.name for path in (home / "data").iterdir()] == ["mnist.npz"]
-    _, attempts = mnist.find(make_config(), home=home)
+    _, attempts = find(make_config())
     assert attempts[-1].source == str(home / "data")
 
 
 def test_the_second_mirror_helps_out(arrays: Arrays, home: Path) -> None:
     with serve(idx_mirror(arrays)) as address:
-        found, attempts = mnist.find(
-            make_config(f"data.npz_url={address}/gone.npz", f"data.idx_url={address}/idx"), home=home
-        )
+        found, attempts = find(make_config(f"data.npz_url={address}/gone.npz", f"data.idx_url={address}/idx"))
     assert_same(found, arrays)
     assert "404" in attempts[-2].outcome
     assert len(list((home / "data").iterdir())) == 4
-    found, _ = mnist.find(make_config(), home=home)
+    found, _ = find(make_config())
     assert_same(found, arrays)
 
 
@@ -256,8 +260,8 @@ def test_a_bad_mirror_leaves_nothing_behind(mirror: str, arrays: Arrays, home: P
             "dead": (),
             "incomplete": (f"data.idx_url={address}/idx",),
         }.get(mirror, (f"data.npz_url={address}/mnist.npz",))
-        with pytest.raises(MnistUnavailableError) as caught:
-            mnist.find(make_config(*chosen), home=home)
+        with pytest.raises(DataUnavailableError) as caught:
+            find(make_config(*chosen))
     assert list((home / "data").iterdir()) == []
     assert "put mnist.npz or the four IDX files into a folder and set MNIST_PIPELINE_DATA_DIR" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -284,7 +288,7 @@ def test_a_download_is_tried_again(arrays: Arrays, home: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Flaky) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         chosen = make_config(f"data.npz_url=http://127.0.0.1:{server.server_port}/mnist.npz", "data.num_retries=1")
-        found, _ = mnist.find(chosen, home=home)
+        found, _ = find(chosen)
         server.shutdown()
     assert_same(found, arrays)
     assert len(requests) == 2
@@ -292,13 +296,13 @@ def test_a_download_is_tried_again(arrays: Arrays, home: Path) -> None:
 
 def test_an_unwritable_data_folder_is_one_more_reason(arrays: Arrays, home: Path) -> None:
     (home / "data").write_text("a file where the folder should be")
-    with serve({"/mnist.npz": npz_bytes(arrays)}) as address, pytest.raises(MnistUnavailableError) as caught:
-        mnist.find(make_config(f"data.npz_url={address}/mnist.npz"), home=home)
+    with serve({"/mnist.npz": npz_bytes(arrays)}) as address, pytest.raises(DataUnavailableError) as caught:
+        find(make_config(f"data.npz_url={address}/mnist.npz"))
     assert "exists" in str(caught.value)
 
 
 def test_the_real_mnist(mnist_dir: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_PIPELINE_DATA_DIR", str(mnist_dir))
-    found, _ = mnist.find(make_config(), home=home)
+    found, _ = find(make_config())
     assert found["x_train"].shape == (60000, 28, 28)
     assert found["y_test"][:8].tolist() == [7, 2, 1, 0, 4, 1, 4, 9]

@@ -14,7 +14,7 @@ from memory_tracker import MemoryRun, MemoryTracker
 from omegaconf import OmegaConf
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data.mnist import MnistUnavailableError
+from mnist_pipeline.data.dataset import DataUnavailableError
 from mnist_pipeline.model.dense import build
 from mnist_pipeline.model.score import Score
 from mnist_pipeline.pipeline.request import prepare
@@ -188,5 +188,5 @@ def test_a_fallback_drops_the_data_keys_of_a_preset(home: Path) -> None:
 
 def test_without_a_fallback_it_fails_with_the_same_reason(home: Path) -> None:
     overrides = ["data.fallback=null", *NO_MIRRORS]
-    with pytest.raises(MnistUnavailableError, match=r"data=mnist is not available .*Connection refused"):
+    with pytest.raises(DataUnavailableError, match=r"data=mnist is not available .*Connection refused"):
         prepare(compose.compose(overrides), overrides)

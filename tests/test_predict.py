@@ -8,16 +8,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Cli
+from conftest import Cli, digits_arrays
 from mlflow import MlflowClient
 from PIL import Image
 
 from mnist_pipeline.config.sections import TrackingConfig
-from mnist_pipeline.data import digits
-from mnist_pipeline.data.dataset import Arrays
+from mnist_pipeline.data.pictures import Invert, fit_digit, read_grey
+from mnist_pipeline.data.published import Arrays
 from mnist_pipeline.serving import champion, predict
 from mnist_pipeline.serving.champion import Champion
-from mnist_pipeline.serving.images import Invert, fit, read_picture
 from mnist_pipeline.serving.predict import Predictions
 from mnist_pipeline.serving.tables import FORMATS, TableFile
 from mnist_pipeline.system.errors import UserError
@@ -40,7 +39,7 @@ def loaded(champion_home: Path) -> Champion:
 
 @pytest.fixture(scope="module")
 def arrays() -> Arrays:
-    return digits.digits_arrays()
+    return digits_arrays()
 
 
 bad: list[tuple[str, str]] = []
@@ -105,7 +104,7 @@ def test_a_folder_is_searched_and_bad_files_are_named(loaded: Champion, arrays: 
     assert told == ["bad.png", "blank.jpg", "empty", "nowhere.png", "notes.txt"]
     assert [Path(row["image"]).name for row in result.first] == ["0.png", "1.png", "2.png"]
     fitted = [
-        fit(read_picture(tmp_path / f"deep/er/{number}.png"), image_shape=(28, 28), invert=Invert.yes)
+        fit_digit(read_grey(tmp_path / f"deep/er/{number}.png"), image_shape=(28, 28), invert=Invert.yes)
         for number in range(3)
     ]
     expected = loaded.predict(np.stack(fitted)).argmax(axis=1)
@@ -202,7 +201,7 @@ def test_the_command_prints_a_table_and_exits_with_1_for_a_bad_file(
         str(tmp_path / "out.csv"), MNIST_PIPELINE_HOME=str(in_champion_home),
     )  # fmt: skip
     assert found.returncode == 1
-    assert f"skipped {tmp_path}/bad.png: it is neither a PNG nor a JPEG" in found.stderr
+    assert f"skipped {tmp_path}/bad.png: it is not a picture in a known format" in found.stderr
     assert found.stderr.splitlines()[-1] == "error: 1 skipped (see above); 1 images are classified"
     assert "version 1 of digits-classifier" in found.stdout
     assert len(pd.read_csv(tmp_path / "out.csv")) == 1

@@ -8,7 +8,7 @@ import keras
 import mlflow
 import pandas as pd
 import pytest
-from conftest import Cli
+from conftest import Cli, digits_config
 from mlflow import MlflowClient
 from registry_home import (
     BETTER,
@@ -164,7 +164,7 @@ def test_a_run_that_cannot_be_a_candidate_is_reported(local: str, trained: Train
 
 def test_a_run_without_a_validation_split_must_be_named(local: str) -> None:
     run = train(["data=digits", "data.validation_size=0", "train.num_epochs=1", "tracking.experiment=all"])
-    only = RegistryConfig("digits", TrackingConfig(uri=Address(local), experiment="all"), wait=False)
+    only = RegistryConfig(digits_config(), TrackingConfig(uri=Address(local), experiment="all"), wait=False)
     with pytest.raises(UserError, match="none of the 1 runs has a validation split"):
         promote(open_store(local), only, BOUNDS, named=None, is_dry_run=False)
     assert outcome(promote(open_store(local), only, BOUNDS, named=run, is_dry_run=False)) is Outcome.promoted

@@ -230,9 +230,9 @@ def test_a_damaged_study_is_reported_and_the_rest_is_shown(path: str, damage: by
 
 def test_a_run_that_fell_back_is_reproduced_on_its_own_data() -> None:
     params = {"data.name": "digits", "data.validation_size": "300", "train.seed": "0", "tracking.uri": "x"}
-    assert reproducing.deciding_overrides(params) == ["data=digits", "data.validation_size=300", "train.seed=0"]
+    assert reproducing.deciding_overrides(params, {}) == ["data=digits", "data.validation_size=300", "train.seed=0"]
     mnist = {"data.name": "mnist", "data.fallback": "digits", "data.npz_url": "http://x"}
-    assert reproducing.deciding_overrides(mnist) == ["data=mnist", "data.fallback=null"]
+    assert reproducing.deciding_overrides(mnist, {}) == ["data=mnist", "data.fallback=null"]
 
 
 def test_a_running_run_gets_no_logged_report(reports_home: Path, tmp_path: Path) -> None:

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import command
+from conftest import command, digits_arrays
 
-from mnist_pipeline.data import digits
 from mnist_pipeline.serving import scoring_server
-from mnist_pipeline.serving.scoring_server import RefusedRequestError
+from mnist_pipeline.serving.requests import MAX_BODY_BYTES, RefusedRequestError
 
 JSON = "application/json"
 IMAGE = [[0] * 28 for _ in range(28)]
@@ -91,7 +90,7 @@ def test_it_prints_that_it_is_ready_and_an_example(server: Server) -> None:
 
 
 def test_images_get_their_probabilities(server: Server) -> None:
-    arrays = digits.digits_arrays()
+    arrays = digits_arrays()
     images = arrays["x_test"][:50].tolist()
     for key in ("inputs", "instances"):
         status, answer = server.ask(json.dumps({key: images}))
@@ -214,7 +213,7 @@ def test_a_type_is_known_however_it_is_written(server: Server) -> None:
 
 def test_many_large_requests_at_once_are_all_answered(server: Server) -> None:
     body = json.dumps({"inputs": [IMAGE] * 3000})
-    assert len(body) < scoring_server.MAX_BODY_BYTES
+    assert len(body) < MAX_BODY_BYTES
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: server.ask(body)[0], range(4)))
     assert found == [200] * 4
@@ -226,7 +225,7 @@ def test_other_methods_and_too_much_are_refused(server: Server, monkeypatch: pyt
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     connection.putrequest("POST", "/invocations")
     connection.putheader("Content-Type", JSON)
-    connection.putheader("Content-Length", str(scoring_server.MAX_BODY_BYTES + 1))
+    connection.putheader("Content-Length", str(MAX_BODY_BYTES + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
     connection.close()

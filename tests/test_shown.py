@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import rich.table
 import rich.text
-from conftest import Cli, command
+from conftest import Cli, command, digits_arrays
 from markdown_it import MarkdownIt
 from PIL import Image
 from reports_home import CHAMPION, NAMES, client_of, copy_of, run_named
 
 from mnist_pipeline.cli.errors import print_error
-from mnist_pipeline.data import digits
 from mnist_pipeline.registry import ledger
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.registry.ledger import Decision, Outcome
@@ -232,7 +231,7 @@ def run_each(home: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
 def test_no_command_prints_control_characters(hostile_home: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    arrays = digits.digits_arrays()
+    arrays = digits_arrays()
     Image.fromarray(arrays["x_test"][0]).save(pictures / f"{EVIL[:-6]}.png")
     (pictures / f"bad {EVIL[:-6]}.png").write_text("")
     with zipfile.ZipFile(pictures / "z.npz", "w") as archive:

@@ -5,6 +5,7 @@ Every function returns a new `matplotlib.figure.Figure`; pyplot's global state i
 
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -61,6 +62,12 @@ def draw_image_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: 
         )
         axes.text(column + 0.5, row + 0.22, caption, ha="center", va="bottom", fontsize=8)
     return figure
+
+
+def slant(axes: Axes, names: Sequence[str]) -> None:
+    """Set the labels of the classes below an axis at a slant if they would not fit side by side."""
+    if max(map(len, names), default=0) * len(names) > 40:
+        axes.tick_params(axis="x", rotation=60)
 
 
 def literal(text: str) -> str:

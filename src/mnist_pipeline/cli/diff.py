@@ -40,7 +40,7 @@ def diff(arguments: Sequence[str]) -> None:
     images = None
     if found.comparison is not None and not found.disagreements.empty:
         try:
-            images = pictures.find_test_images(runs, num_images=found.comparison.num_images)
+            images = pictures.find_test_images(runs, where.data, num_images=found.comparison.num_images)
         except UserError as error:
             problems.append(f"the images themselves cannot be shown: {error}")
     laid_out = diff_page.lay_out(found, aliases, images)

@@ -7,6 +7,18 @@ from collections.abc import Iterator
 from mnist_pipeline.system import quiet, temporary
 
 
+def begin() -> None:
+    """Prepare for what needs no TensorFlow: temporary files, and the package's log on the terminal.
+
+    Raises:
+        UserError: No folder for temporary files can be written to.
+    """
+    from mnist_pipeline.system import console  # it takes a tenth of a second, which no refusal should wait for
+
+    temporary.begin()
+    console.show_log()
+
+
 @contextlib.contextmanager
 def heavy_imports() -> Iterator[None]:
     """Import TensorFlow silently, then show the package's log and turn the garbage collector on again.

@@ -31,6 +31,6 @@ def history(arguments: Sequence[str]) -> None:
         found = past.read_history(registry)
     if not found.entries:
         raise UserError(
-            f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote data={where.data_name})"
+            f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote data.name={where.data_name})"
         )
     view.print_history(found)

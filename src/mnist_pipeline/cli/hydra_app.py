@@ -55,10 +55,11 @@ def show(parsed: argparse.Namespace, addresses: Mapping[str, Address], *, config
         ConfigError: Hydra refuses the arguments.
     """
     masked = [f"{key}={_quote(address)}" for key, address in addresses.items() if address.has_secret]
+    given = overrides.loosen(list(map(overrides.mask, parsed.overrides)))
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):
-            _call_hydra([*_flags(parsed), *map(overrides.mask, parsed.overrides), *masked], config_name)
+            _call_hydra([*_flags(parsed), *given, *masked], config_name)
     finally:
         print(hide(printed.getvalue()), end="")
 

@@ -19,9 +19,7 @@ def predict(arguments: Sequence[str]) -> None:
         UserError: Files could not be used; the others are classified.
     """
     parser = make_parser("predict", "Classifies the images in files with the champion.")
-    parser.add_argument(
-        "words", nargs="+", metavar="PATH", help=f"PNG, JPEG or NPZ files, folders of them; {WAIT_HELP}"
-    )
+    parser.add_argument("words", nargs="+", metavar="PATH", help=f"pictures, NPZ files, folders of them; {WAIT_HELP}")
     parser.add_argument("--output", type=Path, metavar="FILE", help="all rows, as .csv, .parquet or .json")
     help_text = "dark strokes on a bright ground: auto looks at the edges of each image (default)"
     parser.add_argument("--invert", choices=("auto", "yes", "no"), default="auto", help=help_text)
@@ -34,7 +32,8 @@ def predict(arguments: Sequence[str]) -> None:
         output = stack.enter_context(tables.TableFile(parsed.output)) if parsed.output else None
 
         with heavy_imports():
-            from mnist_pipeline.serving import champion, images
+            from mnist_pipeline.data import pictures
+            from mnist_pipeline.serving import champion
             from mnist_pipeline.serving import predict as prediction
             from mnist_pipeline.tracking import mlflow_store
         from mnist_pipeline.cli import console
@@ -43,7 +42,7 @@ def predict(arguments: Sequence[str]) -> None:
         with store.reporting_errors():
             loaded = champion.load(store, where.model_name)
         result = prediction.predict(
-            paths, loaded, invert=images.Invert(parsed.invert), output=output, on_bad=console.print_skipped
+            paths, loaded, invert=pictures.Invert(parsed.invert), output=output, on_bad=console.print_skipped
         )
     console.print_predictions(result, loaded, output=parsed.output)
     if result.num_bad:

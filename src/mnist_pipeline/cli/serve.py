@@ -23,6 +23,7 @@ def serve(arguments: Sequence[str]) -> None:
 
     with heavy_imports():
         from mnist_pipeline.serving import champion
+        from mnist_pipeline.serving import picture_endpoint as pictures
         from mnist_pipeline.serving import scoring_server as serving
         from mnist_pipeline.system import web
         from mnist_pipeline.tracking import mlflow_store
@@ -31,12 +32,14 @@ def serve(arguments: Sequence[str]) -> None:
     with store.reporting_errors():
         loaded = champion.load(store, where.model_name)
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
-        example = Path(scratch) / "example.json"
+        example, picture = Path(scratch) / "example.json", Path(scratch) / "example.png"
         example.write_text(loaded.example)
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/invocations"
+        pictures.save_example(loaded, picture)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         lines = [
-            f"ready: version {loaded.version} of {loaded.name} at {address} (Ctrl-C ends it)",
-            f"curl -s {address} -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
+            f"ready: version {loaded.version} of {loaded.name} at {address}/invocations (Ctrl-C ends it)",
+            f"curl -s {address}/invocations -H 'Content-Type: application/json' -d @{shlex.quote(str(example))}",
+            f"curl -s {address}{pictures.PATH} -F picture=@{shlex.quote(str(picture))}",
         ]
         app = serving.make_app(loaded)
         web.run(app, listener, on_ready=lambda: print("\n".join(map(printable, lines)), flush=True))

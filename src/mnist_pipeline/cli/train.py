@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.errors import ReportedError, print_error
-from mnist_pipeline.cli.heavy_imports import heavy_imports
+from mnist_pipeline.cli.heavy_imports import begin, heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.overrides import split_runs
 from mnist_pipeline.system.errors import ConfigError
@@ -48,14 +48,18 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _train_once(config: "Config", overrides: Sequence[str], *, config_dir: str | None) -> None:
-    with heavy_imports():
-        from mnist_pipeline.cli import console
-        from mnist_pipeline.pipeline import request, run
-        from mnist_pipeline.tracking import mlflow_tracker
+    begin()
+    from mnist_pipeline.pipeline import request
 
+    # First the data, which has most that can be wrong: it does not need TensorFlow.
     asked = request.prepare(
         config, overrides, compose_with_data=partial(compose.compose_with_data, config_dir=config_dir)
     )
+    with heavy_imports():
+        from mnist_pipeline.cli import console
+        from mnist_pipeline.pipeline import run
+        from mnist_pipeline.tracking import mlflow_tracker
+
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     with console.EpochProgress(asked.config.train.num_epochs) as progress:
         result = run.execute(asked, tracker, on_epoch=progress)

@@ -3,6 +3,7 @@
 Numbers may be quoted, as `${oc.env:NAME}` gives them; nothing else is converted. Errors are one line.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import enum
@@ -35,10 +36,11 @@ def fill(schema: type, values: Any, *, prefix: str, **parsed: Any) -> Any:
     hints = typing.get_type_hints(schema)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.name not in parsed}
     refuse_unknown(values, known=[*fields, *parsed], prefix=f"{prefix}.")
+    optional = {field.name for field in dataclasses.fields(schema) if field.default is not dataclasses.MISSING}
     for key in fields:
-        if key not in values or values[key] == "???":
+        if values.get(key, "???") == "???" and not (key in optional and key not in values):
             raise ConfigError(f"{prefix}.{key} is missing: give it a value, e.g. in conf/{prefix}/")
-    coerced = {key: coerce(values[key], hint, key=f"{prefix}.{key}") for key, hint in fields.items()}
+    coerced = {key: coerce(values[key], hint, key=f"{prefix}.{key}") for key, hint in fields.items() if key in values}
     return schema(**coerced, **parsed)
 
 
@@ -47,26 +49,50 @@ def coerce(value: Any, hint: Any, *, key: str) -> Any:
 
     Args:
         value: As composed.
-        hint: A dataclass, an enum, bool, int, float, str, `Address`, or one of these or None.
+        hint: A dataclass, an enum, bool, int, float, str, `Address`, a list, tuple or Literal, or a union of these.
         key: Dotted, for messages.
 
     Raises:
         ConfigError: It is not of that type.
     """
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        if value is None:
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
             return None
-        (hint,) = (option for option in typing.get_args(hint) if option is not type(None))
-    if dataclasses.is_dataclass(hint):
-        return fill(typing.cast(type, hint), value, prefix=key)
-    try:
-        return _convert(value, hint)
-    except ValueError as error:
-        expected = _EXPECTED.get(hint) or " or ".join([*(option.value for option in hint), "null"])
-        raise ConfigError(f"{key}={_show(value)}: expected {expected}") from error
+        hints = [option for option in options if option is not type(None)]
+    else:
+        hints = [hint]
+    if dataclasses.is_dataclass(hints[0]):
+        return fill(typing.cast(type, hints[0]), value, prefix=key)
+    for one in hints:
+        with contextlib.suppress(ValueError):
+            return _convert(value, one)
+    expected = [*map(_describe, hints), *(["null"] if len(hints) < len(typing.get_args(hint)) else [])]
+    raise ConfigError(f"{key}={_show(value)}: expected {' or '.join(dict.fromkeys(expected))}")
+
+
+def _describe(hint: Any) -> str:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return " or ".join(map(str, parts))
+    if origin is list:
+        return f"a list, each {_describe(parts[0])}"
+    if origin is tuple:
+        return f"a list of {len(parts)}, each {_describe(parts[0])}"
+    return _EXPECTED.get(hint) or " or ".join(option.value for option in hint)
 
 
 def _convert(value: Any, hint: Any) -> Any:
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        if value in parts:
+            return value
+        raise ValueError
+    if origin in (list, tuple):
+        if not isinstance(value, list) or (origin is tuple and len(value) != len(parts)):
+            raise ValueError
+        kinds = parts if origin is tuple else parts * len(value)
+        return origin(_convert(one, kind) for one, kind in zip(value, kinds, strict=True))
     if issubclass(hint, enum.Enum):
         return hint(value)
     if hint is bool and isinstance(value, bool):

@@ -6,6 +6,7 @@ and the next step.
 
 import contextlib
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,16 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_pipeline.config import functions
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.coerce import coerce, fill, list_keys, refuse_unknown, unknown_key
 from mnist_pipeline.config.sections import (
     Config,
-    DigitsConfig,
+    DataConfig,
     EvaluateConfig,
-    MnistConfig,
     ModelConfig,
     TrackingConfig,
     TrainConfig,
@@ -59,10 +60,11 @@ class Schema:
         for name, options in self.sections.items():
             for schema in options.values():
                 keys += list_keys(schema, prefix=name)
-        return keys
+        return [*(key for key in keys if key not in _NOT_IN_YAML), *_list_arguments()]
 
 
-DATA = {"mnist": MnistConfig, "digits": DigitsConfig}
+_NOT_IN_YAML = ("data.option", "data.target", "data.arguments")
+DATA = {"": DataConfig}
 TRACKING = {"": TrackingConfig}
 RUN = Schema(
     config_name="config",
@@ -137,11 +139,38 @@ def read_section(schema: Schema, name: str, values: Any) -> Any:
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{name}={values}: expected a section of keys, e.g. {name}={_list_options(name)[0]}")
+    if name == "data":
+        return _read_data(values)
     options = schema.sections[name]
     dataclass_of_option = options.get("") or options.get(str(values.get("name")))
     if dataclass_of_option is None:
         raise ConfigError(f"{name}.name={values.get('name')}: expected {' or '.join(options)}; select one with {name}=")
     return fill(dataclass_of_option, values, prefix=name)
+
+
+def _read_data(values: Mapping[str, Any]) -> DataConfig:
+    own = ("name", "validation_size", "split_seed", "test_size", "test_seed", "fallback")
+    values = dict(values)
+    option, target = values.pop("option"), values.pop(functions.TARGET, None)
+    if target is None:
+        raise ConfigError(f"data={option}: it has no _target_: give it the dotted name of the function that loads it")
+    function = functions.read(target, key=f"data.{functions.TARGET}")
+    clash = sorted(set(own) & set(function.hints))
+    if clash:
+        raise ConfigError(f"data.{functions.TARGET}={target}: data.{clash[0]} is a key of every data set; rename it")
+    arguments = function.read_arguments(values, prefix="data", others=own)
+    common = {key: value for key, value in values.items() if key in own}
+    parsed: DataConfig = fill(DataConfig, common, prefix="data", option=option, target=target, arguments=arguments)
+    return parsed
+
+
+def _list_arguments() -> list[str]:
+    """Return the keys of the data sets in `conf/`."""
+    keys: list[str] = []
+    for option in _list_options("data"):
+        target = read_defaults("data", option).get(f"data.{functions.TARGET}")
+        keys += [f"data.{key}" for key in functions.read(target, key="data").hints]
+    return keys
 
 
 def compose_values(schema: Schema, overrides: Sequence[str], *, config_dir: str | None = None) -> dict[str, Any]:
@@ -173,9 +202,15 @@ def compose_runs(
             runs = given.split_runs(overrides, multirun=multirun)
             if not runs:
                 raise ConfigError("--multirun: the given values make no run at all; give at least one of each")
-            composed = [hydra_compose(schema.config_name, overrides=[*added, *run]) for run in runs]
+            composed = [
+                hydra_compose(schema.config_name, overrides=[*added, *given.loosen(run)], return_hydra_config=True)
+                for run in runs
+            ]
             return [_to_values(one) for one in composed]
         except (HydraException, OmegaConfBaseException, ValueError) as error:
+            missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
+            if missing:
+                raise ConfigError(f"{missing[1]} is missing: give {missing[1]}=VALUE") from error
             raise ConfigError(_explain(schema, overrides, shown, error, multirun=multirun)) from error
 
 
@@ -190,9 +225,25 @@ def read_defaults(group: str, option: str) -> Mapping[str, Any]:
 
 
 def _to_values(composed: Any) -> dict[str, Any]:
-    values = OmegaConf.to_container(composed, resolve=True)
+    choices = composed.hydra.runtime.choices
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    if OmegaConf.is_dict(own.get("data")) and "name" not in own.data:
+        with open_dict(own):
+            own.data.name = choices["data"]
+    values = OmegaConf.to_container(own, resolve=True)
     assert isinstance(values, dict)
+    if isinstance(values.get("data"), dict):
+        values["data"]["option"] = choices["data"]
     return {str(key): value for key, value in values.items()}
+
+
+def name_after(path: Any) -> str:
+    """Return a name for the data set in a file or folder."""
+    stem = Path(path).expanduser().absolute().name.split(".")[0]
+    return re.sub(r"[^\w.-]+", "-", stem).strip("-.") or "data"
+
+
+OmegaConf.register_new_resolver("name_after", name_after, replace=True)
 
 
 @contextlib.contextmanager
@@ -241,10 +292,10 @@ def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | Non
 
 
 def _refuse_names(overrides: Sequence[Override]) -> None:
-    # A name alone, without the keys that belong to it, selects neither a data set nor a model.
+    # A name alone, without the keys that belong to it, selects no model. That of a data set selects nothing.
     for override in overrides:
         section, _, key = override.key_or_group.partition(".")
-        if key == "name" and section in _list_groups():
+        if key == "name" and section != "data" and section in _list_groups():
             raise ConfigError(
                 f"{override.key_or_group}: select one with {section}=, e.g. {section}={_list_options(section)[0]}"
             )
@@ -261,7 +312,7 @@ def _explain(
         except (HydraException, ValueError):
             return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
         key = parsed.key_or_group
-        if key not in known and not key.startswith(("hydra", *schema.free_prefixes)):
+        if key not in known and not key.startswith(("hydra", "data.", *schema.free_prefixes)):
             return str(unknown_key(key, known))
         if parsed.is_sweep_override() and not multirun:
             return f"{text}: several values {schema.several_values}"

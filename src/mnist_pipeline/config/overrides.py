@@ -1,10 +1,11 @@
 """The overrides of the command line, in Hydra's grammar: what they override, and how they are shown."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
 from mnist_pipeline.config import hydra_internals
@@ -21,6 +22,25 @@ def parse(overrides: Sequence[str]) -> list[Override]:
         HydraException, ValueError: One of them is not in Hydra's grammar.
     """
     return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def loosen(overrides: Sequence[str]) -> list[str]:
+    """Let the keys of `data` be set whether or not the YAML file lists them: the parameters of a function are keys too.
+
+    Raises:
+        HydraException, ValueError: One of them is not in Hydra's grammar.
+    """
+    return [
+        f"++{override}" if parsed.type is OverrideType.CHANGE and parsed.key_or_group.startswith("data.") else override
+        for override, parsed in zip(overrides, parse(overrides), strict=True)
+    ]
+
+
+def write(value: str) -> str:
+    """Return a logged value in Hydra's grammar."""
+    if value.startswith("[") or re.fullmatch(r"[\w./+-]+", value):
+        return value
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def split_runs(overrides: Sequence[str], *, multirun: bool) -> list[list[str]]:

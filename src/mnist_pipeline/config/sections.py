@@ -7,8 +7,10 @@ that a wrong configuration is reported at once.
 import dataclasses
 import enum
 import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -26,78 +28,64 @@ def require_integer(value: int, *, key: str, minimum: int, maximum: int = 2**31 
     _require(minimum <= value <= maximum, key=key, value=value, expected=f"an integer from {minimum:,} to {maximum:,}")
 
 
-def _require_validation_size(value: int, *, num_images: int, num_classes: int) -> None:
-    largest = num_images - num_classes
-    _require(
-        value == 0 or num_classes <= value <= largest,
-        key="data.validation_size",
-        value=value,
-        expected=f"0 (no validation split) or {num_classes} to {largest:,} of the {num_images:,} images",
-    )
-
-
 class Fallback(enum.Enum):
-    """The data set to use if MNIST is not available."""
+    """The data set to use if the requested one is not available."""
 
     digits = "digits"
 
 
 @dataclass
-class MnistConfig:
-    """`data=mnist`: the real MNIST, found on disk or downloaded."""
+class DataConfig:
+    """`data`: which data set, and how it is split. Further keys are the parameters of the option's own function."""
 
-    NUM_IMAGES: ClassVar[int] = 60_000
-    NUM_CLASSES: ClassVar[int] = 10
-
+    option: str
+    """The option that was chosen with `data=`."""
+    target: str
+    """Dotted name of the function that loads the data, `_target_` in YAML."""
+    arguments: Mapping[str, Any]
+    """Its keyword arguments."""
     name: str
-    validation_size: int
-    """Validation images held out of the 60,000, stratified by class; 0 for none."""
-    split_seed: int
+    """Of the data set, and so of its experiment and its registered model."""
+    validation_size: int | float = 0.1
+    """Validation images held out of those that are not for the test, stratified by class: their number, or their share
+    in (0, 1); 0 for none. A validation split that the data brings is kept."""
+    split_seed: int = 0
     """Seed of the choice of the validation images."""
-    fallback: Fallback | None
-    """Data set to use if MNIST is not available; null: fail."""
-    npz_url: Address
-    """Mirror of `mnist.npz` in Keras's layout."""
-    idx_url: Address
-    """Mirror of the four gzipped IDX files: the folder's address."""
-    timeout_sec: float
-    """Seconds without an answer after which a download fails."""
-    num_retries: int
-    """Further attempts per file before the next mirror is tried."""
+    test_size: int | float | None = None
+    """Test images, a number or a share, stratified by class, where the data brings no test split; null: a fifth."""
+    test_seed: int = 0
+    """Seed of the choice of the test images. Another test split is another data set: its runs are not comparable."""
+    fallback: Fallback | None = None
+    """Data set to use if this one is not available; null: fail."""
 
     def __post_init__(self) -> None:
-        _require_validation_size(self.validation_size, num_images=self.NUM_IMAGES, num_classes=self.NUM_CLASSES)
-        require_integer(self.split_seed, key="data.split_seed", minimum=0)
         _require(
-            0 < self.timeout_sec <= 3600,
-            key="data.timeout_sec",
-            value=self.timeout_sec,
-            expected="a number of seconds above 0, at most 3600",
+            bool(re.fullmatch(r"[\w.-][\w. -]{0,99}", self.name)) and not set(self.name) <= {".", " "},
+            key="data.name",
+            value=self.name,
+            expected="a name of 1 to 100 letters, digits, dots, dashes and blanks",
         )
-        require_integer(self.num_retries, key="data.num_retries", minimum=0, maximum=100)
-        for key, url in (("data.npz_url", self.npz_url), ("data.idx_url", self.idx_url)):
-            _require(url.is_server, key=key, value=url, expected="an http:// or https:// address")
-
-
-@dataclass
-class DigitsConfig:
-    """`data=digits`: the handwritten digits that scikit-learn carries."""
-
-    NUM_IMAGES: ClassVar[int] = 1_437
-    NUM_CLASSES: ClassVar[int] = 10
-
-    name: str
-    validation_size: int
-    """Validation images held out of the 1,437, stratified by class; 0 for none."""
-    split_seed: int
-    """Seed of the choice of the validation images."""
-
-    def __post_init__(self) -> None:
-        _require_validation_size(self.validation_size, num_images=self.NUM_IMAGES, num_classes=self.NUM_CLASSES)
+        _require_size(self.validation_size, key="data.validation_size", minimum=0)
+        if self.test_size is not None:
+            _require_size(self.test_size, key="data.test_size", minimum=1)
         require_integer(self.split_seed, key="data.split_seed", minimum=0)
+        require_integer(self.test_seed, key="data.test_seed", minimum=0)
+
+    def values(self) -> dict[str, Any]:
+        """Return the values by their keys in YAML, without `_target_` and what does not apply."""
+        always = {"name": self.name, "validation_size": self.validation_size, "split_seed": self.split_seed}
+        others = {"test_size": self.test_size, "test_seed": self.test_seed, "fallback": self.fallback}
+        return {**always, **{key: value for key, value in others.items() if value}, **self.arguments}
 
 
-DataConfig = MnistConfig | DigitsConfig
+def _require_size(value: float, *, key: str, minimum: int) -> None:
+    is_share = isinstance(value, float)
+    _require(
+        0 < value < 1 if is_share and value else minimum <= value < 2**31,
+        key=key,
+        value=value,
+        expected=f"a number of images from {minimum}, or a share between 0 and 1",
+    )
 
 
 @dataclass
@@ -202,24 +190,21 @@ class Config:
 
         Addresses are masked: what comes from here is logged.
         """
-        return {
-            f"{section}.{key}": _plain(value)
-            for section in SECTIONS
-            for key, value in vars(getattr(self, section)).items()
-        }
+        return {f"{section}.{key}": _plain(value) for section, key, value in self._values()}
 
     def addresses(self) -> dict[str, Address]:
         """Return the addresses that are given, under their dotted keys."""
-        return {
-            f"{section}.{key}": value
-            for section in SECTIONS
-            for key, value in vars(getattr(self, section)).items()
-            if isinstance(value, Address)
-        }
+        return {f"{section}.{key}": value for section, key, value in self._values() if isinstance(value, Address)}
+
+    def _values(self) -> Iterator[tuple[str, str, Any]]:
+        for section in SECTIONS:
+            config = getattr(self, section)
+            values = config.values() if isinstance(config, DataConfig) else vars(config)
+            yield from ((section, key, value) for key, value in values.items())
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, section by section."""
-        nested = OmegaConf.create()
+        nested = OmegaConf.create({"data": {"option": self.data.option, "_target_": self.data.target}})
         for dotted, value in self.flat().items():
             OmegaConf.update(nested, dotted, value)
         return OmegaConf.to_yaml(nested)
@@ -228,11 +213,13 @@ class Config:
 def _plain(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Address) else value
 
 
 SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if field.type is not bool)
 SWITCHES = tuple(field.name for field in dataclasses.fields(Config) if field.type is bool)
 
-ADDRESS_KEYS = ("data.npz_url", "data.idx_url", "tracking.uri", "sweep.storage")
+ADDRESS_KEYS = ("data.npz_url", "data.idx_url", "data.url", "data.second_url", "tracking.uri", "sweep.storage")
 """The keys whose values may hold a secret."""

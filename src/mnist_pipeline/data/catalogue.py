@@ -1,31 +1,102 @@
-"""The catalogue of data sets: which one a configuration names."""
+"""From a configuration to a data set: its function is called, and what that returns is checked and split."""
 
-from mnist_pipeline.config.sections import DataConfig, MnistConfig
-from mnist_pipeline.data import mnist
-from mnist_pipeline.data.dataset import Attempt, Dataset, Found, digest_arrays
-from mnist_pipeline.data.digits import digits_arrays
-from mnist_pipeline.data.splits import split
-from mnist_pipeline.system import paths
+import importlib
+import logging
+from collections.abc import Callable
+
+from mnist_pipeline.config import functions
+from mnist_pipeline.config.sections import DataConfig
+from mnist_pipeline.data import cache
+from mnist_pipeline.data.checking import check
+from mnist_pipeline.data.dataset import Attempt, Dataset, Found, Images
+from mnist_pipeline.data.splits import DEFAULT_TEST_SHARE, hold_out, split
+from mnist_pipeline.system.errors import ConfigError
+
+OWN = "mnist_pipeline."
+"""How the names of this package's own functions begin."""
+
+NUM_SHOWN = 5
+"""Skipped files that are logged by name."""
+
+_log = logging.getLogger(__name__)
 
 
 def load(config: DataConfig) -> Dataset:
     """Return the data set that `config` describes.
 
     Raises:
-        MnistUnavailableError: MNIST is requested and no source has it.
+        DataUnavailableError: No source has it.
+        ConfigError: Something is wrong with the data, or it is too small for the splits.
     """
     return split(find(config), config)
 
 
 def find(config: DataConfig) -> Found:
-    """Return the arrays of the data set that `config` names.
+    """Return the data set that `config` names, before validation images are held out.
 
     Raises:
-        MnistUnavailableError: MNIST is requested and no source has it.
+        DataUnavailableError: No source has it.
+        ConfigError: Something is wrong with it, or it is too small for a test split.
     """
-    if isinstance(config, MnistConfig):
-        arrays, attempts = mnist.find(config, home=paths.home())
-    else:
-        arrays, attempts = digits_arrays(), [Attempt("scikit-learn", "found")]
-    digest = digest_arrays(*(arrays[name] for name in ("x_train", "y_train", "x_test", "y_test")))
-    return Found(name=config.name, arrays=arrays, digest=digest, attempts=tuple(attempts))
+    if "path" not in config.arguments and config.target.startswith(OWN):
+        return _read(config)  # the data sets that the package knows are kept where they were found
+    key = cache.make_key(config)
+    found = cache.find(config, key)
+    if found is None:
+        found = _read(config)
+        cache.save(found, key)
+    _report(found)
+    return found
+
+
+def _read(config: DataConfig) -> Found:
+    try:
+        given = _import(config)(**config.arguments)
+        if not isinstance(given, Images):
+            raise ValueError(f"{config.target} returned {type(given).__name__}: expected mnist_pipeline.Images")
+        splits, class_names = check(given)
+    except ValueError as error:
+        raise ConfigError(f"data={config.option}: {error}") from error
+    learn, test = splits["train"], splits.get("test")
+    if test is None:
+        size = DEFAULT_TEST_SHARE if config.test_size is None else config.test_size
+        learn, test = hold_out(
+            learn,
+            size=size,
+            seed=config.test_seed,
+            key="data.test_size",
+            class_names=class_names,
+            in_place=config.target.startswith(OWN) and learn.images.flags.writeable,
+        )
+        _log.info(
+            "data      it has no test split: %s of its images are held out (data.test_size, data.test_seed=%d)",
+            f"{len(test):,}",
+            config.test_seed,
+        )
+    return Found(
+        name=config.name,
+        learn=learn,
+        validation=splits.get("validation"),
+        test=test,
+        class_names=class_names,
+        attempts=tuple(given.attempts) or (Attempt(config.target, "found"),),
+        skipped=tuple(given.skipped),
+    )
+
+
+def _report(found: Found) -> None:
+    """Log what was left out."""
+    for line in found.skipped[:NUM_SHOWN]:
+        _log.warning("skipped   %s", line)
+    if len(found.skipped) > NUM_SHOWN:
+        _log.warning("skipped   %d more", len(found.skipped) - NUM_SHOWN)
+
+
+def _import(config: DataConfig) -> Callable[..., Images]:
+    module, _, name = config.target.rpartition(".")
+    functions.allow_current_folder()
+    try:
+        function: Callable[..., Images] = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(f"data._target_={config.target}: it cannot be imported ({error})") from error
+    return function

@@ -1,13 +1,15 @@
-"""A data set: the arrays as they were found, and the splits made from them."""
+"""A data set: what a function returns, the splits that were found in it, and the splits made from those."""
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-Arrays = dict[str, npt.NDArray[np.uint8]]
+from mnist_pipeline.system.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,41 @@ class Attempt:
     outcome: str
 
 
+class DataUnavailableError(UserError):
+    """The data is not here, and cannot be downloaded. `data.fallback` may name other data to use instead."""
+
+    def __init__(self, message: str, attempts: Sequence[Attempt]) -> None:
+        self.attempts = tuple(attempts)
+        super().__init__(message)
+
+
+@dataclass(frozen=True)
+class Images:
+    """What a function that loads data returns: images and labels in any usual form, `checking.py` checks them.
+
+    Attributes:
+        images: (n, height, width) or (n, height, width, channels) with 1, 3 or 4 channels: whole numbers 0..255, or
+            multiples of 1/255 in 0..1. By the names of the splits, "train", "validation" and "test", where the data
+            brings them.
+        labels: (n,) whole numbers or texts, or (n, num_classes) one-hot; by split like the images.
+        class_names: Names of the classes in the order of the labels, which then count from 0; None: the labels' own.
+        attempts: Every source that was tried; the last one provided the data. Empty: the function's name is shown.
+        skipped: What was left out, and why, one line each.
+    """
+
+    images: npt.ArrayLike | Mapping[str, npt.ArrayLike]
+    labels: npt.ArrayLike | Mapping[str, npt.ArrayLike]
+    class_names: Sequence[str] | None = None
+    attempts: Sequence[Attempt] = ()
+    skipped: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class Split:
     """Images and their labels.
 
     Attributes:
-        images: uint8 (n, height, width), pixels 0..255.
+        images: uint8 (n, height, width[, channels]), pixels 0..255.
         labels: int32 (n,), each the index of a class.
     """
 
@@ -44,7 +75,7 @@ class Dataset:
     """A data set, split for training, validation and test.
 
     Attributes:
-        name: As in `data=`.
+        name: As in `data.name`.
         validation: None where `data.validation_size` is 0.
         digest: SHA-256 of the bytes of the whole data set, before it was split.
         attempts: Every source that was tried; the last one provided the data.
@@ -60,7 +91,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Height and width of an image, in pixels."""
+        """Height and width of an image, in pixels; with more than one channel, their number too."""
         return self.train.images.shape[1:]
 
     @property
@@ -77,23 +108,40 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Found:
-    """A data set as it was found, before it is split.
+    """A data set as it was found, before validation images are held out.
 
     Attributes:
-        arrays: `x_train`, `y_train`, `x_test`, `y_test`, in MNIST's layout.
-        digest: SHA-256 of their bytes.
+        learn: The images that are not for the test.
+        validation: None where the data brings no validation split.
         attempts: Every source that was tried; the last one provided the data.
+        skipped: What was left out, and why, one line each.
     """
 
     name: str
-    arrays: Arrays
-    digest: str
+    learn: Split
+    validation: Split | None
+    test: Split
+    class_names: tuple[str, ...]
     attempts: tuple[Attempt, ...]
+    skipped: tuple[str, ...] = ()
 
     @cached_property
-    def test(self) -> Split:
-        """The test split, which does not depend on the configuration."""
-        return Split(self.arrays["x_test"], self.arrays["y_test"].astype(np.int32))
+    def digest(self) -> str:
+        """SHA-256 of the bytes of the images and labels of each split, in the order of the attributes."""
+        splits = (self.learn, self.validation, self.test)
+        label = np.uint8 if len(self.class_names) <= 256 else np.dtype("<u4")
+        return digest_arrays(*(array for one in splits if one for array in (one.images, one.labels.astype(label))))
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of everything about the data that decides a result: bytes, form and names of the classes."""
+        described = [self.digest, self.learn.images.shape[1:], self.class_names]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
+
+    def count_leaked(self) -> int:
+        """Return how many test images have the bytes of an image that is not for the test."""
+        known = {hash(image.tobytes()) for one in (self.learn, self.validation) if one for image in one.images}
+        return sum(hash(image.tobytes()) in known for image in self.test.images)
 
 
 def digest_arrays(*arrays: npt.NDArray[np.generic]) -> str:

@@ -1,27 +1,31 @@
-"""scikit-learn's handwritten digits, in MNIST's layout."""
+"""`data=digits`: scikit-learn's handwritten digits, in MNIST's layout."""
 
 import numpy as np
 from sklearn.datasets import load_digits
 
-from mnist_pipeline.data import dataset
+from mnist_pipeline.data.dataset import Attempt, Images
 from mnist_pipeline.data.splits import draw_stratified
 
 NUM_DIGITS_TEST_IMAGES = 360
 
 
-def digits_arrays() -> dataset.Arrays:
+def load() -> Images:
     """Return scikit-learn's handwritten digits (Alpaydin and Kaynak, 1998) in MNIST's layout.
 
     Each of the 8x8 pixels (0..16) becomes a block of 3x3 pixels (0..255), with a margin of 2 black pixels around: exact
     in integers, so that the bytes are the same everywhere.
 
     Returns:
-        `x_train` uint8 (1437, 28, 28), `y_train` uint8 (1437,), `x_test` uint8 (360, 28, 28), `y_test` uint8 (360,);
-        the test split is stratified and always the same.
+        1,437 images for training and 360 for the test, uint8 (n, 28, 28); the test split is stratified and always the
+        same.
     """
     digits = load_digits()
     pixels = (digits.images.astype(np.uint16) * 255 + 8) // 16
     images = np.pad(np.kron(pixels, np.ones((1, 3, 3), np.uint16)), ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
     labels = digits.target.astype(np.uint8)
     train, test = draw_stratified(labels, size=NUM_DIGITS_TEST_IMAGES, seed=0)
-    return {"x_train": images[train], "y_train": labels[train], "x_test": images[test], "y_test": labels[test]}
+    return Images(
+        images={"train": images[train], "test": images[test]},
+        labels={"train": labels[train], "test": labels[test]},
+        attempts=[Attempt("scikit-learn", "found")],
+    )

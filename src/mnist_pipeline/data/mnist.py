@@ -1,27 +1,16 @@
-"""The four arrays of the real MNIST, found on disk or downloaded, and verified."""
+"""`data=mnist`: the real MNIST, in any file format, known by the digests of its four arrays."""
 
-import gzip
 import hashlib
-import logging
-import os
-import struct
-import sys
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import pooch
 
-from mnist_pipeline.config.sections import MnistConfig
-from mnist_pipeline.data.dataset import Arrays, Attempt
-from mnist_pipeline.system import paths
-from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.system.files import move
-from mnist_pipeline.system.secrets import Address, hide
+from mnist_pipeline.data import published
+from mnist_pipeline.data.dataset import Images
+from mnist_pipeline.data.published import UNREADABLE, Arrays, DamagedError, Mirror, Published, one_line
+from mnist_pipeline.system.secrets import Address
 
 DIGESTS = {
     "x_train": "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757",
@@ -39,152 +28,53 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "y_test": (10_000,),
 }
 
-
 _NPZ_NAME = "mnist.npz"
-_IDX_NAMES = {
-    "x_train": "train-images-idx3-ubyte",
-    "y_train": "train-labels-idx1-ubyte",
-    "x_test": "t10k-images-idx3-ubyte",
-    "y_test": "t10k-labels-idx1-ubyte",
-}
 
 
-_UNREADABLE = (OSError, MemoryError)  # the file may be complete: it is not renamed
-
-
-_CONNECT_TIMEOUT_SEC = 5.0
-_LARGEST_IDX_BYTES = 64 * 2**20  # the largest of the four has 47 MB; a gzip bomb could unfold to any size
-
-
-_log = logging.getLogger(__name__)
-
-
-class DamagedError(ValueError):
-    """A file does not hold the MNIST array that it should hold."""
-
-    def __init__(self, message: str, *damaged: Path) -> None:
-        self.files = damaged
-        super().__init__(message)
-
-
-class MnistUnavailableError(UserError):
-    """No source has MNIST."""
-
-    def __init__(self, attempts: list[Attempt]) -> None:
-        self.attempts = attempts
-        tried = "; ".join(f"{attempt.source}: {attempt.outcome}" for attempt in attempts)
-        super().__init__(
-            f"data=mnist is not available ({tried}): put mnist.npz or the four IDX files into a folder and set "
-            "MNIST_PIPELINE_DATA_DIR to it, or use data=digits"
-        )
-
-
-def find(config: MnistConfig, *, home: Path) -> tuple[Arrays, list[Attempt]]:
-    """Return MNIST from the first source that has it complete.
-
-    The sources, in order: the folder `MNIST_PIPELINE_DATA_DIR`, `<home>/data/`, Keras's cache, then the two mirrors
-    of `config`. Damaged files in the two caches are renamed; the
-    user's own folder is left alone.
+def load(*, npz_url: Address, idx_url: Address, timeout_sec: float, num_retries: int) -> Images:
+    """Return MNIST (LeCun, Cortes and Burges, 1998): uint8 (60000, 28, 28), and (10000, 28, 28) for the test.
 
     Args:
-        config: The mirrors and how retry they are asked.
-        home: The folder whose `data/` receives a download.
-
-    Returns:
-        The arrays, all uint8: `x_train` (60000, 28, 28), `y_train` (60000,), `x_test` (10000, 28, 28) and `y_test`
-        (10000,). And every source that was tried; the last one provided the arrays.
+        npz_url: Mirror of `mnist.npz` in Keras's layout.
+        idx_url: Mirror of the four gzipped IDX files: the folder's address.
+        timeout_sec: Seconds without an answer after which a download fails.
+        num_retries: Further attempts per file before the next mirror is tried.
 
     Raises:
-        MnistUnavailableError: No source has it.
+        DataUnavailableError: No source has it.
+        ValueError: An argument is wrong.
     """
-    attempts: list[Attempt] = []
-    for source, attempt in _sources(config, home):
-        try:
-            arrays = attempt()
-        except (OSError, ValueError) as error:
-            attempts.append(Attempt(source, _one_line(error)))
-            continue
-        if arrays is not None:
-            attempts.append(Attempt(source, "found"))
-            return arrays, attempts
-        attempts.append(Attempt(source, "not there"))
-    raise MnistUnavailableError(attempts)
+    for key, url in (("npz_url", npz_url), ("idx_url", idx_url)):
+        if not url.is_server:
+            raise ValueError(f"data.{key}={url}: expected an http:// or https:// address")
+    mirrors = [
+        Mirror(str(npz_url), {_NPZ_NAME: npz_url}),
+        Mirror(str(idx_url), {f"{name}.gz": idx_url.join(f"{name}.gz") for name in published.IDX_NAMES.values()}),
+    ]
+    return published.load(MNIST, mirrors, timeout_sec=timeout_sec, num_retries=num_retries)
 
 
-def _sources(config: MnistConfig, home: Path) -> Iterator[tuple[str, Callable[[], Arrays | None]]]:
-    own = os.environ.get("MNIST_PIPELINE_DATA_DIR")
-    if own:
-        yield f"MNIST_PIPELINE_DATA_DIR ({own})", lambda: _load_folder(paths.expand(own), is_cache=False)
-    data_dir = home / "data"
-    yield str(data_dir), lambda: _load_folder(data_dir, is_cache=True)
-    keras_dir = paths.expand(os.environ.get("KERAS_HOME", "~/.keras")) / "datasets"
-    yield str(keras_dir), lambda: _load_folder(keras_dir, is_cache=True)
-    yield str(config.npz_url), lambda: _download({_NPZ_NAME: config.npz_url}, config, into=data_dir)
-    idx_files = {f"{name}.gz": config.idx_url.join(f"{name}.gz") for name in _IDX_NAMES.values()}
-    yield str(config.idx_url), lambda: _download(idx_files, config, into=data_dir)
-
-
-def _one_line(error: BaseException) -> str:
-    # Network libraries wrap the message of the operating system three times.
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    text = hide(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
-def _load_folder(folder: Path, *, is_cache: bool) -> Arrays | None:
-    """Return the arrays from either format in `folder`; None if it holds neither.
+def read_npz(folder: Path) -> Arrays | None:
+    """Return MNIST from `mnist.npz` in a folder; None if there is no such file.
 
     Raises:
-        DamagedError: It holds one, but the file is damaged.
+        DamagedError: It is damaged.
     """
-    damaged: DamagedError | None = None
-    for files, read in ((_npz_files(folder), _read_npz), (_idx_files(folder), _read_idx)):
-        if not files:
-            continue
-        try:
-            return _verified(read(files), files)
-        except DamagedError as error:
-            damaged = error
-            _log.warning("damaged data in %s: %s", folder, error)
-            for path in error.files if is_cache else ():
-                _set_aside(path)
-    if damaged:
-        raise damaged
-    return None
-
-
-def _npz_files(folder: Path) -> dict[str, Path]:
     path = folder / _NPZ_NAME
-    return {"npz": path} if path.is_file() else {}
+    return _verified(_read_npz(path), dict.fromkeys(DIGESTS, path)) if path.is_file() else None
 
 
-def _idx_files(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for array, name in _IDX_NAMES.items():
-        for spelling in (name, name.replace("-idx", ".idx")):
-            for path in (folder / spelling, folder / f"{spelling}.gz"):
-                if path.is_file():
-                    found.setdefault(array, path)
-    return found
+def read_idx(folder: Path) -> Arrays | None:
+    """Return MNIST from the four IDX files in a folder; None if it has none of them.
+
+    Raises:
+        DamagedError: One is missing or damaged.
+    """
+    found = published.read_idx_files(folder)
+    return None if found is None else _verified(*found)
 
 
-def _set_aside(path: Path) -> None:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    try:
-        path.rename(aside)
-        _log.warning("set aside as %s", aside)
-    except OSError as error:
-        _log.warning("%s could not be set aside: %s", path, error.strerror)
-
-
-def _read_npz(files: dict[str, Path]) -> Arrays:
-    path = files["npz"]
+def _read_npz(path: Path) -> Arrays:
     try:
         with path.open("rb") as file:
             loaded = np.load(file, allow_pickle=False)
@@ -194,33 +84,10 @@ def _read_npz(files: dict[str, Path]) -> Arrays:
                 return {name: loaded[name] for name in DIGESTS}
     except DamagedError:
         raise
-    except _UNREADABLE as error:
-        raise DamagedError(f"{path.name} cannot be read now: {_one_line(error)}") from error
+    except UNREADABLE as error:
+        raise DamagedError(f"{path.name} cannot be read now: {one_line(error)}") from error
     except (ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DamagedError(f"{path.name} cannot be read: {_one_line(error)}", path) from error
-
-
-def _read_idx(files: dict[str, Path]) -> Arrays:
-    missing = [name for array, name in _IDX_NAMES.items() if array not in files]
-    if missing:
-        raise DamagedError(f"incomplete: {' and '.join(missing)} missing")
-    return {array: _read_idx_file(path) for array, path in files.items()}
-
-
-def _read_idx_file(path: Path) -> npt.NDArray[np.uint8]:
-    """Read IDX: two zero bytes, the type (8: uint8), the number of axes, their big-endian sizes, the data."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            content = file.read(_LARGEST_IDX_BYTES)
-        zeros, kind, num_axes = struct.unpack(">HBB", content[:4])
-        shape = struct.unpack(f">{num_axes}I", content[4 : 4 + 4 * num_axes])
-        if (zeros, kind) != (0, 8):
-            raise ValueError("not an IDX file of bytes")
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * num_axes).reshape(shape)
-    except (gzip.BadGzipFile, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise DamagedError(f"{path.name} cannot be read: {_one_line(error)}", path) from error
-    except _UNREADABLE as error:
-        raise DamagedError(f"{path.name} cannot be read now: {_one_line(error)}") from error
+        raise DamagedError(f"{path.name} cannot be read: {one_line(error)}", path) from error
 
 
 def _verified(arrays: Arrays, files: dict[str, Path]) -> Arrays:
@@ -230,43 +97,9 @@ def _verified(arrays: Arrays, files: dict[str, Path]) -> Arrays:
         if found != expected or array.dtype != np.uint8 or array.shape != SHAPES[name]:
             raise DamagedError(
                 f"{name} is {array.dtype} {array.shape} with SHA-256 {found[:12]}..., not MNIST's {expected[:12]}...",
-                files.get(name) or files["npz"],
+                files[name],
             )
     return arrays
 
 
-def _download(files: Mapping[str, Address], config: MnistConfig, *, into: Path) -> Arrays:
-    """Download the files, verify the arrays in them, and only then move them into the folder.
-
-    Args:
-        files: The address of each file, by its name.
-        config: How retry they are asked for.
-        into: The folder.
-    """
-    into.mkdir(parents=True, exist_ok=True)
-    pooch.get_logger().setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as folder:
-        for name, address in files.items():
-            _log.info("downloading %s", address)
-            url, credentials = address.connection()
-            mirror = pooch.create(
-                path=folder,
-                base_url="",
-                registry={name: None},
-                urls={name: url},
-                retry_if_failed=config.num_retries,
-            )
-            mirror.fetch(
-                name,
-                downloader=pooch.HTTPDownloader(
-                    progressbar=sys.stderr.isatty(),
-                    timeout=(_CONNECT_TIMEOUT_SEC, config.timeout_sec),
-                    auth=credentials,
-                ),
-            )
-        downloaded = Path(folder)
-        found = _npz_files(downloaded) or _idx_files(downloaded)
-        arrays = _verified(_read_npz(found) if "npz" in found else _read_idx(found), found)
-        for path in downloaded.iterdir():
-            move(path, into / path.name)
-    return arrays
+MNIST = Published("mnist", ("", "MNIST/raw"), (read_npz, read_idx), "mnist.npz or the four IDX files")

@@ -7,19 +7,33 @@ from sklearn.model_selection import train_test_split
 
 from mnist_pipeline.config.sections import DataConfig
 from mnist_pipeline.data.dataset import Dataset, Found, Split
+from mnist_pipeline.system.errors import ConfigError
+
+DEFAULT_TEST_SHARE = 0.2
+_CHUNK = 1024
 
 
 def split(found: Found, config: DataConfig) -> Dataset:
-    """Split the data set, with as many validation images as `config` says."""
-    arrays = found.arrays
-    learn = Split(arrays["x_train"], arrays["y_train"].astype(np.int32))
-    train, validation = _hold_out(learn, size=config.validation_size, seed=config.split_seed)
+    """Hold out as many validation images as `config` says, unless the data brings its own.
+
+    Raises:
+        ConfigError: There are too few images for that.
+    """
+    train, validation = found.learn, found.validation
+    if validation is None and config.validation_size:
+        train, validation = hold_out(
+            train,
+            size=config.validation_size,
+            seed=config.split_seed,
+            key="data.validation_size",
+            class_names=found.class_names,
+        )
     return Dataset(
         name=found.name,
         train=train,
         validation=validation,
         test=found.test,
-        class_names=tuple(str(digit) for digit in range(10)),
+        class_names=found.class_names,
         digest=found.digest,
         attempts=found.attempts,
     )
@@ -31,14 +45,46 @@ def count_classes(dataset: Dataset) -> pd.DataFrame:
     return pd.DataFrame({"class": dataset.class_names, **counts})
 
 
-def _hold_out(learn: Split, *, size: int, seed: int) -> tuple[Split, Split | None]:
-    if size == 0:
-        return learn, None
-    kept, held_out = draw_stratified(learn.labels, size=size, seed=seed)
-    return (
-        Split(learn.images[kept], learn.labels[kept]),
-        Split(learn.images[held_out], learn.labels[held_out]),
-    )
+def hold_out(
+    whole: Split, *, size: float, seed: int, key: str, class_names: tuple[str, ...], in_place: bool = False
+) -> tuple[Split, Split]:
+    """Return the images that are left, and those that are held out, stratified by class.
+
+    Args:
+        whole: All of them.
+        size: Their number, or their share in (0, 1).
+        seed: Of the choice.
+        key: The key that gives `size`, for messages.
+        class_names: Names of the classes.
+        in_place: Whether the array of images may be changed, which saves a copy of most of it.
+
+    Raises:
+        ConfigError: There are too few images, of a class or in all.
+    """
+    num_classes = len(class_names)
+    count = max(num_classes, round(size * len(whole))) if isinstance(size, float) else size
+    largest = len(whole) - num_classes
+    if not num_classes <= count <= largest:
+        raise ConfigError(f"{key}={size}: expected {num_classes} to {largest:,} of the {len(whole):,} images")
+    counts = np.bincount(whole.labels, minlength=num_classes)
+    if counts.min() < 2:
+        name = class_names[int(counts.argmin())]
+        raise ConfigError(
+            f"{key}={size}: the class {name!r} has {counts.min()} image left, too few to hold one out: add images of "
+            "it, or remove it"
+        )
+    kept, drawn = draw_stratified(whole.labels, size=count, seed=seed)
+    held_out = Split(whole.images[drawn], whole.labels[drawn])
+    images = _move_to_front(whole.images, kept) if in_place else whole.images[kept]
+    return Split(images, whole.labels[kept]), held_out
+
+
+def _move_to_front(images: npt.NDArray[np.uint8], kept: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:
+    """Move the images of rising numbers to the front of their array, a chunk at a time, and return that part of it."""
+    for start in range(0, len(kept), _CHUNK):
+        numbers = kept[start : start + _CHUNK]
+        images[start : start + len(numbers)] = images[numbers]  # no image that is still needed: numbers only rise
+    return images[: len(kept)]
 
 
 def draw_stratified(

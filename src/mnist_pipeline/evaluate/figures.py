@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.plotting import BLUE, GREY, ORANGE, draw_image_grid, literal, make_axes
+from mnist_pipeline.plotting import BLUE, GREY, ORANGE, draw_image_grid, literal, make_axes, slant
 
 if TYPE_CHECKING:
     from mnist_pipeline.evaluate.evaluation import Evaluation
@@ -19,7 +19,8 @@ def draw_confusion(evaluation: "Evaluation") -> Figure:
     """Draw the confusion matrix: rows in shares of the true class, the counts written in."""
     counts = evaluation.confusion.to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = make_axes(6.4, 5.8, "Confusion matrix of the test split")
+    side = min(40, max(5.8, 0.4 * len(counts)))
+    figure, axes = make_axes(side + 0.6, side, "Confusion matrix of the test split")
     # On a linear scale, the correct predictions would hide the mistakes.
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(counts.shape):
@@ -28,6 +29,7 @@ def draw_confusion(evaluation: "Evaluation") -> Figure:
             axes.text(column, row, str(counts[row, column]), ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(counts)), list(map(literal, evaluation.confusion.columns)))
     axes.set_yticks(range(len(counts)), list(map(literal, evaluation.confusion.index)))
+    slant(axes, list(evaluation.confusion.columns))
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     axes.spines[:].set_visible(False)

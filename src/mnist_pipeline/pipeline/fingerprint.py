@@ -18,13 +18,16 @@ NUMERIC_LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "p
 NUMERIC_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_USE_LEGACY_KERAS")
 """Variables that change the bits of a training."""
 
-UNDECIDING_KEYS = frozenset(
-    {
-        # These keys say where to look for MNIST; the digest of the data covers what was found.
-        *("data.fallback", "data.npz_url", "data.idx_url", "data.timeout_sec", "data.num_retries"),
-        "train.checkpoint_every",
-    }
-)
+_DECIDING_DATA_KEYS = ("data.name", "data.validation_size", "data.split_seed")
+"""The other keys of `data` say where it is and how it is read: its digest covers what was found."""
+
+
+def is_deciding(key: str) -> bool:
+    """Return whether the value of a dotted key decides a run's result by itself."""
+    section = key.split(".")[0]
+    if section == "data":
+        return key in _DECIDING_DATA_KEYS
+    return section in sources.STAGE_ROOMS and key != "train.checkpoint_every"
 
 
 def fingerprint(config: Config, *, data_digest: str) -> str:
@@ -32,7 +35,7 @@ def fingerprint(config: Config, *, data_digest: str) -> str:
 
     Args:
         config: Resolved: after a fallback the one that the run has.
-        data_digest: SHA-256 of the whole data set.
+        data_digest: SHA-256 of everything about the data set that decides, `Found.identity`.
     """
     return _sha256(deciding(config, data_digest=data_digest))
 
@@ -54,21 +57,17 @@ def training_fingerprint(config: Config, *, data_digest: str) -> str:
 def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
     """Return everything that decides a run's result: configuration, data, code, versions and the kind of machine."""
     return {
-        "config": {
-            key: value
-            for key, value in config.flat().items()
-            if key.split(".")[0] in sources.STAGE_ROOMS and key not in UNDECIDING_KEYS
-        },
+        "config": {key: value for key, value in config.flat().items() if is_deciding(key)},
         "data": data_digest,
-        **_surroundings(),
+        **_surroundings(config.data.target.rpartition(".")[0]),
     }
 
 
 @functools.cache
-def _surroundings() -> dict[str, Any]:
+def _surroundings(*modules: str) -> dict[str, Any]:
     # Once per process: the code that runs is the code at its start. And Python's parser is not thread-safe.
     return {
-        "code": code_digest(),
+        "code": code_digest(modules),
         "versions": {
             "python": ".".join(platform.python_version_tuple()[:2]),
             **{name: importlib.metadata.version(name) for name in NUMERIC_LIBRARIES},
@@ -78,12 +77,13 @@ def _surroundings() -> dict[str, Any]:
     }
 
 
-def code_digest(search_path: Sequence[str] | None = None) -> str:
+def code_digest(modules: Sequence[str] = (), search_path: Sequence[str] | None = None) -> str:
     """Return the SHA-256 of the syntax trees of all modules that decide results.
 
     Comments, docstrings and layout are not in it: they void no checkpoint.
 
     Args:
+        modules: As for `sources.find_deciding_modules`.
         search_path: As for `sources.find_deciding_modules`.
     """
     return _sha256(
@@ -91,7 +91,7 @@ def code_digest(search_path: Sequence[str] | None = None) -> str:
             name: ast.dump(sources.parse(file))
             if file.suffix == ".py"
             else hashlib.sha256(file.read_bytes()).hexdigest()
-            for name, file in sources.find_deciding_modules(search_path).items()
+            for name, file in sources.find_deciding_modules(modules, search_path).items()
         }
     )
 

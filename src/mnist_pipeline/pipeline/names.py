@@ -25,7 +25,7 @@ def name_run(config: Config) -> str:
     ]
     if config.data.validation_size == 0:
         parts.append("all")  # images that are not for the test
-    elif config.data.split_seed != compose.read_defaults("data", config.data.name).get("data.split_seed"):
+    elif config.data.split_seed != compose.read_defaults("data", config.data.option).get("data.split_seed"):
         parts.append(f"split{config.data.split_seed}")
     return "-".join([config.data.name, *parts])
 

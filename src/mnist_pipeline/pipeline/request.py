@@ -8,10 +8,9 @@ from omegaconf import OmegaConf
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.config import overrides as given
-from mnist_pipeline.config.sections import Config, MnistConfig
+from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data import catalogue, splits
-from mnist_pipeline.data.dataset import Attempt, Dataset, Found
-from mnist_pipeline.data.mnist import MnistUnavailableError
+from mnist_pipeline.data.dataset import Attempt, Dataset, DataUnavailableError, Found
 from mnist_pipeline.pipeline.fingerprint import fingerprint, training_fingerprint
 from mnist_pipeline.tracking.record import Tag
 
@@ -49,7 +48,7 @@ def prepare(
     *,
     compose_with_data: Callable[[Sequence[str], str], Config] = compose.compose_with_data,
 ) -> Request:
-    """Find the data before a run is opened. If MNIST is not available, use the fallback that the configuration names.
+    """Find the data before a run is opened. If it is not available, use the fallback that the configuration names.
 
     Args:
         config: The requested configuration.
@@ -57,15 +56,15 @@ def prepare(
         compose_with_data: Composes the same run on another data option.
 
     Raises:
-        MnistUnavailableError: No source has MNIST and `data.fallback` is null.
+        DataUnavailableError: No source has the data and `data.fallback` is null.
+        ConfigError: Something is wrong with the data.
     """
     own, _ = given.without_group(overrides, "hydra")
     tags = {Tag.DATA_REQUESTED: config.data.name}
     try:
         found = catalogue.find(config.data)
         attempts = found.attempts
-    except MnistUnavailableError as error:
-        assert isinstance(config.data, MnistConfig)
+    except DataUnavailableError as error:
         if config.data.fallback is None:
             raise
         fallback = config.data.fallback.value
@@ -74,6 +73,8 @@ def prepare(
         found = catalogue.find(config.data)
         attempts = (*error.attempts, *found.attempts)
     tags |= {
+        Tag.DATA_OPTION: config.data.option,
+        Tag.DATA_LEAKED: str(_count_leaked(found)),
         Tag.DATA_SOURCES: _describe_attempts(attempts),
         Tag.DATA_DIGEST: found.digest,
         Tag.TEST_DIGEST: found.test.digest,
@@ -82,7 +83,7 @@ def prepare(
 
 
 def _report_fallback(
-    error: MnistUnavailableError, overrides: Sequence[str], *, requested: str, fallback: str
+    error: DataUnavailableError, overrides: Sequence[str], *, requested: str, fallback: str
 ) -> dict[str, str]:
     """Log that the run uses other data, and return the tags that say so."""
     _, dropped = given.without_group(overrides, "data")
@@ -93,6 +94,19 @@ def _report_fallback(
     shown = " ".join(map(given.mask, dropped))
     _log.warning("FALLBACK: dropped, because they were meant for %s: %s", requested, shown)
     return {Tag.DATA_FALLBACK: fallback, Tag.DATA_DROPPED_OVERRIDES: shown}
+
+
+def _count_leaked(found: Found) -> int:
+    """Return how many test images are also training images, byte for byte; log a warning if there are any."""
+    num_leaked = found.count_leaked()
+    if num_leaked:
+        _log.warning(
+            "LEAKAGE: %s of the %s test images are also images for training or validation, byte for byte: the test "
+            "figures are better than those for new images",
+            f"{num_leaked:,}",
+            f"{len(found.test):,}",
+        )
+    return num_leaked
 
 
 def _describe_attempts(attempts: Sequence[Attempt]) -> str:
@@ -111,8 +125,8 @@ def retarget(request: Request, config: Config) -> Request:
 
 def _identify(config: Config, overrides: Sequence[str], found: Found, tags: dict[str, str]) -> Request:
     identity = {
-        Tag.FINGERPRINT: fingerprint(config, data_digest=found.digest),
-        Tag.TRAINING_FINGERPRINT: training_fingerprint(config, data_digest=found.digest),
+        Tag.FINGERPRINT: fingerprint(config, data_digest=found.identity),
+        Tag.TRAINING_FINGERPRINT: training_fingerprint(config, data_digest=found.identity),
     }
     return Request(
         config=config,

@@ -173,7 +173,7 @@ def _report_start(state: TrainState | None, tracked: Run, *, num_epochs: int) ->
 def _report_older_version(request: Request, tracker: Tracker) -> None:
     """Log an interrupted run that would have been resumed, had the code and its versions stayed the same."""
     tags = {Tag.KIND: Kind.TRAIN, Tag.DATA_DIGEST: request.found.digest}
-    settings = deciding(request.config, data_digest=request.found.digest)["config"]
+    settings = deciding(request.config, data_digest=request.found.identity)["config"]
     for run in tracker.find_interrupted(tags, {key: str(value) for key, value in settings.items()}):
         fingerprint = run.tags.get(Tag.FINGERPRINT)
         if fingerprint != request.tags[Tag.FINGERPRINT] and has_checkpoints(fingerprint):

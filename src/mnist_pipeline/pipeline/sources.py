@@ -19,10 +19,11 @@ FIGURES = "figures"
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-def find_deciding_modules(search_path: Sequence[str] | None = None) -> dict[str, Path]:
+def find_deciding_modules(modules: Sequence[str] = (), search_path: Sequence[str] | None = None) -> dict[str, Path]:
     """Return the files of all modules that decide a result, by the modules' full names.
 
     Args:
+        modules: Further ones, which the configuration names.
         search_path: Folders to search for modules; None: where this process imports them from.
     """
     finder = _Finder(search_path)
@@ -30,7 +31,7 @@ def find_deciding_modules(search_path: Sequence[str] | None = None) -> dict[str,
     assert package is not None
     assert package.submodule_search_locations is not None
     found: dict[str, Path] = {}
-    pending = list(_list_stage_modules(Path(package.submodule_search_locations[0])))
+    pending = [*_list_stage_modules(Path(package.submodule_search_locations[0])), *modules]
     while pending:
         name = pending.pop()
         spec = None if name in found else finder.find(name)

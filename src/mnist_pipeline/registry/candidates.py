@@ -83,7 +83,7 @@ def find_best(
         whose = "on the champion's data " if champion else ""
         raise UserError(
             f"no run {whose}can be promoted in the experiment {experiment} (runs that fell back on other data do not "
-            f"count): train one (mnist-pipeline train data={data_name}), or give tracking.experiment= another name"
+            f"count): train one (mnist-pipeline train), or give tracking.experiment= another name"
         )
     ranked = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
     if not ranked:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.data import catalogue, dataset
+from mnist_pipeline.config.sections import DataConfig
+from mnist_pipeline.data import cache, catalogue, dataset
 from mnist_pipeline.registry.gates import DIGEST_TAGS, describe_signature
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import integrity, logged_model
@@ -56,7 +57,9 @@ class Evidence:
     reloaded: Reloaded
 
 
-def examine(store: MlflowStore, run: RunRecord, folder: ArtifactFolder) -> tuple[tuple[str, ...], Evidence | None]:
+def examine(
+    store: MlflowStore, run: RunRecord, folder: ArtifactFolder, data: DataConfig
+) -> tuple[tuple[str, ...], Evidence | None]:
     """Check the run's files, load its model from `folder`, and predict the test split again.
 
     Returns:
@@ -75,7 +78,7 @@ def examine(store: MlflowStore, run: RunRecord, folder: ArtifactFolder) -> tuple
         return tuple(problems), None
     try:
         loaded = logged_model.load(folder, find_seals(run))
-        test = find_test_split(run)
+        test = find_test_split(run, data)
         return (), Evidence(predictions, test, _reload(loaded, test.images))
     except BadModelError as error:
         return (str(error),), None
@@ -112,23 +115,37 @@ def _reload(loaded: LoadedModel, images: npt.NDArray[np.uint8]) -> Reloaded:
     return Reloaded(signature, loaded.num_bytes, np.asarray(probabilities))
 
 
-def find_test_split(run: RunRecord) -> dataset.Split:
+def find_test_split(run: RunRecord, data: DataConfig) -> dataset.Split:
     """Return the test split that a run was scored on.
 
-    It is searched for in this machine's own places. The run's record of where its data came from is not followed:
-    whoever can write to the store could use it to send requests anywhere.
+    It is searched for in this machine's own places: among the data that was decoded before, by the run's digest, and
+    then where the command says. The run's record of where its data came from is not followed: whoever can write to the
+    store could use it to send requests anywhere.
+
+    Args:
+        run: The run.
+        data: The data set that the command names.
 
     Raises:
         UserError: The data is not available here, or it is other data.
     """
     name, digest = run.params.get("data.name", ""), run.tags.get(Tag.TEST_DIGEST, "")
-    if not re.fullmatch(r"\w+", name):
-        raise UserError(f"run {run.run_id} has no valid data set name (data.name={name!r}): its params were edited")
-    test = catalogue.find(compose.compose([f"data={name}"]).data).test
+    cached = cache.find_by_digest(run.tags.get(Tag.DATA_DIGEST, ""), name=name)
+    if cached is not None and cached.test.digest == digest:
+        return cached.test
+    option = run.tags.get(Tag.DATA_OPTION, name)
+    if (data.option, data.name) != (option, name):
+        if option != name or not re.fullmatch(r"\w+", name):  # not one of the package's own data sets
+            raise UserError(
+                f"the data of run {run.run_id} ({name!r}) is not among those decoded here: name it as train did, with "
+                f"data={option} and its keys"
+            )
+        data = compose.compose([f"data={name}"]).data
+    test = catalogue.find(data).test
     if test.digest != digest:
         raise UserError(
             f"the test split found here ({test.digest[:12]}) is not the run's ({digest[:12]}): set "
-            "MNIST_PIPELINE_DATA_DIR to the folder of the run's data"
+            "MNIST_PIPELINE_DATA_DIR to the folder of the run's data, or give data= and data.path= as train did"
         )
     return test
 

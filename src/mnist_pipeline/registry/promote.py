@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mnist_pipeline.config.sections import DataConfig
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.registry.candidates import Candidate
 from mnist_pipeline.registry.changes import alone, carry_out, opened
@@ -77,7 +78,7 @@ def promote(
 
     if is_dry_run:
         candidate = choose()
-        absolute, _ = judge(candidate, store, bounds)
+        absolute, _ = judge(candidate, store, bounds, where.data)
         return _undecided(registry, candidate, absolute)
     with alone(registry, wait=where.wait):
         candidate = choose()
@@ -87,7 +88,7 @@ def promote(
             if damage := find_damage(registry, champion):
                 raise UserError(f"{past.name} is the champion, and damaged ({damage}): {candidates.NEXT_STEPS}")
             return _undecided(registry, candidate, ())
-        return _decide(registry, candidate, bounds, champion=champion, past=past)
+        return _decide(registry, candidate, bounds, where.data, champion=champion, past=past)
 
 
 def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, ...]) -> Promotion:
@@ -102,7 +103,13 @@ def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, .
 
 
 def _decide(
-    registry: Registry, candidate: Candidate, bounds: PromoteConfig, *, champion: int | None, past: RunRecord | None
+    registry: Registry,
+    candidate: Candidate,
+    bounds: PromoteConfig,
+    data: DataConfig,
+    *,
+    champion: int | None,
+    past: RunRecord | None,
 ) -> Promotion:
     run, model = candidate.run, registry.model
     alpha = fixed_alpha(registry.ledger.entries())
@@ -111,7 +118,7 @@ def _decide(
     with opened(registry, champion=champion) as entry_id:
         version = model.register(run.run_id, candidate.model_id)
         model.point(CHALLENGER, version)
-        verdicts, predictions = judge(candidate, registry.store, bounds)
+        verdicts, predictions = judge(candidate, registry.store, bounds, data)
         contest = Contest()
         if past is not None:
             worthy = predictions if _are_passed(verdicts) else None
@@ -136,7 +143,7 @@ def _decide(
 
 
 def judge(
-    candidate: Candidate, store: MlflowStore, bounds: PromoteConfig
+    candidate: Candidate, store: MlflowStore, bounds: PromoteConfig, data: DataConfig
 ) -> tuple[tuple[Gate, ...], pd.DataFrame | None]:
     """Return the verdicts that need no champion, and the run's predictions; the reloaded model predicts the test split.
 
@@ -147,7 +154,7 @@ def judge(
     found = [gates.data_as_asked(run.tags)]
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
-    problems, logged = evidence.examine(store, run, runs.open_model_folder(store, candidate.model_id))
+    problems, logged = evidence.examine(store, run, runs.open_model_folder(store, candidate.model_id), data)
     found.append(gates.whole(problems))
     if logged is None:
         return gates.complete(found, _ABSOLUTE), None

@@ -36,7 +36,7 @@ def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | str | None,
         target = _find_target(registry, registry.ledger.entries(), champion, to)
         with opened(registry, champion=champion) as entry_id:
             run = find_run.find_run_of_version(store, registry.model.run_of(target))
-            problems, logged = evidence.examine(store, run, registry.model.model_folder(target))
+            problems, logged = evidence.examine(store, run, registry.model.model_folder(target), where.data)
             verdicts = [gates.whole(problems)]
             if logged is not None:
                 again, labels = logged.reloaded.probabilities, logged.test.labels

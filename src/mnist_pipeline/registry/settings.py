@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.coerce import coerce
 from mnist_pipeline.config.compose import DATA, TRACKING, Schema, compose_values, read_section
-from mnist_pipeline.config.sections import TrackingConfig, require_integer
+from mnist_pipeline.config.sections import DataConfig, TrackingConfig, require_integer
 from mnist_pipeline.system.errors import ConfigError
 
 
@@ -15,12 +14,17 @@ from mnist_pipeline.system.errors import ConfigError
 class RegistryConfig:
     """The registered model that a command works on."""
 
-    data_name: str
-    """Data set of the model, as in `data=`."""
+    data: DataConfig
+    """Data set of the model. A run's own copy of it is searched for first."""
     tracking: TrackingConfig
     """Store, and the experiment to search for candidates."""
     wait: bool
     """Wait if another command uses the same registered model."""
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set."""
+        return self.data.name
 
     @property
     def model_name(self) -> str:
@@ -65,7 +69,6 @@ def read(overrides: Sequence[str]) -> RegistryConfig:
     Raises:
         ConfigError: A key is unknown, or a value is wrong.
     """
-    _refuse_data_keys(overrides)
     return _read(compose_values(REGISTRY, overrides))
 
 
@@ -75,26 +78,16 @@ def read_promote(overrides: Sequence[str]) -> tuple[RegistryConfig, PromoteConfi
     Raises:
         ConfigError: A key is unknown, or a value is wrong.
     """
-    _refuse_data_keys(overrides)
     values = compose_values(PROMOTE, overrides)
     return _read(values), read_section(PROMOTE, "promote", values.get("promote"))
 
 
 def _read(values: dict[str, object]) -> RegistryConfig:
     return RegistryConfig(
-        data_name=read_section(REGISTRY, "data", values.get("data")).name,
+        data=read_section(REGISTRY, "data", values.get("data")),
         tracking=read_section(REGISTRY, "tracking", values.get("tracking")),
         wait=coerce(values.get("wait"), bool, key="wait"),
     )
-
-
-def _refuse_data_keys(overrides: Sequence[str]) -> None:
-    # The data comes from the run. Here `data=` only names the registered model.
-    for override in overrides:
-        if override.lstrip("+~").startswith("data."):
-            raise ConfigError(
-                f"{given.mask(override)}: not for this command, which uses the run's own data; only data= can be given"
-            )
 
 
 def _require_share(value: float, *, key: str, is_strict: bool = False) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mnist_pipeline.pipeline.fingerprint import UNDECIDING_KEYS
-from mnist_pipeline.pipeline.sources import STAGE_ROOMS
+from mnist_pipeline.pipeline.fingerprint import is_deciding
 from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
 from mnist_pipeline.system.errors import ConfigError, UserError
@@ -72,7 +71,7 @@ def compare(
         UserError: No run has an accuracy.
     """
     params = pd.DataFrame([run.params for run in runs]).apply(_as_numbers)
-    deciding = [key for key in map(str, params) if key.split(".")[0] in STAGE_ROOMS and key not in UNDECIDING_KEYS]
+    deciding = [key for key in map(str, params) if is_deciding(key)]
     deciding += [key for key in SEED_KEYS if key not in deciding]
     params = params.reindex(columns=deciding)
     differing = tuple(sorted(key for key in deciding if params[key].nunique(dropna=False) > 1))

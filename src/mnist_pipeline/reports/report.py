@@ -215,7 +215,7 @@ def _alt_of_confusion(confusion: pd.DataFrame | None) -> str:
 def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
     run = logged.run
     items = reproducing.check_out(logged, uri)
-    overrides = reproducing.deciding_overrides(run.params)
+    overrides = reproducing.deciding_overrides(run.params, run.tags)
     if overrides:
         items.append(Code(reproducing.command("train", overrides)))
     if run.tags.get(Tag.RESULT_DIGEST):
@@ -235,12 +235,12 @@ def _limit(logged: Logged) -> tuple[Item, ...]:
     data_name = logged.run.params.get("data.name", "its data")
     what = f"one of {len(classes)} classes ({list_names(classes)})" if classes else "one of its classes"
     texts = (
-        f"It is for images like those of {data_name}: one centred object each, which is {what}, in grey, bright on "
-        "dark, of the size that it was trained on.",
+        f"It is for images like those of {data_name}: each shows {what}, and is brought to the size and the "
+        "colours that it was trained on.",
         "It is not for anything else. It cannot report that an image shows none of its classes, or several: it always "
-        "names one, and may do so with high confidence. Photographs, other writers, scanners and countries, letters, "
-        "and numbers of several digits were not tested. Do not use it where a mistake harms someone, such as for "
-        "amounts, doses, identities or mail, without a test on your own images and a person who checks.",
+        "names one, and may do so with high confidence. Images from other sources, such as other cameras, scanners, "
+        "writers and places, were not tested. Do not use it where a mistake harms someone, such as for amounts, doses, "
+        "identities or mail, without a test on your own images and a person who checks.",
         "The figures above hold for one test split. They are optimistic if they are used to select or change models; "
         "promotion in the registry accounts for its own use of that split, and for no other.",
     )

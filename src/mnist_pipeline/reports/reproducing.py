@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mnist_pipeline.config import overrides as given
-from mnist_pipeline.pipeline.fingerprint import UNDECIDING_KEYS
 from mnist_pipeline.pipeline.sources import STAGE_ROOMS
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Text
 from mnist_pipeline.tracking.record import Artifact, Tag
+
+_DOWNLOADING = ("npz_url", "idx_url", "url", "second_url", "timeout_sec", "num_retries")
 
 
 def read_overrides(logged: Logged) -> list[str] | None:
@@ -21,12 +22,18 @@ def read_overrides(logged: Logged) -> list[str] | None:
     return [given.mask(word) for word in words if word.lstrip("+~").split("=")[0].split(".")[0] not in unneeded]
 
 
-def deciding_overrides(params: Mapping[str, str]) -> list[str]:
+_UNNEEDED = ("train.checkpoint_every", "data.fallback", *(f"data.{key}" for key in _DOWNLOADING))
+
+
+def deciding_overrides(params: Mapping[str, str], tags: Mapping[str, str]) -> list[str]:
     """Return overrides for every value that decides a run's result, whatever its command was."""
-    keys = [key for key in params if key.split(".")[0] in STAGE_ROOMS and key not in UNDECIDING_KEYS]
-    groups = [f"{key.removesuffix('.name')}={params[key]}" for key in keys if key.endswith(".name")]
-    fallback = ["data.fallback=null"] if Tag.DATA_FALLBACK in params else []  # fail instead of running on other data
-    return [*groups, *(f"{key}={params[key]}" for key in keys if not key.endswith(".name")), *fallback]
+    keys = [key for key in params if key.split(".")[0] in STAGE_ROOMS and key not in _UNNEEDED]
+    options = {"data.name": tags.get(Tag.DATA_OPTION, params.get("data.name", ""))}
+    groups = [f"{key.removesuffix('.name')}={options.get(key, params[key])}" for key in keys if key.endswith(".name")]
+    named = [key for key in keys if not key.endswith(".name") or options.get(key, params[key]) != params[key]]
+    values = [f"{key}={given.write(params[key])}" for key in named if params[key] != "None"]
+    fallback = ["data.fallback=null"] if "data.fallback" in params else []  # fail instead of running on other data
+    return [*groups, *values, *fallback]
 
 
 def check_out(logged: Logged, uri: str) -> list[Item]:

@@ -97,7 +97,7 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
             )
         experiment = store.find_experiment(known[0])
         notes.append(
-            f"there are no runs of {name}: these are the runs of {known[0]} (data={known[0]} selects them too)"
+            f"there are no runs of {name}: these are the runs of {known[0]} (data.name={known[0]} selects them too)"
         )
     assert experiment is not None
     kinds = _KINDS if condition is None else (*_KINDS, Kind.TRIAL)

@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from mnist_pipeline.serving.images import BadImageError, describe_damage
+from mnist_pipeline.data.pictures import BadImageError, describe_damage
 
 SUFFIXES = (".npz",)
 MAX_PIXELS = 4_000_000
@@ -18,11 +18,13 @@ MAX_PIXELS = 4_000_000
 
 _CHUNK = 1024
 _BLOCK_BYTES = 1 << 20  # a multiple of the size of every number
-_CHANNELS = (1, 3)
+_CHANNELS = (1, 3, 4)
 
 
-def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
-    """Yield the grey images of an NPZ file in chunks: the array's name, and uint8 (n, height, width).
+def read_arrays(
+    path: Path, on_bad: Callable[[str, str], None], *, is_grey: bool = True
+) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Yield the images of an NPZ file in chunks: the array's name, and uint8 (n, height, width[, channels]).
 
     Arrays with one axis, such as labels, are skipped. No array is ever in memory as a whole, and a damaged array yields
     nothing.
@@ -30,6 +32,7 @@ def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tupl
     Args:
         path: The file.
         on_bad: Called with the name of each array that cannot be used, and the reason.
+        is_grey: Whether images in colour are made grey.
 
     Raises:
         BadImageError: The file is not an NPZ archive, or has no array of images.
@@ -50,8 +53,8 @@ def read_arrays(path: Path, on_bad: Callable[[str, str], None]) -> Iterator[tupl
                 if is_image:
                     num_arrays += 1
                     with archive.open(info) as member:
-                        for grey in _read_chunks(member):
-                            yield name, grey
+                        for pixels in _read_chunks(member):
+                            yield name, _as_grey(pixels) if is_grey else _as_bytes(pixels)
             if num_arrays == 0:
                 raise BadImageError("it has no array of images: expected uint8 (n, height, width)")
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
@@ -113,14 +116,14 @@ def _split_shape(shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     return num_images, one
 
 
-def _read_chunks(member: IO[bytes]) -> Iterator[npt.NDArray[np.uint8]]:
+def _read_chunks(member: IO[bytes]) -> Iterator[npt.NDArray[Any]]:
     shape, dtype = _read_header(member)
     num_images, one = _split_shape(shape)
     num_bytes = math.prod(one) * dtype.itemsize
     step = max(1, min(_CHUNK, (64 << 20) // num_bytes))
     for start in range(0, num_images, step):
         count = min(step, num_images - start)
-        yield _as_grey(np.frombuffer(member.read(count * num_bytes), dtype).reshape(count, *one))
+        yield np.frombuffer(member.read(count * num_bytes), dtype).reshape(count, *one)
 
 
 def _require_range(pixels: npt.NDArray[Any]) -> None:
@@ -128,14 +131,20 @@ def _require_range(pixels: npt.NDArray[Any]) -> None:
         raise BadImageError(f"its pixels range from {pixels.min()} to {pixels.max()}: expected 0 to 255")
 
 
-def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _as_bytes(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     if pixels.dtype.kind == "b":
-        pixels = pixels.astype(np.uint8) * 255
-    pixels = pixels.astype(np.uint8, copy=False)
+        return pixels.astype(np.uint8) * 255
+    return pixels.astype(np.uint8, copy=False)
+
+
+def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    pixels = _as_bytes(pixels)
     if pixels.ndim == 3:
         return pixels
     if pixels.shape[-1] == 1:
         return pixels[..., 0]
     # The weights of ITU-R 601, as in Pillow.
-    grey: npt.NDArray[np.uint8] = np.round(pixels @ np.array([0.299, 0.587, 0.114], np.float32)).astype(np.uint8)
+    grey: npt.NDArray[np.uint8] = np.round(pixels[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)).astype(
+        np.uint8
+    )
     return grey

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from mnist_pipeline.data.pictures import FITS, Form
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import logged_model, runs
@@ -28,8 +29,9 @@ class Champion:
     """The champion of a registered model.
 
     Attributes:
-        predict: uint8 (n, height, width) to float32 (n, num_classes).
-        image_shape: Height and width.
+        predict: uint8 (n, *image_shape) to float32 (n, num_classes).
+        image_shape: Height and width; of images in colour, the number of channels too.
+        form: How a picture becomes an image for the model, as for its training.
         example: A request to the scoring server that the model was logged with, as JSON.
     """
 
@@ -37,7 +39,8 @@ class Champion:
     version: int
     predict: Predict
     metadata: "Model"
-    image_shape: tuple[int, int]
+    image_shape: tuple[int, ...]
+    form: Form
     class_names: tuple[str, ...]
     example: str = field(repr=False)
 
@@ -52,7 +55,7 @@ def load(store: MlflowStore, name: str) -> Champion:
     version = model.named(CHAMPION)
     if version is None:
         data_name = name.removesuffix("-classifier")
-        raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data={data_name})")
+        raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data.name={data_name})")
     run = _find_run(store, model, version)
     try:
         loaded = logged_model.load(model.model_folder(version), evidence.find_seals(run) if run else None)
@@ -63,21 +66,21 @@ def load(store: MlflowStore, name: str) -> Champion:
     num_classes = network.output_shape[-1]
     signature = evidence.describe_schema(loaded.metadata)
     gate = gates.signature(signature, image_shape=image_shape, num_classes=num_classes)
-    if len(image_shape) != 2 or not gate.is_passed:
+    if len(image_shape) not in (2, 3) or not gate.is_passed:
         raise UserError(f"version {version} of {name} maps {signature}: expected raw images uint8 (n, height, width)")
-    height, width = image_shape
     return Champion(
         name=name,
         version=version,
-        predict=_compile(network, (height, width)),
+        predict=_compile(network, tuple(image_shape)),
         metadata=loaded.metadata,
-        image_shape=(height, width),
+        image_shape=tuple(image_shape),
+        form=_form(run, tuple(image_shape)),
         class_names=_class_names(run, num_classes),
         example=loaded.example,
     )
 
 
-def _compile(network: "keras.Model", image_shape: tuple[int, int]) -> Predict:
+def _compile(network: "keras.Model", image_shape: tuple[int, ...]) -> Predict:
     """Return the model as one compiled call, for any number of images: Keras's own `predict` takes 30 ms for one."""
     call = tf.function(
         lambda images: network(images, training=False), input_signature=[tf.TensorSpec((None, *image_shape), tf.uint8)]
@@ -96,6 +99,14 @@ def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> RunRe
     """Return the version's run; None if it is gone or never existed."""
     run_id = model.run_id(version)
     return runs.get(store, run_id) if run_id else None
+
+
+def _form(run: RunRecord | None, image_shape: tuple[int, ...]) -> Form:
+    """Return how the run's data made images of pictures; grey images without pictures are taken for digits."""
+    height, width, *channels = image_shape
+    given = run.params.get("data.fit", "") if run else ""
+    fit = FITS[FITS.index(given)] if given in FITS else "resize" if channels else "digit"
+    return Form((height, width), "rgb" if channels else "grey", fit)
 
 
 def _class_names(run: RunRecord | None, num_classes: int) -> tuple[str, ...]:

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mnist_pipeline.data.pictures import SUFFIXES as PICTURES
+from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, fit_picture, is_bright, read_grey
 from mnist_pipeline.serving.arrays import SUFFIXES, read_arrays
 from mnist_pipeline.serving.champion import Champion
-from mnist_pipeline.serving.images import PICTURES, BadImageError, Invert, fit, is_bright, read_picture
 from mnist_pipeline.serving.tables import TableFile
 from mnist_pipeline.system.text import printable
 
@@ -48,7 +49,7 @@ def predict(
     """Classify every image in files and folders.
 
     Args:
-        paths: PNG, JPEG and NPZ files, and folders of them.
+        paths: Pictures and NPZ files, and folders of them.
         champion: The model.
         invert: As for `images.fit`.
         output: Receives all rows.
@@ -63,7 +64,7 @@ def predict(
         result.num_bad += 1
         on_bad(name, reason)
 
-    for names, images in _chunks(_images(paths, champion.image_shape, invert, skip)):
+    for names, images in _chunks(_images(paths, champion, invert, skip)):
         table = _tabulate(names, champion.predict(images), champion)
         if output:
             output.write(table)
@@ -77,17 +78,37 @@ Batch = tuple[list[str], npt.NDArray[np.uint8]]
 
 
 def _images(
-    paths: Iterable[Path], image_shape: tuple[int, int], invert: Invert, skip: Callable[[str, str], None]
+    paths: Iterable[Path], champion: Champion, invert: Invert, skip: Callable[[str, str], None]
 ) -> Iterator[Batch]:
     """Yield images in the model's shape, one or many at a time."""
     for path in _files(paths, skip):
         try:
             if path.suffix.lower() in SUFFIXES:
-                yield from _array_images(path, image_shape, invert, skip)
+                yield from _array_images(path, champion, invert, skip)
             else:
-                yield [_name(path)], fit(read_picture(path), image_shape=image_shape, invert=invert)[None]
+                yield [_name(path)], read_image(path, champion, invert=invert)[None]
         except BadImageError as error:
             skip(_name(path), str(error))
+
+
+def read_image(picture: Path | bytes, champion: Champion, *, invert: Invert = Invert.auto) -> npt.NDArray[np.uint8]:
+    """Return a picture as an image for the champion.
+
+    Args:
+        picture: A file, or its bytes.
+        champion: The model.
+        invert: Whether a digit has dark strokes on a bright ground.
+
+    Raises:
+        BadImageError: It cannot be used.
+    """
+    form = champion.form
+    assert form.image_size is not None
+    if form.fit == "digit":
+        return fit_digit(read_grey(picture), image_shape=form.image_size, invert=invert)
+    if champion.image_shape[2:] not in ((), (3,)):
+        raise BadImageError(f"the model takes images with {champion.image_shape[2]} channels: give them as an NPZ file")
+    return fit_picture(picture, image_size=form.image_size, color=form.color, fit=form.fit)
 
 
 def _name(path: Path) -> str:
@@ -107,7 +128,7 @@ def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[
         elif not path.is_file():
             skip(_name(path), "not a regular file")  # a pipe could block, and a device could be read for ever
         elif path.suffix.lower() not in (*PICTURES, *SUFFIXES):
-            skip(_name(path), "its name does not end in .png, .jpg, .jpeg or .npz")
+            skip(_name(path), "its name is that of neither a picture nor an NPZ file")
         else:
             yield path
 
@@ -127,25 +148,35 @@ def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
                 else:
                     skip(_name(path), "not a regular file")
     if is_empty:
-        skip(_name(folder), "a folder without PNG, JPEG or NPZ files")
+        skip(_name(folder), "a folder without pictures and NPZ files")
 
 
-def _array_images(
-    path: Path, image_shape: tuple[int, int], invert: Invert, skip: Callable[[str, str], None]
-) -> Iterator[Batch]:
-    """Yield an NPZ file's images. Images of the model's shape are only inverted, if needed."""
+def _array_images(path: Path, champion: Champion, invert: Invert, skip: Callable[[str, str], None]) -> Iterator[Batch]:
+    """Yield an NPZ file's images. Images of the model's shape are only inverted, if needed; digits are fitted to it."""
     counts: dict[str, int] = {}
-    for array, grey in read_arrays(path, lambda array, reason: skip(f"{_name(path)}:{array}", reason)):
+    image_shape, is_digit = champion.image_shape, champion.form.fit == "digit"
+    is_grey = len(image_shape) == 2
+
+    def skip_array(array: str, reason: str) -> None:
+        skip(f"{_name(path)}:{array}", reason)
+
+    for array, grey in read_arrays(path, skip_array, is_grey=is_grey):
         start = counts.get(array, 0)
         counts[array] = start + len(grey)
         names = [f"{_name(path)}:{array}[{start + number}]" for number in range(len(grey))]
+        if not is_digit:
+            if grey.shape[1:] == image_shape:
+                yield names, grey
+            elif start == 0:
+                skip_array(array, f"its images have the shape {grey.shape[1:]}: expected {image_shape}")
+            continue
         if grey.shape[1:] == image_shape:
             inverted = is_bright(grey) if invert is Invert.auto else np.full(len(grey), invert is Invert.yes)
             yield names, np.where(inverted[:, None, None], 255 - grey, grey)
             continue
         for name, image in zip(names, grey, strict=True):
             try:
-                yield [name], fit(image, image_shape=image_shape, invert=invert)[None]
+                yield [name], fit_digit(image, image_shape=(image_shape[0], image_shape[1]), invert=invert)[None]
             except BadImageError as error:
                 skip(name, str(error))
 

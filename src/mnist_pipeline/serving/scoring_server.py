@@ -11,26 +11,15 @@ from typing import Any, NoReturn
 import mlflow.pyfunc.scoring_server
 import numpy as np
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from mnist_pipeline.serving.champion import Champion
+from mnist_pipeline.serving.picture_endpoint import PictureEndpoint
+from mnist_pipeline.serving.requests import RefusedRequestError, answer, read_body
 
-MAX_BODY_BYTES = 8_000_000
-"""Of a request: a few thousand images."""
-
-BODY_TIMEOUT_SEC = 30.0
 _LARGE_BODY_BYTES = 100_000
 
 _KEYS = ("inputs", "instances")
-
-
-class RefusedRequestError(Exception):
-    """A request to answer with `status` (4xx) and the message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class _Model:
@@ -48,7 +37,7 @@ class _Model:
 class OnlyRawPixels:
     """Passes a request to MLflow only if it holds images of whole pixels."""
 
-    def __init__(self, app: ASGIApp, *, image_shape: tuple[int, int]) -> None:
+    def __init__(self, app: ASGIApp, *, image_shape: tuple[int, ...]) -> None:
         self._app = app
         self._image_shape = image_shape
         self._turn = asyncio.Lock()
@@ -59,12 +48,10 @@ class OnlyRawPixels:
             await self._app(scope, receive, send)
             return
         try:
-            headers = Headers(scope=scope)
-            require_json(headers.get("content-type", ""))
-            _require_size(int(headers.get("content-length", "0")))
-            body = await _read_body(receive)
+            require_json(Headers(scope=scope).get("content-type", ""))
+            body = await read_body(scope, receive)
         except RefusedRequestError as refusal:
-            await _answer(refusal)(scope, receive, send)
+            await answer(refusal)(scope, receive, send)
             return
         if len(body) < _LARGE_BODY_BYTES:
             await self._pass_on(body, scope, receive, send)
@@ -79,7 +66,7 @@ class OnlyRawPixels:
             else:
                 await asyncio.to_thread(require_images, body, self._image_shape)
         except RefusedRequestError as refusal:
-            await _answer(refusal)(scope, receive, send)
+            await answer(refusal)(scope, receive, send)
             return
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -89,10 +76,6 @@ class OnlyRawPixels:
         # MLflow accepts fewer spellings of the type than HTTP allows.
         headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
         await self._app({**scope, "headers": [*headers, (b"content-type", b"application/json")]}, replay, send)
-
-
-def _answer(refusal: RefusedRequestError) -> JSONResponse:
-    return JSONResponse({"error_code": "BAD_REQUEST", "message": str(refusal)}, status_code=refusal.status)
 
 
 def require_json(content_type: str) -> None:
@@ -106,35 +89,15 @@ def require_json(content_type: str) -> None:
         raise RefusedRequestError(415, f"Content-Type {content_type[:100]!r}: expected application/json")
 
 
-def _require_size(num_bytes: int) -> None:
-    if num_bytes > MAX_BODY_BYTES:
-        raise RefusedRequestError(413, f"the request is larger than {MAX_BODY_BYTES:,} bytes: send fewer images")
-
-
-async def _read_body(receive: Receive) -> bytes:
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_SEC):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise RefusedRequestError(400, "the connection was closed in the middle of the request")
-                body += message.get("body", b"")
-                _require_size(len(body))
-                if not message.get("more_body", False):
-                    return bytes(body)
-    except TimeoutError as error:
-        raise RefusedRequestError(408, f"the request was not complete after {BODY_TIMEOUT_SEC:g} s") from error
-
-
-def require_images(body: bytes, image_shape: tuple[int, int]) -> None:
+def require_images(body: bytes, image_shape: tuple[int, ...]) -> None:
     """Require `{"inputs": [...]}` with images of whole pixels 0..255, in the model's shape; none is changed.
 
     Raises:
         RefusedRequestError: With status 400 and what is wrong.
     """
-    height, width = image_shape
-    expected = f'expected {{"inputs": images}}, each {height} rows of {width} whole numbers of 0..255'
+    height, width, *channels = image_shape
+    one = f"{width} pixels of {channels[0]}" if channels else f"{width}"
+    expected = f'expected {{"inputs": images}}, each {height} rows of {one} whole numbers of 0..255'
     try:
         request = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_refuse_fraction)
     except (ValueError, RecursionError) as error:
@@ -149,19 +112,23 @@ def require_images(body: bytes, image_shape: tuple[int, int]) -> None:
         _require_image(image, number, image_shape, expected)
 
 
-def _require_image(image: Any, number: int, image_shape: tuple[int, int], expected: str) -> None:
-    height, width = image_shape
+def _require_image(image: Any, number: int, image_shape: tuple[int, ...], expected: str) -> None:
+    height, width, *channels = image_shape
     if not isinstance(image, list) or len(image) != height:
         raise RefusedRequestError(400, f"image {number} is {_describe(image)}; {expected}")
     for row in image:
         if not isinstance(row, list) or len(row) != width:
             raise RefusedRequestError(400, f"image {number} has a row that is {_describe(row)}; {expected}")
+        for pixel in row if channels else ():
+            if not isinstance(pixel, list) or len(pixel) != channels[0]:
+                raise RefusedRequestError(400, f"image {number} has a pixel that is {_describe(pixel)}; {expected}")
+    for values in [pixel for row in image for pixel in row] if channels else image:
         # True is a number in Python, but not a pixel. A set of the types is faster than a check of each pixel.
-        if set(map(type, row)) != {int}:
-            wrong = next(pixel for pixel in row if type(pixel) is not int)
+        if set(map(type, values)) != {int}:
+            wrong = next(value for value in values if type(value) is not int)
             raise RefusedRequestError(400, f"image {number} has a pixel that is {_describe(wrong)}; {expected}")
-        if min(row) < 0 or max(row) > 255:
-            wrong = next(pixel for pixel in row if not 0 <= pixel <= 255)
+        if min(values) < 0 or max(values) > 255:
+            wrong = next(value for value in values if not 0 <= value <= 255)
             raise RefusedRequestError(400, f"image {number} has the pixel {str(wrong)[:50]}; {expected}")
 
 
@@ -184,5 +151,6 @@ def _refuse_constant(text: str) -> NoReturn:
 
 
 def make_app(champion: Champion) -> ASGIApp:
-    """Return MLflow's scoring server behind the check."""
-    return OnlyRawPixels(mlflow.pyfunc.scoring_server.init(_Model(champion)), image_shape=champion.image_shape)
+    """Return MLflow's scoring server behind the check, and beside it the endpoint for pictures."""
+    app = OnlyRawPixels(mlflow.pyfunc.scoring_server.init(_Model(champion)), image_shape=champion.image_shape)
+    return PictureEndpoint(app, champion)

@@ -37,7 +37,7 @@ class SweepPlan:
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the results of the trials; it is the same for all trials of a study."""
-        decided = deciding(self.base, data_digest=self.request.found.digest)
+        decided = deciding(self.base, data_digest=self.request.found.identity)
         fixed = {key: value for key, value in decided.pop("config").items() if not key.startswith("evaluate.")}
         space = {f"sweep.space.{key}": str(dimension) for key, dimension in self.config.space.items()}
         settings = {f"sweep.{key}": str(getattr(self.config, key)) for key in _IDENTIFYING}

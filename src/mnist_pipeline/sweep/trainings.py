@@ -99,7 +99,7 @@ class Trainings:
             TrainingFailedError: The run is then FAILED, with the reason.
             UserError: Something outside the training stopped it. The run is FAILED until a command resumes it.
         """
-        fingerprint = training_fingerprint(config, data_digest=self._plan.request.found.digest)
+        fingerprint = training_fingerprint(config, data_digest=self._plan.request.found.identity)
         known = self._tracker.find_training(fingerprint)
         spec = self._specify(config, kind=kind, label=label, tags=tags, fingerprint=fingerprint)
         num_epochs = config.train.num_epochs

@@ -48,6 +48,8 @@ class Tag:
     ALIAS = "alias"  # model@alias, of the runs whose models are champion or challenger
 
     DATA_REQUESTED = "data.requested"
+    DATA_OPTION = "data.option"  # of the group `data`; `data.name` may be another
+    DATA_LEAKED = "data.leaked_images"  # test images that are also training images, byte for byte
     DATA_FALLBACK = "data.fallback"  # the data set used instead
     DATA_DROPPED_OVERRIDES = "data.dropped_overrides"
     DATA_SOURCES = "data.sources"
@@ -337,13 +339,9 @@ def _are_predictions(table: pd.DataFrame) -> bool:
     names = class_names(table)
     whole = ["index", "label", "predicted"]
     shares = [column for column in table if str(column).startswith(PROBABILITY)]
-    if not names:
-        return False
-    if not all(isinstance(dtype, np.dtype) for dtype in table[[*whole, *shares]].dtypes):  # pandas has others too
-        return False
-    if not all(map(pd.api.types.is_integer_dtype, table[whole].dtypes)):
-        return False
-    if not all(map(pd.api.types.is_float_dtype, table[shares].dtypes)):
+    kinds = [{dtype.kind for dtype in table[columns].dtypes} for columns in (whole, shares)]
+    is_plain = all(isinstance(dtype, np.dtype) for dtype in table.dtypes)  # pandas has others too
+    if not names or not is_plain or not kinds[0] <= set("iu") or kinds[1] != {"f"}:
         return False
     are_classes = table[["label", "predicted"]].isin(range(len(names))).all(axis=None)
     is_in_order = (table["index"] == np.arange(len(table))).all()

@@ -114,7 +114,7 @@ def _work(tasks: Connection, life: Connection, found: Found) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(life,), daemon=True).start()
     gc.freeze()  # imported modules are shared with other workers until someone writes to their memory
-    splits: dict[tuple[int, int], Dataset] = {}
+    splits: dict[tuple[float, int], Dataset] = {}
 
     def report(epoch: "Epoch") -> None:
         # Not the epoch itself: the parent would have to import TensorFlow to unpickle it.

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from mnist_pipeline.serving.images import BadImageError, Invert, fit, read_picture
+from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, read_grey
 
 SHAPE = (28, 28)
 
@@ -21,7 +21,7 @@ def stroke(height: int = 100, width: int = 60) -> npt.NDArray[np.uint8]:
 
 
 def test_a_digit_is_brought_into_the_box_and_its_mass_into_the_centre() -> None:
-    found = fit(stroke(), image_shape=SHAPE, invert=Invert.auto)
+    found = fit_digit(stroke(), image_shape=SHAPE, invert=Invert.auto)
     assert (found.dtype, found.shape) == (np.dtype(np.uint8), SHAPE)
     rows, columns = np.nonzero(found)
     assert (rows.min(), rows.max()) == (4, 23)  # 20 pixels of 28
@@ -32,25 +32,25 @@ def test_a_digit_is_brought_into_the_box_and_its_mass_into_the_centre() -> None:
 
 
 def test_bright_and_dark_grounds_give_the_same() -> None:
-    dark = fit(stroke(), image_shape=SHAPE, invert=Invert.auto)
-    np.testing.assert_array_equal(fit(255 - stroke(), image_shape=SHAPE, invert=Invert.auto), dark)
-    np.testing.assert_array_equal(fit(stroke(), image_shape=SHAPE, invert=Invert.yes), dark)
+    dark = fit_digit(stroke(), image_shape=SHAPE, invert=Invert.auto)
+    np.testing.assert_array_equal(fit_digit(255 - stroke(), image_shape=SHAPE, invert=Invert.auto), dark)
+    np.testing.assert_array_equal(fit_digit(stroke(), image_shape=SHAPE, invert=Invert.yes), dark)
     with pytest.raises(BadImageError, match="contrast"):
-        fit(stroke(), image_shape=SHAPE, invert=Invert.no)  # nothing is brighter than the ground
+        fit_digit(stroke(), image_shape=SHAPE, invert=Invert.no)  # nothing is brighter than the ground
 
 
 def test_noise_does_not_stretch_the_box() -> None:
     chance = np.random.default_rng(0)
     noisy = np.clip(stroke(300, 200) * 0.6 + 60 + chance.normal(0, 4, (300, 200)), 0, 255).astype(np.uint8)
-    expected = fit(stroke(300, 200), image_shape=SHAPE, invert=Invert.auto)
-    found = fit(noisy, image_shape=SHAPE, invert=Invert.auto)
+    expected = fit_digit(stroke(300, 200), image_shape=SHAPE, invert=Invert.auto)
+    found = fit_digit(noisy, image_shape=SHAPE, invert=Invert.auto)
     assert np.abs(found.astype(int) - expected).mean() < 8
 
 
 @pytest.mark.parametrize("grey", [np.full((30, 30), 200, np.uint8), np.zeros((1, 1), np.uint8)])
 def test_an_empty_image_is_refused(grey: npt.NDArray[np.uint8]) -> None:
     with pytest.raises(BadImageError, match="contrast"):
-        fit(grey, image_shape=SHAPE, invert=Invert.auto)
+        fit_digit(grey, image_shape=SHAPE, invert=Invert.auto)
 
 
 def test_images_of_mnist_are_unchanged(mnist_dir: Path) -> None:
@@ -58,7 +58,7 @@ def test_images_of_mnist_are_unchanged(mnist_dir: Path) -> None:
         originals = arrays["x_test"][:300]
     same = 0
     for original in originals:
-        found = fit(original, image_shape=SHAPE, invert=Invert.auto)
+        found = fit_digit(original, image_shape=SHAPE, invert=Invert.auto)
         visible = original >= 21
         same += np.abs(found.astype(int) - original)[visible].max() <= 3
     assert same >= 290
@@ -82,10 +82,10 @@ def test_pictures_of_every_kind_are_read_as_the_same_grey(tmp_path: Path) -> Non
         "transparent.png": transparent,
     }
     for name, image in kinds.items():
-        np.testing.assert_array_equal(read_picture(save(tmp_path / name, image)), expected, err_msg=name)
+        np.testing.assert_array_equal(read_grey(save(tmp_path / name, image)), expected, err_msg=name)
     lossy = {"grey.jpg": grey, "colour.JPEG": grey.convert("RGB"), "print.jpg": grey.convert("CMYK")}
     for name, image in lossy.items():
-        found = read_picture(save(tmp_path / name, image, format="JPEG", quality=95))
+        found = read_grey(save(tmp_path / name, image, format="JPEG", quality=95))
         assert np.abs(found.astype(int) - expected).mean() < 2, name
 
 
@@ -93,12 +93,12 @@ def test_a_photograph_is_rotated_by_its_orientation_tag(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn
     turned = Image.fromarray(np.rot90(stroke()))
-    found = read_picture(save(tmp_path / "turned.png", turned, exif=exif))
+    found = read_grey(save(tmp_path / "turned.png", turned, exif=exif))
     np.testing.assert_array_equal(found, stroke())
 
 
 def test_a_large_picture_is_reduced_before_it_is_examined(tmp_path: Path) -> None:
-    found = read_picture(save(tmp_path / "large.jpg", Image.new("L", (3000, 2000), 255)))
+    found = read_grey(save(tmp_path / "large.jpg", Image.new("L", (3000, 2000), 255)))
     assert max(found.shape) <= 512
 
 
@@ -123,26 +123,26 @@ def jpeg() -> bytes:
     [
         ("bomb.png", png(60_000, 60_000, bytes(7501 * 1000)), "60000x60000 pixels are too many|decompression bomb"),
         ("claims.png", png(8_000, 8_000, b""), "8000x8000 pixels are too many: at most 50,000,000"),
-        ("text.png", b"a seven, I swear", "neither a PNG nor a JPEG"),
-        ("empty.png", b"", "neither a PNG nor a JPEG"),
+        ("text.png", b"a seven, I swear", "not a picture"),
+        ("empty.png", b"", "not a picture"),
         ("cut.jpg", jpeg()[:2000], "truncated"),
         ("cut.png", png(100, 100, bytes(1300))[:60], "truncated|broken|not enough"),
-        ("gif.png", b"GIF89a" + bytes(50), "neither a PNG nor a JPEG"),
+        ("gif.png", b"GIF89a" + bytes(50), "not a picture"),
     ],
 )
 def test_a_damaged_or_hostile_picture_is_refused(name: str, content: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(BadImageError, match=f"(?i){reason}"):
-        read_picture(path)
+        read_grey(path)
 
 
 def test_white_strokes_on_a_transparent_ground_are_seen(tmp_path: Path) -> None:
     opaque = Image.fromarray(255 - stroke())
     drawn = Image.merge("LA", (Image.new("L", opaque.size, 255), opaque))
-    np.testing.assert_array_equal(read_picture(save(tmp_path / "white.png", drawn)), 255 - stroke())
+    np.testing.assert_array_equal(read_grey(save(tmp_path / "white.png", drawn)), 255 - stroke())
 
 
 def test_good_pixels_are_read_despite_bad_metadata(tmp_path: Path) -> None:
     path = save(tmp_path / "odd.png", Image.fromarray(stroke()), exif=b"garbage that is no EXIF at all")
-    np.testing.assert_array_equal(read_picture(path), stroke())
+    np.testing.assert_array_equal(read_grey(path), stroke())

@@ -1,0 +1,174 @@
+"""`data=folder`: a folder of pictures for each class."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mnist_pipeline.data.dataset import Attempt, Images
+from mnist_pipeline.data.decoding import decode
+from mnist_pipeline.data.pictures import SUFFIXES, Form
+from mnist_pipeline.system import paths
+
+_SPLITS = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
+_MAX_STRAY_SHARE = 0.1
+_MIN_STRAY = 10
+
+
+def load(
+    path: str,
+    *,
+    image_size: tuple[int, int] | None = None,
+    color: Literal["grey", "rgb"] = "rgb",
+    fit: Literal["resize", "crop", "pad", "digit"] = "resize",
+    on_bad: Literal["fail", "skip"] = "fail",
+) -> Images:
+    """Return pictures, each of the class that its folder is named after, in the order of their sorted paths.
+
+    The folders of the classes lie in `path`, or in folders named train, test and validation there.
+
+    Args:
+        path: The folder.
+        image_size: Height and width in pixels; null: that of the pictures, which then all have the same.
+        color: Grey, or red, green and blue.
+        fit: How a picture becomes an image of that size, see `pictures.Form`.
+        on_bad: What to do about a picture that cannot be used.
+
+    Raises:
+        ValueError: There are no pictures, or some cannot be used.
+    """
+    root = paths.expand(path)
+    if not root.is_dir():
+        raise ValueError(f"{root} is not a folder: give one with a folder of pictures for each class")
+    if image_size is not None and not all(1 <= side <= 4096 for side in image_size):
+        raise ValueError(f"data.image_size={list(image_size)}: expected a height and a width from 1 to 4096")
+    bad = _Bad(root, is_allowed=on_bad == "skip")
+    splits = {name: _list_classes(folder, bad) for name, folder in _find_splits(root).items()}
+    form = Form(image_size or ((28, 28) if fit == "digit" else None), color, fit)
+    images, labels = {}, {}
+    owners: dict[int, tuple[str, str]] = {}
+    for split, classes in splits.items():
+        files = [file for found in classes.values() for file in found]
+        names = [name for name, found in classes.items() for _ in found]
+        if not files:
+            raise ValueError(f"{root} has no pictures of {split}: put a folder of them for each class there")
+        array, kept = decode(files, form, on_bad=bad.of(files))
+        clean = [
+            place
+            for place, number in enumerate(kept)
+            if bad.is_alone(owners, array[place], names[number], files[number])
+        ]
+        images[split] = array if len(clean) == len(array) else array[clean]
+        labels[split] = np.array([names[kept[place]] for place in clean])
+    bad.require_few(sum(map(len, images.values())))
+    return Images(images, labels, attempts=[Attempt(str(root), "found")], skipped=bad.skipped)
+
+
+class _Bad:
+    """The files that cannot be used."""
+
+    def __init__(self, root: Path, *, is_allowed: bool) -> None:
+        self.skipped: list[str] = []
+        self._root = root
+        self._is_allowed = is_allowed
+
+    def add(self, file: Path, reason: str) -> None:
+        """Note a picture that cannot be used, or refuse it."""
+        text = f"{file.relative_to(self._root)!s}: {reason}"
+        if not self._is_allowed:
+            raise ValueError(f"{text}; remove it, or leave such pictures out with data.on_bad=skip")
+        self.skipped.append(text)
+
+    def of(self, files: Sequence[str]) -> Callable[[int, str], None]:
+        """Return `add`, with the number of a file instead of the file."""
+        return lambda number, reason: self.add(Path(files[number]), reason)
+
+    def add_stray(self, file: Path) -> None:
+        """Note a file that is not a picture by its name."""
+        self.skipped.append(f"{file.relative_to(self._root)!s}: not a picture by its name")
+
+    def is_alone(self, owners: dict[int, tuple[str, str]], image: np.ndarray, name: str, file: str) -> bool:
+        """Return whether an image is in no other class too; its other place, if it has one, keeps it."""
+        other, place = owners.setdefault(hash(image.tobytes()), (name, file))
+        if other == name:
+            return True
+        self.add(Path(file), f"the same picture is in the class {other} ({Path(place).name})")
+        return False
+
+    def require_few(self, num_images: int) -> None:
+        """Refuse a folder in which too many files cannot be used."""
+        if len(self.skipped) > max(_MIN_STRAY, _MAX_STRAY_SHARE * num_images):
+            raise ValueError(
+                f"{len(self.skipped):,} files of {self._root} cannot be used, beside {num_images:,} that can, e.g. "
+                f"{self.skipped[0]}: is it the right folder?"
+            )
+
+
+def _find_splits(root: Path) -> dict[str, Path]:
+    """Return the folders of the splits; a root that has none is that of train."""
+    folders = [place for place in sorted(root.iterdir()) if place.is_dir() and not _is_ignored(place.name)]
+    named = [(_SPLITS.get(folder.name.lower()), folder) for folder in folders]
+    if not folders or any(name is None for name, _ in named):
+        return {"train": root}
+    found: dict[str, Path] = {}
+    for name, folder in named:
+        assert name is not None
+        if name in found:
+            raise ValueError(f"{root} has two folders for {name}: {found[name].name} and {folder.name}")
+        found[name] = folder
+    if "train" not in found:
+        raise ValueError(f"{root} has the folders {', '.join(folder.name for folder in folders)}, but none for train")
+    return found
+
+
+def _list_classes(folder: Path, bad: _Bad) -> dict[str, list[str]]:
+    """Return the pictures of each class, sorted."""
+    classes: dict[str, list[str]] = {}
+    for place in sorted(folder.iterdir()):
+        if _is_ignored(place.name):
+            continue
+        if not place.is_dir():
+            bad.add_stray(place)
+            continue
+        _require_inside(place, folder, bad)
+        pictures = [str(file) for file in _list_pictures(place, bad)]  # 60,000 paths would take 20 MB more
+        if pictures:
+            classes[place.name] = pictures
+    return classes
+
+
+def _list_pictures(folder: Path, bad: _Bad) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):  # a link to a folder is not followed
+        folders[:] = sorted(name for name in folders if not _is_ignored(name))
+        for name in folders:
+            _require_inside(Path(parent) / name, folder, bad)
+        for name in sorted(names):
+            file = Path(parent) / name
+            if _is_ignored(name):
+                continue
+            if file.suffix.lower() not in SUFFIXES:
+                bad.add_stray(file)
+            elif _require_inside(file, folder, bad) and file.is_file():
+                yield file
+
+
+def _require_inside(place: Path, folder: Path, bad: _Bad) -> bool:
+    if place.is_symlink():
+        try:
+            is_inside = place.resolve(strict=True).is_relative_to(folder.resolve()) and place.is_file()
+        except (OSError, RuntimeError):
+            is_inside = False
+        if not is_inside:
+            bad.add(place, "a link that leads out of its folder, or nowhere")
+            return False
+    return True
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _IGNORED
