@@ -20,6 +20,7 @@ from pathlib import Path
 from scipy.stats import t as student_t
 
 from benchmarks.champion import measure_predict, measure_promotion, measure_serve
+from benchmarks.data import measure_data
 from benchmarks.measuring import PIPELINE, ROOT, Row, in_turns, python, run
 from benchmarks.reports import measure_compare
 
@@ -234,6 +235,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "predict": measure_predict,
     "serve": measure_serve,
     "compare": measure_compare,
+    "data": measure_data,
 }
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.data.pictures import Invert
 from mnist_pipeline.serving import champion, predict
-from mnist_pipeline.serving.images import Invert
 from mnist_pipeline.serving.tables import TableFile
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
