@@ -23,6 +23,7 @@ from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking import store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.record import RunRecord
 
 MODEL = "digits-classifier"
 
@@ -236,3 +237,26 @@ def test_without_a_store_nothing_is_created(arguments: list[str], cli: Cli, tmp_
     assert found.returncode == 1
     assert "there are no runs yet: train one first" in found.stderr
     assert not (tmp_path / "new" / "mlruns" / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("params", "tags", "image_shape", "expected"),
+    [
+        ({"data.name": "mnist"}, {}, (28, 28), ("digit", "grey")),  # a run of 0.1
+        ({"data.name": "digits"}, {"data.option": "digits"}, (28, 28), ("digit", "grey")),
+        ({"data.name": "fashion_mnist"}, {"data.option": "fashion_mnist"}, (28, 28), ("resize", "grey")),
+        ({"data.name": "mine"}, {"data.option": "arrays"}, (8, 9, 3), ("resize", "rgb")),
+        ({"data.name": "mine", "data.fit": "pad"}, {"data.option": "folder"}, (8, 9, 3), ("pad", "rgb")),
+        ({"data.name": "mine", "data.fit": "evil"}, {"data.option": "folder"}, (8, 9), ("resize", "grey")),
+    ],
+)
+def test_pictures_are_made_images_as_the_data_was(
+    params: dict[str, str], tags: dict[str, str], image_shape: tuple[int, ...], expected: tuple[str, str]
+) -> None:
+    run = RunRecord(
+        run_id="a", experiment_id="1", name="a", status="FINISHED", address="", started_ms=0, params=params,
+        metrics={}, tags=tags, read_bytes=lambda path: b"",
+    )  # fmt: skip
+    form = champion.choose_form(run, image_shape)
+    assert (form.fit, form.color) == expected
+    assert form.image_size == image_shape[:2]

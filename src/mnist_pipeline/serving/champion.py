@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from mnist_pipeline.data.pictures import FITS, Form
+from mnist_pipeline.data.pictures import FITS, Fit, Form
 from mnist_pipeline.registry import candidates, evidence, gates
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import logged_model, runs
 from mnist_pipeline.tracking.logged_model import BadModelError
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.record import RunRecord, class_names
+from mnist_pipeline.tracking.record import RunRecord, Tag, class_names
 from mnist_pipeline.tracking.registered_models import CHAMPION, RegisteredModel
 from mnist_pipeline.tracking.tracker import Predict
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from mlflow.models import Model
 
 CHUNK = 1024
+
+_DIGITS = ("mnist", "digits")
+"""Data sets whose images are centred digits, bright on black: pictures for their models are made so."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ def load(store: MlflowStore, name: str) -> Champion:
         predict=_compile(network, tuple(image_shape)),
         metadata=loaded.metadata,
         image_shape=tuple(image_shape),
-        form=_form(run, tuple(image_shape)),
+        form=choose_form(run, tuple(image_shape)),
         class_names=_class_names(run, num_classes),
         example=loaded.example,
     )
@@ -101,11 +104,18 @@ def _find_run(store: MlflowStore, model: RegisteredModel, version: int) -> RunRe
     return runs.get(store, run_id) if run_id else None
 
 
-def _form(run: RunRecord | None, image_shape: tuple[int, ...]) -> Form:
-    """Return how the run's data made images of pictures; grey images without pictures are taken for digits."""
+def choose_form(run: RunRecord | None, image_shape: tuple[int, ...]) -> Form:
+    """Return how a picture becomes an image for a model: as the run's data made it, and as MNIST did for digits.
+
+    Args:
+        run: The model's run; None if it is gone.
+        image_shape: Of the model's images.
+    """
     height, width, *channels = image_shape
-    given = run.params.get("data.fit", "") if run else ""
-    fit = FITS[FITS.index(given)] if given in FITS else "resize" if channels else "digit"
+    tags, params = (run.tags, run.params) if run else ({}, {})
+    given = params.get("data.fit", "")
+    is_digits = run is None or tags.get(Tag.DATA_OPTION, params.get("data.name")) in _DIGITS
+    fit: Fit = FITS[FITS.index(given)] if given in FITS else "digit" if is_digits and not channels else "resize"
     return Form((height, width), "rgb" if channels else "grey", fit)
 
 
