@@ -155,6 +155,7 @@ def test_stray_files_are_named_and_too_many_are_refused(home: Path, tmp_path: Pa
 def test_folders_without_what_is_needed_are_refused(home: Path, tmp_path: Path) -> None:
     folder = shapes(tmp_path)
     assert "several sizes" in refusal("data=folder", f"data.path={folder}")
+    assert "image_size=[0, 8]" in refusal("data=folder", f"data.path={folder}", "data.image_size=[0,8]")
     (tmp_path / "split").mkdir()
     folder.rename(tmp_path / "split" / "test")
     assert "none for train" in refusal("data=folder", f"data.path={tmp_path}/split", "data.image_size=[8,8]")

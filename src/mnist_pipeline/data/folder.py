@@ -46,8 +46,6 @@ def load(
     root = paths.expand(path)
     if not root.is_dir():
         raise ValueError(f"{root} is not a folder: give one with a folder of pictures for each class")
-    if image_size is not None and not all(1 <= side <= 4096 for side in image_size):
-        raise ValueError(f"data.image_size={list(image_size)}: expected a height and a width from 1 to 4096")
     bad = _Bad(root, is_allowed=on_bad == "skip")
     splits = {name: _list_classes(folder, bad) for name, folder in _find_splits(root).items()}
     form = Form(image_size or ((28, 28) if fit == "digit" else None), color, fit)

@@ -26,6 +26,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "TGA", "JP
 MAX_PIXELS = 50_000_000
 """Of a picture, checked before it is decoded: a small file may claim to be huge."""
 
+MAX_SIDE = 4096
+"""Of an image that a picture is brought to."""
+
 _MAX_SIDE = 512
 _LEAST_CONTRAST = 32
 _NOISE = 20  # of 255; the noise that JPEG leaves around a stroke
@@ -62,6 +65,10 @@ class Form:
     image_size: tuple[int, int] | None = None
     color: Literal["grey", "rgb"] = "rgb"
     fit: Fit = "resize"
+
+    def __post_init__(self) -> None:
+        if self.image_size is not None and not all(1 <= side <= MAX_SIDE for side in self.image_size):
+            raise ValueError(f"image_size={list(self.image_size)}: expected a height and a width from 1 to {MAX_SIDE}")
 
 
 def fit_picture(
