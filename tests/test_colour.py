@@ -95,6 +95,7 @@ def test_the_command_in_the_report_is_the_same_run(trained: tuple[Path, list[str
     assert "the same fingerprint" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_sweep_finds_and_confirms(folder: Path, tmp_path: Path, empty_store: Path) -> None:
     home = make_home(tmp_path / "home", empty_store)
     done = call(home, "sweep", "preset=smoke", "data=folder", f"data.path={folder}", TRAIN[0], "sweep.num_trials=4")

@@ -72,7 +72,7 @@ TAMPERINGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("is_old", [False, True], ids=["sealed", "of 0.1"])
+@pytest.mark.parametrize("is_old", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["sealed", "of 0.1"])
 def test_a_tampered_model_is_refused_and_runs_no_code(made: Home, tmp_path: Path, is_old: bool) -> None:
     canary = tmp_path / "was here"
     folders = [made.model(made.first), made.model(made.second)]

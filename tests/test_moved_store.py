@@ -103,6 +103,7 @@ def test_a_store_that_was_named_is_named_again(moved: tuple[Path, Path], cli: Cl
     assert lie_under(moved[0])
 
 
+@pytest.mark.slow
 def test_after_the_repair_all_is_as_before(moved: tuple[Path, Path], cli: Cli) -> None:
     new, old = moved
     home = str(new)

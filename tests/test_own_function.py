@@ -133,6 +133,7 @@ def test_it_returns_images_and_nothing_else(package: str, home: Path) -> None:
         catalogue.find(composed().data)
 
 
+@pytest.mark.slow
 def test_a_run_on_it_from_the_command_to_the_champion(package: str, cli: Cli, home: Path) -> None:
     def call(*words: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).parent / "mnist-pipeline"), *words]

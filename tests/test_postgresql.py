@@ -64,6 +64,7 @@ def create_database(server: str, name: str) -> str:
     return f"{server}/{name}"
 
 
+@pytest.mark.slow
 def test_artifacts_are_kept_in_the_home(server: str, cli: Cli, home: Path, tmp_path: Path) -> None:
     url = create_database(server, "tracking")
     found = cli("train", "preset=smoke", "train.num_epochs=1", f"tracking.uri={url}")

@@ -135,6 +135,7 @@ def test_a_run_missing_from_the_store_continues_in_a_new_one(
     assert read_end(home) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_in_another_experiment_and_closed_where_it_was(
     home: Path, uninterrupted: EndState, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -178,6 +178,7 @@ def test_two_workers_share_the_trials(home: Path) -> None:
     require_whole(home, result.study)
 
 
+@pytest.mark.slow
 def test_eight_workers_lose_no_point(home: Path) -> None:
     recorder = Recorder()
     result = sweep_here(*SMOKE, "sweep.num_workers=8", "sweep.num_trials=24", "sweep.pruner=none", recorder=recorder)

@@ -121,6 +121,7 @@ def test_repeatedly_killed_workers_stop_the_sweep_which_resumes(home: Path, unin
     require_whole(home, result.study)
 
 
+@pytest.mark.slow
 def test_a_training_that_crashes_every_worker_fails_and_is_replaced(home: Path) -> None:
     result = sweep_here(*ALONE, recorder=kill_always(signal.SIGSEGV))
     states = [trial.state for trial in result.study.trials()]
