@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import own_data
 import pytest
+import resume_home
 from conftest import command
 from PIL import Image
 from sweep_home import descendants
@@ -263,3 +264,11 @@ def test_processes_that_decode_end_with_their_parent(home: Path, tmp_path: Path)
 
 def is_decoding(pid: int) -> bool:
     return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+@pytest.mark.slow
+def test_five_forms_of_the_same_images_give_the_same_result(home: Path, tmp_path: Path) -> None:
+    forms = own_data.write_forms(tmp_path / "forms", own_data.sorted_digits())
+    small_run = ["model.hidden_width=8", "train.num_epochs=2", "data.name=same"]
+    digests = {resume_home.run_here(*overrides, *small_run, "force=true").digest for overrides in forms.values()}
+    assert len(digests) == 1

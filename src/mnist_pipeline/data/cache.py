@@ -8,10 +8,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from mnist_pipeline.config.sections import DataConfig
 from mnist_pipeline.data.dataset import Attempt, Found, Split
@@ -85,10 +88,20 @@ def save(found: Found, key: str | None) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with files.whole(entry) as unfinished, unfinished.open("wb") as file:
-            np.savez(file, about=np.array(json.dumps(about)), **arrays)
+            _write(file, {"about": np.array(json.dumps(about)), **arrays})
         _remove_old()
     except OSError as error:
         _log.info("data      the decoded images are not kept (%s)", error.strerror or error)
+
+
+def _write(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write an NPZ file as `numpy.savez` does, but without its copies of 16 MB."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            plain = np.asarray(array, order="C")  # ascontiguousarray would give a single value an axis
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(plain))
+                member.write(plain.reshape(-1).view(np.uint8).data)
 
 
 def _read(entry: Path, *, name: str) -> Found | None:

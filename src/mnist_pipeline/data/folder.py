@@ -1,11 +1,13 @@
 """`data=folder`: a folder of pictures for each class."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from mnist_pipeline.data.dataset import Attempt, Images
 from mnist_pipeline.data.decoding import decode
@@ -49,23 +51,50 @@ def load(
     bad = _Bad(root, is_allowed=on_bad == "skip")
     splits = {name: _list_classes(folder, bad) for name, folder in _find_splits(root).items()}
     form = Form(image_size or ((28, 28) if fit == "digit" else None), color, fit)
-    images, labels = {}, {}
-    owners: dict[int, tuple[str, str]] = {}
+    images: dict[str, npt.NDArray[np.uint8]] = {}
+    names: dict[str, list[str]] = {}
+    places: dict[str, list[str]] = {}
     for split, classes in splits.items():
         files = [file for found in classes.values() for file in found]
-        names = [name for name, found in classes.items() for _ in found]
         if not files:
             raise ValueError(f"{root} has no pictures of {split}: put a folder of them for each class there")
-        array, kept = decode(files, form, on_bad=bad.of(files))
-        clean = [
-            place
-            for place, number in enumerate(kept)
-            if bad.is_alone(owners, array[place], names[number], files[number])
-        ]
-        images[split] = array if len(clean) == len(array) else array[clean]
-        labels[split] = np.array([names[kept[place]] for place in clean])
-    bad.require_few(sum(map(len, images.values())))
+        images[split], kept = decode(files, form, on_bad=bad.of(files))
+        class_of = [name for name, found in classes.items() for _ in found]
+        names[split], places[split] = [class_of[number] for number in kept], [files[number] for number in kept]
+    copies = _find_copies(images, names, places, bad)
+    bad.require_few(sum(map(len, images.values())) - len(copies))
+    start = 0
+    for split, array in images.items():
+        stays = [number for number in range(len(array)) if start + number not in copies]
+        start += len(array)
+        if len(stays) < len(array):
+            images[split], names[split] = array[stays], [names[split][number] for number in stays]
+    labels = {split: np.array(found) for split, found in names.items()}
     return Images(images, labels, attempts=[Attempt(str(root), "found")], skipped=bad.skipped)
+
+
+def _find_copies(
+    images: Mapping[str, npt.NDArray[np.uint8]],
+    names: Mapping[str, Sequence[str]],
+    places: Mapping[str, Sequence[str]],
+    bad: "_Bad",
+) -> set[int]:
+    """Return the numbers, over all splits, of images that an earlier one in another class has the bytes of."""
+    all_names, all_places = list(chain(*names.values())), list(chain(*places.values()))
+    hashes = np.fromiter((hash(image.tobytes()) for array in images.values() for image in array), np.int64)
+    order = np.argsort(hashes, kind="stable")
+    owners: dict[int, int] = {}
+    copies = set()
+    for place in np.flatnonzero(hashes[order[1:]] == hashes[order[:-1]]):
+        earlier, later = map(int, order[place : place + 2])
+        owner = owners.setdefault(int(hashes[earlier]), earlier)
+        if all_names[later] != all_names[owner]:
+            copies.add(later)
+    for number in sorted(copies):
+        owner = owners[int(hashes[number])]
+        other = f"{all_names[owner]} ({Path(all_places[owner]).name})"
+        bad.add(Path(all_places[number]), f"the same picture is in the class {other}")
+    return copies
 
 
 class _Bad:
@@ -90,14 +119,6 @@ class _Bad:
     def add_stray(self, file: Path) -> None:
         """Note a file that is not a picture by its name."""
         self.skipped.append(f"{file.relative_to(self._root)!s}: not a picture by its name")
-
-    def is_alone(self, owners: dict[int, tuple[str, str]], image: np.ndarray, name: str, file: str) -> bool:
-        """Return whether an image is in no other class too; its other place, if it has one, keeps it."""
-        other, place = owners.setdefault(hash(image.tobytes()), (name, file))
-        if other == name:
-            return True
-        self.add(Path(file), f"the same picture is in the class {other} ({Path(place).name})")
-        return False
 
     def require_few(self, num_images: int) -> None:
         """Refuse a folder in which too many files cannot be used."""
