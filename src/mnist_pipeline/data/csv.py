@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import csv
 
+from mnist_pipeline.data.checking import CHANNELS
 from mnist_pipeline.data.dataset import Attempt, Images
 from mnist_pipeline.system import memory, paths
 
@@ -125,7 +126,7 @@ def _find_shape(num_pixels: int, image_size: tuple[int, int] | None) -> tuple[in
         return side, side
     height, width = image_size
     channels, rest = divmod(num_pixels, height * width) if height > 0 and width > 0 else (0, 1)
-    if rest or channels not in (1, 3, 4):
+    if rest or channels not in CHANNELS:
         raise ValueError(f"data.image_size={list(image_size)}: there are {num_pixels} columns of pixels")
     return (height, width) if channels == 1 else (height, width, channels)
 

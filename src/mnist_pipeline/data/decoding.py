@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from mnist_pipeline.data.pictures import BadImageError, Form, fit_picture
+from mnist_pipeline.data.pictures import BadImageError, Form, make_image
 from mnist_pipeline.system import memory
 
 _BATCH = 64
@@ -107,7 +107,7 @@ def _decode_batch(pictures: Sequence[str | bytes], *, form: Form) -> _Batch:
     bad: list[tuple[int, str]] = []
     for number, picture in enumerate(pictures):
         try:
-            image = fit_picture(picture, image_size=form.image_size, color=form.color, fit=form.fit)
+            image = make_image(picture, form)
         except BadImageError as error:
             bad.append((number, str(error)))
             continue

@@ -50,7 +50,7 @@ def load(
         raise ValueError(f"{root} is not a folder: give one with a folder of pictures for each class")
     bad = _Bad(root, is_allowed=on_bad == "skip")
     splits = {name: _list_classes(folder, bad) for name, folder in _find_splits(root).items()}
-    form = Form(image_size or ((28, 28) if fit == "digit" else None), color, fit)
+    form = Form(image_size, color, fit)
     images: dict[str, npt.NDArray[np.uint8]] = {}
     names: dict[str, list[str]] = {}
     places: dict[str, list[str]] = {}

@@ -48,7 +48,7 @@ def load(
         ValueError: A file is damaged, has no such columns, or a picture cannot be used.
     """
     root = paths.expand(path)
-    form = Form(image_size or ((28, 28) if fit == "digit" else None), color, fit)
+    form = Form(image_size, color, fit)
     images, labels = {}, {}
     skipped: list[str] = []
     class_names: list[str] | None = None

@@ -95,7 +95,15 @@ def fit_picture(
     Raises:
         ValueError: It is not a picture, damaged, too large, or, for `digit`, without contrast.
     """
-    form = Form(image_size, color, fit)
+    return make_image(picture, Form(image_size, color, fit))
+
+
+def make_image(picture: Path | str | bytes, form: Form) -> npt.NDArray[np.uint8]:
+    """Return a picture as an image of a form, see `fit_picture`.
+
+    Raises:
+        BadImageError: It cannot be used.
+    """
     if form.fit == "digit":
         size = form.image_size or (28, 28)
         return fit_digit(read_grey(picture), image_shape=size, invert=Invert.auto)

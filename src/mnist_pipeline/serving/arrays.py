@@ -10,6 +10,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from mnist_pipeline.data.checking import CHANNELS
 from mnist_pipeline.data.pictures import BadImageError, describe_damage
 
 SUFFIXES = (".npz",)
@@ -18,7 +19,6 @@ MAX_PIXELS = 4_000_000
 
 _CHUNK = 1024
 _BLOCK_BYTES = 1 << 20  # a multiple of the size of every number
-_CHANNELS = (1, 3, 4)
 
 
 def read_arrays(
@@ -103,8 +103,8 @@ def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _split_shape(shape: Sequence[int]) -> tuple[int, tuple[int, ...]]:
     """Return the number of images of an array, and the shape of one: (height, width), or with a channel axis."""
     num_images, one = shape[0], tuple(shape[1:])
-    is_grey = len(one) == 2 and one[-1] not in _CHANNELS  # (height, width, 3) would be one picture
-    if not (is_grey or (len(one) == 3 and one[-1] in _CHANNELS)):
+    is_grey = len(one) == 2 and one[-1] not in CHANNELS  # (height, width, 3) would be one picture
+    if not (is_grey or (len(one) == 3 and one[-1] in CHANNELS)):
         raise BadImageError(
             f"its shape is {tuple(shape)}: expected (n, height, width) or (n, height, width, 3); reshape it, a single "
             "image with array[None]"

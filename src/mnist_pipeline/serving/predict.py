@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline.data.pictures import SUFFIXES as PICTURES
-from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, fit_picture, is_bright, read_grey
+from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, is_bright, make_image, read_grey
 from mnist_pipeline.serving.arrays import SUFFIXES, read_arrays
 from mnist_pipeline.serving.champion import Champion
 from mnist_pipeline.serving.tables import TableFile
@@ -108,7 +108,7 @@ def read_image(picture: Path | bytes, champion: Champion, *, invert: Invert = In
         return fit_digit(read_grey(picture), image_shape=form.image_size, invert=invert)
     if champion.image_shape[2:] not in ((), (3,)):
         raise BadImageError(f"the model takes images with {champion.image_shape[2]} channels: give them as an NPZ file")
-    return fit_picture(picture, image_size=form.image_size, color=form.color, fit=form.fit)
+    return make_image(picture, form)
 
 
 def _name(path: Path) -> str:
