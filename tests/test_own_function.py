@@ -12,6 +12,7 @@ from mnist_pipeline.config import compose, functions
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data import catalogue
 from mnist_pipeline.pipeline import fingerprint
+from mnist_pipeline.pipeline.names import name_run
 from mnist_pipeline.system.errors import ConfigError
 
 SOURCE = """
@@ -62,6 +63,7 @@ def test_its_parameters_are_keys_with_its_defaults(package: str, home: Path) -> 
         "num_images": 60, "size": 10, "kind": "noisy", "seed": None, "names": ["down", "up"],
     }  # fmt: skip
     assert (data.name, data.validation_size) == ("mine", 0.1)
+    assert name_run(composed()) == "mine-w128-d0.2-e9-s0"
     found = catalogue.find(composed("data.seed=3").data)
     assert (found.class_names, found.learn.images.shape) == (("down", "up"), (48, 8, 8))
 

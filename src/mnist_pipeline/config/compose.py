@@ -149,7 +149,7 @@ def read_section(schema: Schema, name: str, values: Any) -> Any:
 
 
 def _read_data(values: Mapping[str, Any]) -> DataConfig:
-    own = ("name", "validation_size", "split_seed", "test_size", "test_seed", "fallback")
+    own = tuple(key.removeprefix("data.") for key in list_keys(DataConfig, prefix="data") if key not in _NOT_IN_YAML)
     values = dict(values)
     option, target = values.pop("option"), values.pop(functions.TARGET, None)
     if target is None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.config.sections import Config
+from mnist_pipeline.config.sections import Config, DataConfig
 from mnist_pipeline.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def name_run(config: Config) -> str:
     ]
     if config.data.validation_size == 0:
         parts.append("all")  # images that are not for the test
-    elif config.data.split_seed != compose.read_defaults("data", config.data.option).get("data.split_seed"):
+    elif config.data.split_seed != compose.read_defaults("data", config.data.option).get(
+        "data.split_seed", DataConfig.split_seed
+    ):
         parts.append(f"split{config.data.split_seed}")
     return "-".join([config.data.name, *parts])
 
