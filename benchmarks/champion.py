@@ -26,7 +26,7 @@ def home_with_runs() -> Iterator[Path]:
         home = Path(folder)
         for overrides in (["model.hidden_width=16", "train.num_epochs=1"], []):
             run([*PIPELINE, "train", *overrides], home=home)
-        run([*PIPELINE, "promote", "mnist-w16-d0.2-e1-s0"], home=home)
+        run([*PIPELINE, "promote", "mnist-dense-w16-e1-s0"], home=home)
         yield home
 
 

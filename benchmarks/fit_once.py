@@ -12,7 +12,7 @@ from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data import catalogue
 from mnist_pipeline.data.dataset import Dataset
-from mnist_pipeline.model.dense import build
+from mnist_pipeline.model.catalogue import build
 from mnist_pipeline.train.fit import fit, score_split
 from mnist_pipeline.train.runtime import start_tensorflow
 
@@ -40,7 +40,7 @@ def main(way: str, seed: str) -> None:
     """Train and print."""
     composed = compose.compose(["preset=tutorial", f"train.seed={seed}"])
     if way == "compiled":
-        start_tensorflow(composed.train.num_threads)
+        start_tensorflow(composed.num_threads)
     dataset = catalogue.load(composed.data)
     model = build(composed.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=int(seed))
     seconds = {"compiled": fit_compiled, "keras": fit_keras}[way](model, dataset, composed)

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     forkserver.context()  # as the command does it
 
 from mnist_pipeline.pipeline.request import prepare
-from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import sweep
@@ -79,7 +79,7 @@ def main() -> None:
                 study.optuna.enqueue_trial(params)
 
         Study.enqueue_planned = plan  # type: ignore[method-assign, assignment]
-    base, config = space.compose_sweep(overrides)
+    base, config = settings.compose_sweep(overrides)
     request = prepare(base, overrides)
     meter = Meter()
     tracker = MlflowTracker(request.config.tracking)

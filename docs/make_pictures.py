@@ -46,8 +46,8 @@ def make(home: Path, chromium: str) -> None:
     """Make the runs, then the pictures of them."""
     run(home, "train", "-m", "data.fallback=null", "model.hidden_width=32,128", "train.seed=0,1,2")
     run(home, "sweep", "data.fallback=null", "sweep.study=around-the-baseline")
-    run(home, "promote", "mnist-w128-d0.2-e9-s0")
-    champion, sweep = artifacts(home, "mnist-w128-d0.2-e9-s0"), artifacts(home, "sweep around-the-baseline")
+    run(home, "promote", "mnist-dense-e9-s0")
+    champion, sweep = artifacts(home, "mnist-dense-e9-s0"), artifacts(home, "sweep around-the-baseline")
     paste(
         [
             [champion / "train" / "learning_curves.png"],
@@ -61,7 +61,7 @@ def make(home: Path, chromium: str) -> None:
     )
     pages = {
         "compare": ["compare", "--filter", "tags.kind = 'train'"],
-        "diff": ["diff", "mnist-w32-d0.2-e9-s0", "champion"],
+        "diff": ["diff", "mnist-dense-w32-e9-s0", "champion"],
         "report": ["report", "champion"],
     }
     with sync_playwright() as driver, started_ui(home) as address:
@@ -142,7 +142,7 @@ def photograph_ui(browser: Browser, address: str) -> None:
     page = browser.new_page(viewport={"width": 1800, "height": 620})
     page.set_default_timeout(READY_MS)
     page.goto(address)
-    page.get_by_role("link", name="mnist-w32-d0.2-e9-s0").wait_for()
+    page.get_by_role("link", name="mnist-dense-w32-e9-s0").wait_for()
     # What covers the list: MLflow's assistant, and the hint that the columns are those of a shared view.
     for button in reversed(page.get_by_role("button", name="Close").all()):
         button.click()

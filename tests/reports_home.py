@@ -21,8 +21,8 @@ from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 
 WIDTHS, SEEDS = (16, 48), (0, 1)
-CHAMPION = "digits-w48-d0.2-e3-s0"
-NAMES = [f"digits-w{width}-d0.2-e3-s{seed}" for width in WIDTHS for seed in SEEDS]
+CHAMPION = "digits-dense-w48-e3-s0"
+NAMES = [f"digits-dense-w{width}-e3-s{seed}" for width in WIDTHS for seed in SEEDS]
 
 
 def uri(home: Path) -> str:

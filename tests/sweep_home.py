@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.pipeline.request import prepare
-from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
@@ -64,8 +64,8 @@ class Recorder:
 
 def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: StopRequest | None = None) -> SweepResult:
     """Do in this process what the command does; it saves the imports."""
-    base, config = space.compose_sweep(overrides)
-    request = prepare(base, overrides, compose_with_data=partial(compose.compose_with_data, schema=space.SWEEP))
+    base, config = settings.compose_sweep(overrides)
+    request = prepare(base, overrides, compose_with_data=partial(compose.compose_with_data, schema=settings.SWEEP))
     return sweep(
         request,
         config,
@@ -95,7 +95,7 @@ def outcome(study: Study) -> Trials:
 
 def read_study(home: Path) -> Study:
     """Open the study that a command has made."""
-    _, config = space.compose_sweep(ALONE)
+    _, config = settings.compose_sweep(ALONE)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal_path("s"))))
     identity = json.loads(optuna.load_study(study_name="s", storage=storage).user_attrs["identity"])
     return Study(config, name="s", identity=identity, max_epochs=4)

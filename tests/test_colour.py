@@ -56,7 +56,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory, empty_store:
     for seed in (0, 1):
         done = call(home, "train", "data=folder", f"data.path={folder}", *TRAIN, f"train.seed={seed}")
         digests += re.findall(r"^result digest +(\w+)$", done.stdout, re.MULTILINE)
-    call(home, "promote", "data.name=shapes", "shapes-w32-d0.2-e12-s0", "promote.min_test_accuracy=0.4")
+    call(home, "promote", "data.name=shapes", "shapes-dense-w32-e12-s0", "promote.min_test_accuracy=0.4")
     return home, digests
 
 
@@ -83,7 +83,7 @@ def test_diff_and_report_name_the_classes(trained: tuple[Path, list[str]], tmp_p
     assert "square, filled" in text
     assert "data=folder" in text
     assert "data.image_size" in text  # in the command that reproduces it
-    call(home, "diff", "data.name=shapes", "shapes-w32-d0.2-e12-s0", "shapes-w32-d0.2-e12-s1")
+    call(home, "diff", "data.name=shapes", "shapes-dense-w32-e12-s0", "shapes-dense-w32-e12-s1")
 
 
 def test_the_command_in_the_report_is_the_same_run(trained: tuple[Path, list[str]], tmp_path: Path) -> None:

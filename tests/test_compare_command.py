@@ -210,11 +210,11 @@ def test_tables_and_figures_are_written(cli: Cli, reports_home: Path, tmp_path: 
 
 
 def test_bad_names_are_reported_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
-    found = compare_here(cli, reports_home, NAMES[0], "digits-w16-d0.2-e3-s7", "a failed one")
+    found = compare_here(cli, reports_home, NAMES[0], "digits-dense-w16-e3-s7", "a failed one")
     assert found.returncode == 1
     assert NAMES[0] in found.stdout
     unknown, failed = found.stderr.splitlines()
-    assert unknown.startswith("error: digits-w16-d0.2-e3-s7: ")
+    assert unknown.startswith("error: digits-dense-w16-e3-s7: ")
     assert unknown.removesuffix("?").split()[-1] in NAMES[:2]  # both names are equally near
     assert failed.startswith("error: a failed one is FAILED")
     assert "Boom" in failed

@@ -56,18 +56,18 @@ def test_presets_are_small_differences() -> None:
         (["model.hidden_width=[1,2"], "not an override"),
         (["preset=nope"], "preset=nope: no such option; expected smoke or tutorial"),
         (["data=nope"], "data=nope: no such option; expected arrays or csv or digits"),
-        (["~model"], "expected a section of keys, e.g. model=dense"),
+        (["~model"], "expected a section of keys, e.g. model="),
         (["model.hidden_width=abc"], "model.hidden_width=abc: expected an integer"),
         (["model.hidden_width=-5"], "model.hidden_width=-5: expected an integer from 1 to 100,000"),
         (["model.hidden_width=0"], "model.hidden_width=0: expected an integer from 1"),
-        (["model.dropout_rate=1.0"], "model.dropout_rate=1.0: expected a number from 0 to below 1"),
-        (["model.dropout_rate=nan"], "model.dropout_rate=nan: expected a finite number"),
+        (["model.dropout_rate=1.0"], "model.dropout_rate=1.0: expected a finite number from 0 and below 1"),
+        (["model.dropout_rate=nan"], "model.dropout_rate=nan: expected a finite number from 0"),
         (["train.num_epochs=0"], "train.num_epochs=0: expected an integer from 1"),
         (["train.num_epochs=2.5"], "train.num_epochs=2.5: expected an integer"),
         (["train.num_epochs=true"], "train.num_epochs=True: expected an integer"),
         (["train.num_epochs=null"], "train.num_epochs=null: expected an integer"),
         (["train.learning_rate=nan"], "train.learning_rate=nan: expected a finite number"),
-        (["train.learning_rate=-1"], "train.learning_rate=-1.0: expected a finite number above 0"),
+        (["train.learning_rate=-1"], "train.learning_rate=-1: expected a finite number above 0"),
         (["train.seed=-1"], "train.seed=-1: expected an integer from 0"),
         (["train.seed=1,2"], "train.seed=1,2: several values need --multirun"),
         (["data.validation_size=-1"], "data.validation_size=-1: expected a number of images from 0, or a share"),
@@ -120,17 +120,17 @@ def test_a_preset_for_mnist_does_not_break_the_fallback(tmp_path: Path) -> None:
     overrides = ["preset=patient", "data.timeout_sec=3", "train.seed=4"]
     found = compose.compose_with_data(overrides, "digits", config_dir=str(tmp_path))
     assert found.data == compose.compose(["data=digits"]).data
-    assert (found.model.hidden_width, found.train.seed, found.tracking.experiment) == (64, 4, "digits")
+    assert (found.model.arguments["hidden_width"], found.train.seed, found.tracking.experiment) == (64, 4, "digits")
 
 
 def test_zero_is_a_value() -> None:
     composed = compose.compose(["train.seed=0", "data.split_seed=0", "data.validation_size=0", "model.dropout_rate=0"])
-    assert (composed.train.seed, composed.data.validation_size, composed.model.dropout_rate) == (0, 0, 0.0)
+    assert (composed.train.seed, composed.data.validation_size, composed.model.arguments["dropout_rate"]) == (0, 0, 0.0)
 
 
 def test_a_multirun_is_checked_whole() -> None:
     runs = compose.check(["train.seed=0,1,2", "model.hidden_width=16,32"], multirun=True)
-    assert [(run.train.seed, run.model.hidden_width) for run in runs] == [
+    assert [(run.train.seed, run.model.arguments["hidden_width"]) for run in runs] == [
         (seed, width) for seed in (0, 1, 2) for width in (16, 32)
     ]
     with pytest.raises(ConfigError, match=r"make no run at all"):
@@ -144,7 +144,7 @@ def test_a_further_folder_adds_presets(tmp_path: Path) -> None:
     (folder / "preset").mkdir(parents=True)
     (folder / "preset" / "wide.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 512\n")
     (wide,) = compose.check(["preset=wide"], config_dir=str(folder))
-    assert wide.model.hidden_width == 512
+    assert wide.model.arguments["hidden_width"] == 512
 
 
 def test_overrides_of_a_group_are_recognized() -> None:

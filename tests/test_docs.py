@@ -7,7 +7,7 @@ from conftest import ROOT
 
 from mnist_pipeline import cli
 from mnist_pipeline.config import compose
-from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep import settings
 
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -42,4 +42,4 @@ def test_the_sweeps_in_the_readme_compose() -> None:
     assert len(commands) >= 3
     for command in commands:
         words = re.sub("[\"']", "", command.split("#")[0]).split()
-        space.compose_sweep([word for word in words if "=" in word or word.startswith("~")])
+        settings.compose_sweep([word for word in words if "=" in word or word.startswith("~")])

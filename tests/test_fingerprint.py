@@ -62,19 +62,19 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_comments_docstrings_and_layout_void_nothing(package: Path) -> None:
     before = digest(package)
     assert before == fingerprint.code_digest()
-    edit(package / "train" / "trainer.py", "class Adam:\n", "# a remark\n\n\nclass Adam:\n")
-    edit(package / "train" / "trainer.py", '"""Take one step."""', '"""Take a single step."""')
-    edit(package / "config" / "sections.py", '"""Units of the hidden layer."""', '"""Neurons of the hidden layer."""')
+    edit(package / "train" / "optimizers.py", "class _Adam:\n", "# a remark\n\n\nclass _Adam:\n")
+    edit(package / "train" / "optimizers.py", '"""Take one step.', '"""Take a single step.')
+    edit(package / "config" / "sections.py", '"""Passes over the training images."""', '"""Rounds."""')
     assert digest(package) == before
 
 
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("train/trainer", "EPSILON = 1e-7", "EPSILON = 1e-8"),
+        ("train/optimizers", "1e-7", "1e-8"),
         ("model/dense", "1 / 255", "1 / 256"),
         ("data/mnist", "60_000", "60_001"),
-        ("config/sections", "100_000", "100_001"),  # imported by stages, but not a stage
+        ("config/sections", "2**31", "2**30"),  # imported by stages, but not a stage
         ("data/__init__", '"""', 'x = 1\n"""'),
     ],
 )

@@ -5,15 +5,12 @@ import keras
 import numpy as np
 import pytest
 
-from mnist_pipeline.config.sections import ModelConfig
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.model import dense, inspection, prediction, score
 
-BASELINE = ModelConfig(name="dense", hidden_width=128, dropout_rate=0.2)
-
 
 def build(seed: int = 0) -> keras.Model:
-    return dense.build(BASELINE, image_shape=(28, 28), num_classes=10, seed=seed)
+    return dense.build(image_shape=(28, 28), num_classes=10, seed=seed)
 
 
 def make_split(num_images: int = 50) -> Split:
@@ -31,7 +28,7 @@ def test_the_baseline_has_the_tutorials_layers() -> None:
 
 
 def test_shape_and_classes_come_from_the_caller() -> None:
-    built = dense.build(BASELINE, image_shape=(8, 9, 3), num_classes=4, seed=0)
+    built = dense.build(image_shape=(8, 9, 3), num_classes=4, seed=0)
     logits = prediction.predict_logits(built, np.zeros((2, 8, 9, 3), np.uint8))
     assert logits.shape == (2, 4)
     assert logits.dtype == np.float32

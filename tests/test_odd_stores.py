@@ -76,7 +76,7 @@ def test_an_artifact_that_a_server_lists_but_cannot_give_is_one_line(home: Path,
     with server(home / "mlflow.db", home / "artifacts") as address:
         at = ["data=digits", f"tracking.uri={address}"]
         assert cli("train", *at, "train.num_epochs=1", "model.hidden_width=8").returncode == 0
-        report = ["report", "digits-w8-d0.2-e1-s0", *at, "--output", str(tmp_path / "report.html")]
+        report = ["report", "digits-dense-w8-e1-s0", *at, "--output", str(tmp_path / "report.html")]
         whole = cli(*report)
         assert (whole.returncode, whole.stderr) == (0, "")  # although an artifact that not every run has is missing
         with without_content(next((home / "artifacts").rglob("predictions.parquet"))):

@@ -63,7 +63,7 @@ def test_its_parameters_are_keys_with_its_defaults(package: str, home: Path) -> 
         "num_images": 60, "size": 10, "kind": "noisy", "seed": None, "names": ["down", "up"],
     }  # fmt: skip
     assert (data.name, data.validation_size) == ("mine", 0.1)
-    assert name_run(composed()) == "mine-w128-d0.2-e9-s0"
+    assert name_run(composed()) == "mine-dense-e9-s0"
     found = catalogue.find(composed("data.seed=3").data)
     assert (found.class_names, found.learn.images.shape) == (("down", "up"), (48, 8, 8))
 
@@ -152,7 +152,7 @@ def test_a_run_on_it_from_the_command_to_the_champion(package: str, cli: Cli, ho
 
     arguments = ["--config-dir", "own", "data=mine", "data.seed=1", "train.num_epochs=3", "model.hidden_width=8"]
     first = call("train", *arguments)
-    assert "mine-w8-d0.2-e3-s0" in first.stdout
+    assert "mine-dense-w8-e3-s0" in first.stdout
     again = call("train", *arguments)
     assert "the same fingerprint" in again.stderr
     shown = call("promote", "data.name=mine", "promote.min_test_accuracy=0.3")

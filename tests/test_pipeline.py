@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.data.dataset import DataUnavailableError
-from mnist_pipeline.model.dense import build
+from mnist_pipeline.model.catalogue import build
 from mnist_pipeline.model.score import Score
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.pipeline.run import RunResult, execute, log_checked_model

@@ -219,7 +219,7 @@ def test_the_command_prints_a_table_and_exits_with_1_for_a_bad_file(
         (["serve", "--port", "0x"], "argument --port"),
         (["serve", "model.hidden_width=3"], "unknown key model.hidden_width"),
         (["promote", "one", "two"], "one two: one run at a time"),
-        (["promote", "promote.alpha=7"], "promote.alpha=7.0: expected a number between 0 and 1"),
+        (["promote", "promote.alpha=7"], "promote.alpha=7: expected a finite number above 0 and below 1"),
         (["rollback"], "the following arguments are required: --reason"),
         (["rollback", "--reason", " "], "--reason: expected one line"),
     ],

@@ -274,7 +274,7 @@ def test_the_commands_report_their_result(
     assert refused.returncode == 3
     assert "p = 1 (0 gained, 0 lost)" in refused.stdout
     assert "refused: the champion stays version 1" in refused.stdout
-    assert refused.stderr.splitlines()[-1].startswith("refused: digits-w8-d0.2-e2-s0 does not pass")
+    assert refused.stderr.splitlines()[-1].startswith("refused: digits-dense-w8-e2-s0 does not pass")
     promoted = cli("promote", trained.better, "data=digits", *GATES)
     assert promoted.returncode == 0
     version = MlflowClient(local).get_model_version(MODEL, "3")

@@ -117,7 +117,7 @@ def test_nothing_written_or_printed_by_runs_has_a_secret(place: Place) -> None:
     given = ["data=mnist", "preset=mine", *SMOKE[1:], *mirrors, "data.num_retries=0"]
     trained = place.run("train", "-m", *given, "train.seed=0")
     assert trained.returncode == 0, trained.stderr
-    compared = place.run("report", "digits-w8-d0.2-e1-s0", "tracking.uri=${oc.env:X}", X=uri)
+    compared = place.run("report", "digits-dense-w8-e1-s0", "tracking.uri=${oc.env:X}", X=uri)
     assert compared.returncode == 0, compared.stderr
     params, tags = stored(place, "params"), stored(place, "tags")
     assert params["tracking.uri"] == uri.replace(MARK, "***")

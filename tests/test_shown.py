@@ -60,7 +60,7 @@ def test_lines_are_kept_where_that_is_asked_for() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "digits-w16-d0.2-e3-s0",
+        "digits-dense-w16-e3-s0",
         "*a* **b** _c_ __d__ `e` ~~f~~",
         "[a](http://x) ![b](y) <http://z> [c]: d",
         "<script>alert(1)</script> &lt; &#60; &copy",

@@ -60,7 +60,7 @@ def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
     verdict = json.loads((artifacts / "verdict.json").read_text())
     (winner,) = compose.check(["preset=winner"], config_dir=str(artifacts))
     assert final.data.params["model.hidden_width"] == str(verdict["params"]["model.hidden_width"])
-    assert winner.model.hidden_width == verdict["params"]["model.hidden_width"]
+    assert winner.model.arguments["hidden_width"] == verdict["params"]["model.hidden_width"]
     assert list((home / "mlruns" / "checkpoints").iterdir()) == []
 
     again = cli("sweep", "preset=smoke")

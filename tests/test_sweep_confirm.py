@@ -4,7 +4,7 @@ import pytest
 
 from mnist_pipeline.sweep import confirm
 from mnist_pipeline.sweep.confirm import Comparison, Pair
-from mnist_pipeline.sweep.space import Direction
+from mnist_pipeline.sweep.settings import Direction
 
 MAX, MIN = Direction.maximize, Direction.minimize
 

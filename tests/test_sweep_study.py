@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
-from mnist_pipeline.sweep import space
-from mnist_pipeline.sweep.space import Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep import settings
+from mnist_pipeline.sweep.settings import Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study, count_finished
 from mnist_pipeline.system.errors import UserError
@@ -17,7 +17,7 @@ BASELINE = {"model.dropout_rate": 0.2, "model.hidden_width": 128, "train.num_epo
 
 
 def make_config(*overrides: str, **changes: Any) -> SweepConfig:
-    _, config = space.compose_sweep(overrides)
+    _, config = settings.compose_sweep(overrides)
     return dataclasses.replace(config, **changes)
 
 

@@ -11,7 +11,7 @@ from conftest import server
 from mlflow import MlflowClient
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.config.sections import ModelConfig, TrackingConfig
+from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.data import catalogue
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.model import dense, prediction
@@ -60,8 +60,8 @@ class Logged:
 
 def log_everything(uri: str, folder: Path) -> Logged:
     test = catalogue.load(compose.compose(["data=digits"]).data).test
-    config = ModelConfig(name="dense", hidden_width=8, dropout_rate=0)
-    model = prediction.with_probabilities(dense.build(config, image_shape=(28, 28), num_classes=10, seed=0))
+    network = dense.build(hidden_width=8, dropout_rate=0, image_shape=(28, 28), num_classes=10, seed=0)
+    model = prediction.with_probabilities(network)
     folder.mkdir()
     (folder / "table.csv").write_text("a,b\n1,2\n")
     last = {"train/loss": 0.25, "train/accuracy": 0.5}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.config.sections import ModelConfig, TrainConfig
+from mnist_pipeline.config.sections import TrainConfig
 from mnist_pipeline.data import catalogue
 from mnist_pipeline.data.dataset import Dataset, Split
 from mnist_pipeline.model import dense
@@ -20,16 +20,15 @@ from mnist_pipeline.train.epochs import Epoch
 from mnist_pipeline.train.fit import LossNotFiniteError
 
 
-def make_config(**changes: float) -> TrainConfig:
-    values = {
-        "num_epochs": 2, "batch_size": 32, "learning_rate": 0.001, "seed": 0, "num_threads": 1, "checkpoint_every": 1,
-    }  # fmt: skip
-    return TrainConfig(**{**values, **changes})  # type: ignore[arg-type]
+def make_config(*overrides: str, **changes: float) -> TrainConfig:
+    words = ["train.num_epochs=2", "train.num_threads=1", *overrides]
+    return compose.compose([*words, *(f"train.{key}={value}" for key, value in changes.items())]).train
 
 
 def make_model(dropout_rate: float = 0.0) -> keras.Model:
     return dense.build(
-        ModelConfig(name="dense", hidden_width=32, dropout_rate=dropout_rate),
+        hidden_width=32,
+        dropout_rate=dropout_rate,
         image_shape=(28, 28),
         num_classes=10,
         seed=0,

@@ -64,6 +64,28 @@ def draw_image_grid(images: npt.NDArray[np.uint8], titles: list[str], *, title: 
     return figure
 
 
+def draw_sheet(rows: Sequence[npt.NDArray[np.uint8]], *, names: Sequence[str], columns: int, title: str) -> Figure:
+    """Draw rows of images uint8 (n, height, width[, channels]), all of one size, each row beside its name.
+
+    Args:
+        rows: With at most `columns` images each; one of them has at least one.
+        names: Of the rows.
+        columns: Width of the sheet, in images.
+        title: Of the figure.
+    """
+    height, width, *channels = next(images.shape[1:] for images in rows if len(images))
+    sheet = np.zeros((len(rows) * height, columns * width, *channels), np.uint8)
+    for row, images in enumerate(rows):
+        for column, image in enumerate(images):
+            sheet[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
+    figure, axes = make_axes(6, min(60, 0.2 + 0.6 * len(rows)), title)
+    axes.imshow(sheet, cmap="gray_r")
+    axes.set_xticks([])
+    axes.set_yticks([height * (row + 0.5) for row in range(len(rows))], list(map(literal, names)))
+    axes.spines[:].set_visible(False)
+    return figure
+
+
 def slant(axes: Axes, names: Sequence[str]) -> None:
     """Set the labels of the classes below an axis at a slant if they would not fit side by side."""
     if max(map(len, names), default=0) * len(names) > 40:

@@ -84,17 +84,20 @@ def print_result(result: "RunResult") -> None:
     print_table(table)
     metrics = result.metrics
     validation = metrics.get("validation/accuracy")
+    kept = metrics.get("kept/epoch")
+    another = "model.hidden_width=256" if "hidden_width" in result.config.model.arguments else "train.seed=1"
     lines = {
         "test accuracy": f"{metrics['test/accuracy']:.4f}",
         "test loss": f"{metrics['test/loss']:.4f}",
         **({} if validation is None else {"validation accuracy": f"{validation:.4f}"}),
+        **({} if kept is None else {"kept epoch": f"{kept:.0f}"}),
         "calibration error": f"{metrics['test/calibration_error']:.4f}",
         "training": f"{metrics['time/train_sec']:.1f} s",
         "result digest": result.digest[:32],
         "data": result.dataset.name,
         "run": f"{result.name} ({result.run_id})",
         "address": result.address,
-        "next": 'make ui shows the run; make train ARGS="model.hidden_width=256" tries another width',
+        "next": f'make ui shows the run; make train ARGS="{another}" trains another',
     }
     print_fields(lines)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import listen, make_parser
 from mnist_pipeline.cli.heavy_imports import heavy_imports
-from mnist_pipeline.sweep import space
+from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.storage import check, is_url, journal_path
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import ConfigError
@@ -21,7 +21,7 @@ def dashboard(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="sweep.KEY=VALUE", help=help_text)
     parsed = parser.parse_intermixed_args(arguments)
 
-    _, config = space.compose_sweep(parsed.overrides)
+    _, config = settings.compose_sweep(parsed.overrides)
     storage = config.storage or _find_journal(config.study)
     if not is_url(storage):
         storage = str(paths.expand(Address(storage).reveal()))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.config import compose
-from mnist_pipeline.sweep import space, storage
+from mnist_pipeline.sweep import settings, storage
+from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.system import temporary
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
 from mnist_pipeline.system.signals import STOP_SIGNALS
@@ -30,11 +31,11 @@ def sweep(arguments: Sequence[str]) -> None:
     parsed = hydra_app.parse(arguments)
     if parsed.multirun:
         raise ConfigError("--multirun: not for this command; the values to try belong in sweep.space")
-    config_name = space.SWEEP.config_name
+    config_name = settings.SWEEP.config_name
     if hydra_app.only_shows(parsed):
         hydra_app.show(parsed, {}, config_name=config_name)
         return
-    base, config = space.compose_sweep(parsed.overrides, config_dir=parsed.config_dir)
+    base, config = settings.compose_sweep(parsed.overrides, config_dir=parsed.config_dir)
     if parsed.cfg or parsed.info:
         shown = {} if config.storage is None else {"sweep.storage": config.storage}
         hydra_app.show(parsed, {**base.addresses(), **shown}, config_name=config_name)
@@ -45,7 +46,7 @@ def sweep(arguments: Sequence[str]) -> None:
     _sweep_once(base, config, parsed.overrides, config_dir=parsed.config_dir)
 
 
-def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[str], *, config_dir: str | None) -> None:
+def _sweep_once(base: "Config", config: SweepConfig, overrides: Sequence[str], *, config_dir: str | None) -> None:
     from mnist_pipeline.sweep.executors import forkserver
 
     temporary.begin()
@@ -57,7 +58,7 @@ def _sweep_once(base: "Config", config: space.SweepConfig, overrides: Sequence[s
         from mnist_pipeline.sweep.pool import StopRequest
         from mnist_pipeline.tracking import mlflow_tracker
 
-    compose_with_data = partial(compose.compose_with_data, schema=space.SWEEP, config_dir=config_dir)
+    compose_with_data = partial(compose.compose_with_data, schema=settings.SWEEP, config_dir=config_dir)
     asked = request.prepare(base, overrides, compose_with_data=compose_with_data)
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     stop = StopRequest()

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from mnist_pipeline.reports.page import Table
 from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.sweep.artifacts import tabulate_trials
-from mnist_pipeline.sweep.space import Direction, SweepConfig
+from mnist_pipeline.sweep.settings import Direction, SweepConfig
 from mnist_pipeline.sweep.sweep import SweepResult
 from mnist_pipeline.sweep.trainings import Ending
 from mnist_pipeline.system.console import err, out, print_fields

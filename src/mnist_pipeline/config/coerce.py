@@ -13,6 +13,8 @@ import typing
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+import annotated_types
+
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address
 
@@ -33,7 +35,7 @@ def fill(schema: type, values: Any, *, prefix: str, **parsed: Any) -> Any:
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{prefix}={_show(values)}: expected a section of keys")
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(schema) if field.name not in parsed}
     refuse_unknown(values, known=[*fields, *parsed], prefix=f"{prefix}.")
     optional = {field.name for field in dataclasses.fields(schema) if field.default is not dataclasses.MISSING}
@@ -49,25 +51,24 @@ def coerce(value: Any, hint: Any, *, key: str) -> Any:
 
     Args:
         value: As composed.
-        hint: A dataclass, an enum, bool, int, float, str, `Address`, a list, tuple or Literal, or a union of these.
+        hint: A dataclass, an enum, bool, int, float, str, `Address`, a list, tuple or Literal, any of them Annotated
+            with bounds of `annotated_types`, or a union of these.
         key: Dotted, for messages.
 
     Raises:
         ConfigError: It is not of that type.
     """
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        options = typing.get_args(hint)
-        if value is None and type(None) in options:
-            return None
-        hints = [option for option in options if option is not type(None)]
-    else:
-        hints = [hint]
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    options = typing.get_args(hint) if is_union else (hint,)
+    hints = [option for option in options if option is not type(None)]
+    if value is None and len(hints) < len(options):
+        return None
     if dataclasses.is_dataclass(hints[0]):
         return fill(typing.cast(type, hints[0]), value, prefix=key)
     for one in hints:
         with contextlib.suppress(ValueError):
             return _convert(value, one)
-    expected = [*map(_describe, hints), *(["null"] if len(hints) < len(typing.get_args(hint)) else [])]
+    expected = [*map(_describe, hints), *(["null"] if len(hints) < len(options) else [])]
     raise ConfigError(f"{key}={_show(value)}: expected {' or '.join(dict.fromkeys(expected))}")
 
 
@@ -75,23 +76,55 @@ def _describe(hint: Any) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " or ".join(map(str, parts))
-    if origin is list:
+    if origin is typing.Annotated:
+        return _describe_bounds("an integer" if parts[0] is int else "a finite number", parts[1:])
+    if origin is list or (origin is tuple and parts[-1] is ...):
         return f"a list, each {_describe(parts[0])}"
     if origin is tuple:
         return f"a list of {len(parts)}, each {_describe(parts[0])}"
     return _EXPECTED.get(hint) or " or ".join(option.value for option in hint)
 
 
+def _describe_bounds(what: str, bounds: Sequence[Any]) -> str:
+    """Return the description of the numbers between bounds."""
+    limits = {
+        kind: getattr(bound, kind) for bound in bounds for kind in ("ge", "gt", "le", "lt") if hasattr(bound, kind)
+    }
+    words = {"ge": "from {:,}", "gt": "above {:,}", "le": "to {:,}", "lt": "and below {:,}"}
+    if not {"ge", "gt"} & set(limits):
+        words |= {"le": "up to {:,}", "lt": "below {:,}"}
+    return " ".join([what, *(text.format(limits[kind]) for kind, text in words.items() if kind in limits)])
+
+
+def _is_within(value: Any, bound: Any) -> bool:
+    match bound:
+        case annotated_types.Ge(limit):
+            return bool(value >= limit)
+        case annotated_types.Gt(limit):
+            return bool(value > limit)
+        case annotated_types.Le(limit):
+            return bool(value <= limit)
+        case annotated_types.Lt(limit):
+            return bool(value < limit)
+    raise AssertionError(bound)
+
+
 def _convert(value: Any, hint: Any) -> Any:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        converted = _convert(value, parts[0])
+        if not all(_is_within(converted, bound) for bound in parts[1:]):
+            raise ValueError
+        return converted
     if origin is typing.Literal:
         if value in parts:
             return value
         raise ValueError
     if origin in (list, tuple):
-        if not isinstance(value, list) or (origin is tuple and len(value) != len(parts)):
+        is_open = origin is list or parts[-1] is ...
+        if not isinstance(value, list | tuple) or (not is_open and len(value) != len(parts)):
             raise ValueError
-        kinds = parts if origin is tuple else parts * len(value)
+        kinds = parts[:1] * len(value) if is_open else parts
         return origin(_convert(one, kind) for one, kind in zip(value, kinds, strict=True))
     if issubclass(hint, enum.Enum):
         return hint(value)
@@ -125,15 +158,20 @@ def refuse_unknown(keys: Iterable[object], *, known: Collection[str], prefix: st
 
 def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
     """Return the error for a dotted key that is not among the known ones."""
-    nearest = difflib.get_close_matches(key, known, n=1)
+    section, _, name = key.rpartition(".")
+    beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
+    # Among keys of the same section only the last part can be a slip.
+    nearest = [beside[one] for one in difflib.get_close_matches(name, list(beside), n=1)]
+    nearest = nearest or ([] if beside else difflib.get_close_matches(key, known, n=1))
     sections = sorted({name.split(".")[0] for name in known})
-    hint = f"did you mean {nearest[0]}?" if nearest else f"expected a key of {', '.join(sections)}"
+    expected = f"a key of {', '.join(sections)}" if len(sections) > 1 else ", ".join(known) or "none"
+    hint = f"did you mean {nearest[0]}?" if nearest else f"expected {expected}"
     return ConfigError(f"unknown key {key}: {hint}")
 
 
 def list_keys(schema: type, *, prefix: str) -> list[str]:
     """Return the dotted keys of a dataclass and of the dataclasses nested in it."""
-    hints = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema, include_extras=True)
     keys: list[str] = []
     for field in dataclasses.fields(schema):
         key = f"{prefix}.{field.name}"

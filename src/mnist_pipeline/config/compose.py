@@ -5,6 +5,7 @@ and the next step.
 """
 
 import contextlib
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,10 +25,10 @@ from mnist_pipeline.config import functions
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.coerce import coerce, fill, list_keys, refuse_unknown, unknown_key
 from mnist_pipeline.config.sections import (
+    Component,
     Config,
     DataConfig,
     EvaluateConfig,
-    ModelConfig,
     TrackingConfig,
     TrainConfig,
 )
@@ -42,14 +43,14 @@ class Schema:
 
     Attributes:
         config_name: The primary configuration in `conf/`.
-        sections: The dataclasses of each section, by its options' names; "" for a section that has but one.
+        sections: The dataclass of each section.
         switches: Keys outside of the sections, true or false.
         free_prefixes: Beginnings of keys that the dataclasses do not list.
         several_values: What to do if an override has several values.
     """
 
     config_name: str
-    sections: Mapping[str, Mapping[str, type]]
+    sections: Mapping[str, type]
     switches: tuple[str, ...]
     free_prefixes: tuple[str, ...] = ()
     several_values: str = "are too many here: give one"
@@ -57,23 +58,30 @@ class Schema:
     def known_keys(self) -> list[str]:
         """Return every group and dotted key."""
         keys = [*self.sections, "preset", *self.switches]
-        for name, options in self.sections.items():
-            for schema in options.values():
-                keys += list_keys(schema, prefix=name)
-        return [*(key for key in keys if key not in _NOT_IN_YAML), *_list_arguments()]
+        for name, schema in self.sections.items():
+            keys += list_keys(schema, prefix=name)
+        return [*(key for key in keys if key.rpartition(".")[2] not in _NOT_IN_YAML), *_list_arguments()]
 
 
-_NOT_IN_YAML = ("data.option", "data.target", "data.arguments")
-DATA = {"": DataConfig}
-TRACKING = {"": TrackingConfig}
+SPACE = "_space_"
+"""The key of a model's file that holds what a sweep tries of it."""
+
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "model": ("image_shape", "num_classes", "seed"),
+    "train/optimizer": (),
+    "train/schedule": ("step", "num_steps", "steps_per_epoch", "learning_rate"),
+}
+"""The groups whose options name a function, beside `data`, and the parameters that the pipeline supplies to it."""
+
+_NOT_IN_YAML = ("option", "target", "arguments", "supplied")
 RUN = Schema(
     config_name="config",
     sections={
-        "data": DATA,
-        "model": {"dense": ModelConfig},
-        "train": {"": TrainConfig},
-        "evaluate": {"": EvaluateConfig},
-        "tracking": TRACKING,
+        "data": DataConfig,
+        "model": Component,
+        "train": TrainConfig,
+        "evaluate": EvaluateConfig,
+        "tracking": TrackingConfig,
     },
     switches=("force", "wait"),
     several_values="need --multirun (-m) before them",
@@ -137,19 +145,41 @@ def read_section(schema: Schema, name: str, values: Any) -> Any:
     Raises:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
+    if name in COMPONENTS:
+        return read_component(name, values)
     if not isinstance(values, dict):
         raise ConfigError(f"{name}={values}: expected a section of keys, e.g. {name}={_list_options(name)[0]}")
     if name == "data":
         return _read_data(values)
-    options = schema.sections[name]
-    dataclass_of_option = options.get("") or options.get(str(values.get("name")))
-    if dataclass_of_option is None:
-        raise ConfigError(f"{name}.name={values.get('name')}: expected {' or '.join(options)}; select one with {name}=")
-    return fill(dataclass_of_option, values, prefix=name)
+    nested = {group.rpartition("/")[2]: group for group in COMPONENTS if group.startswith(f"{name}/")}
+    components = {key: read_component(group, values.get(key)) for key, group in nested.items()}
+    own = {key: value for key, value in values.items() if key not in nested}
+    return fill(schema.sections[name], own, prefix=name, **components)
+
+
+def read_component(group: str, values: Any) -> Component:
+    """Return the option of a group whose keys are the parameters of a function.
+
+    Raises:
+        ConfigError: There is no such function, a key is unknown or missing, or a value has the wrong type.
+    """
+    prefix = group.replace("/", ".")
+    if not isinstance(values, dict) or "option" not in values:
+        shown = "null" if values is None else values
+        raise ConfigError(f"{prefix}={shown}: expected a section of keys, e.g. {group}={_list_options(group)[0]}")
+    values = {key: value for key, value in values.items() if key != SPACE}
+    option, target = str(values.pop("option")), values.pop(functions.TARGET, None)
+    if target is None:
+        raise ConfigError(f"{prefix}={option}: it has no _target_: give it the dotted name of its function")
+    function = functions.read(target, key=f"{prefix}.{functions.TARGET}", supplied=COMPONENTS[group])
+    if "name" in function.hints:
+        raise ConfigError(f"{prefix}.{functions.TARGET}={target}: {prefix}.name is the option's name; rename it")
+    arguments = function.read_arguments(values, prefix=prefix)
+    return Component(option, target, arguments, function.supplied)
 
 
 def _read_data(values: Mapping[str, Any]) -> DataConfig:
-    own = tuple(key.removeprefix("data.") for key in list_keys(DataConfig, prefix="data") if key not in _NOT_IN_YAML)
+    own = tuple(field.name for field in dataclasses.fields(DataConfig) if field.name not in _NOT_IN_YAML)
     values = dict(values)
     option, target = values.pop("option"), values.pop(functions.TARGET, None)
     if target is None:
@@ -165,11 +195,14 @@ def _read_data(values: Mapping[str, Any]) -> DataConfig:
 
 
 def _list_arguments() -> list[str]:
-    """Return the keys of the data sets in `conf/`."""
+    """Return the keys of the options in `conf/` that name a function."""
     keys: list[str] = []
-    for option in _list_options("data"):
-        target = read_defaults("data", option).get(f"data.{functions.TARGET}")
-        keys += [f"data.{key}" for key in functions.read(target, key="data").hints]
+    for group in ("data", *COMPONENTS):
+        prefix = group.replace("/", ".")
+        for option in _list_options(group):
+            target = read_defaults(group, option).get(f"{prefix}.{functions.TARGET}")
+            function = functions.read(target, key=prefix, supplied=COMPONENTS.get(group, ()))
+            keys += [f"{prefix}.{key}" for key in function.hints]
     return keys
 
 
@@ -203,7 +236,11 @@ def compose_runs(
             if not runs:
                 raise ConfigError("--multirun: the given values make no run at all; give at least one of each")
             composed = [
-                hydra_compose(schema.config_name, overrides=[*added, *given.loosen(run)], return_hydra_config=True)
+                hydra_compose(
+                    schema.config_name,
+                    overrides=[*added, *given.loosen(run, schema.sections)],
+                    return_hydra_config=True,
+                )
                 for run in runs
             ]
             return [_to_values(one) for one in composed]
@@ -221,7 +258,8 @@ def read_defaults(group: str, option: str) -> Mapping[str, Any]:
     if not file.is_file():
         return {}
     values = OmegaConf.to_container(OmegaConf.load(file))
-    return {f"{group}.{key!s}": value for key, value in values.items()} if isinstance(values, dict) else {}
+    prefix = group.replace("/", ".")
+    return {f"{prefix}.{key!s}": value for key, value in values.items()} if isinstance(values, dict) else {}
 
 
 def _to_values(composed: Any) -> dict[str, Any]:
@@ -232,8 +270,12 @@ def _to_values(composed: Any) -> dict[str, Any]:
             own.data.name = choices["data"]
     values = OmegaConf.to_container(own, resolve=True)
     assert isinstance(values, dict)
-    if isinstance(values.get("data"), dict):
-        values["data"]["option"] = choices["data"]
+    for group in ("data", *COMPONENTS):
+        section: Any = values
+        for part in group.split("/"):
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict) and group in choices:
+            section["option"] = choices[group]
     return {str(key): value for key, value in values.items()}
 
 
@@ -272,7 +314,8 @@ def _list_options(group: str, config_dir: str | None = None) -> list[str]:
 
 
 def _list_groups() -> list[str]:
-    return sorted(path.name for path in paths.conf_dir().iterdir() if path.is_dir())
+    folders = (path for path in paths.conf_dir().rglob("*") if path.is_dir())
+    return sorted(path.relative_to(paths.conf_dir()).as_posix() for path in folders)
 
 
 def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | None) -> None:
@@ -281,14 +324,15 @@ def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | Non
     if any(override.key_or_group == "hydra.searchpath" for override in overrides):
         return  # the option may be anywhere
     for override in overrides:
-        group = override.key_or_group
+        group = given.group_of(override)
         if group not in groups or override.is_delete():
             continue
         chosen = override.sweep_string_iterator() if override.is_sweep_override() else iter([override.value()])
         for option in chosen:
             known = _list_options(group, config_dir)
             if str(option) not in known and (option is not None or group != "preset"):
-                raise ConfigError(f"{group}={mask(str(option))}: no such option; expected {' or '.join(known)}")
+                shown = f"{override.key_or_group}={mask(str(option))}"
+                raise ConfigError(f"{shown}: no such option; expected {' or '.join(known)}")
 
 
 def _refuse_names(overrides: Sequence[Override]) -> None:
@@ -312,7 +356,7 @@ def _explain(
         except (HydraException, ValueError):
             return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
         key = parsed.key_or_group
-        if key not in known and not key.startswith(("hydra", "data.", *schema.free_prefixes)):
+        if key not in known and not key.startswith(("hydra", *given.LOOSE, *schema.free_prefixes)):
             return str(unknown_key(key, known))
         if parsed.is_sweep_override() and not multirun:
             return f"{text}: several values {schema.several_values}"

@@ -1,18 +1,22 @@
 """The functions that a configuration names with Hydra's `_target_`: their parameters are its keys.
 
-They are read from the source, so that a wrong key is reported without importing anything.
+They are read from the source, so that a wrong key or value is reported without importing anything.
 """
 
 import ast
 import enum
 import functools
+import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, Literal
+from types import EllipsisType
+from typing import Annotated, Any, Literal
+
+import annotated_types
 
 from mnist_pipeline.config.coerce import coerce, refuse_unknown
 from mnist_pipeline.system.errors import ConfigError
@@ -22,7 +26,11 @@ TARGET = "_target_"
 """Hydra's key for the dotted name of a function."""
 
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str, "Address": Address, "None": None}
-_EXPECTED = "bool, int, float, str, list[...] or tuple[...] of these, Literal[...], or one of them or None"
+_BOUNDS = {name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt")}
+_EXPECTED = (
+    "bool, int, float, str, list[...] or tuple[...] of these, Literal[...], Annotated[...] with a bound of "
+    "annotated_types, or one of them or None"
+)
 _MISSING = enum.Enum("_MISSING", "value").value
 
 
@@ -34,13 +42,15 @@ class Function:
         target: Its dotted name.
         hints: The type of each parameter that the configuration may set.
         defaults: The values of those that have one.
+        supplied: The parameters that the pipeline supplies itself.
     """
 
     target: str
     hints: Mapping[str, Any]
     defaults: Mapping[str, Any]
+    supplied: tuple[str, ...] = ()
 
-    def read_arguments(self, values: Mapping[str, Any], *, prefix: str, others: tuple[str, ...]) -> dict[str, Any]:
+    def read_arguments(self, values: Mapping[str, Any], *, prefix: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the arguments that `values` give, each of its parameter's type, with the defaults of the others.
 
         Args:
@@ -59,6 +69,11 @@ class Function:
         return {key: coerce(given[key], hint, key=f"{prefix}.{key}") for key, hint in self.hints.items()}
 
 
+def is_ours(target: str) -> bool:
+    """Return whether a function is one of this package."""
+    return target.startswith("mnist_pipeline.")
+
+
 def allow_current_folder() -> None:
     """Let modules be imported from the current folder, after all other places."""
     here = str(Path.cwd())
@@ -72,7 +87,7 @@ def read(target: Any, *, key: str, supplied: tuple[str, ...] = ()) -> Function:
     Args:
         target: Dotted: the module, then the function.
         key: The key that gives it, for messages.
-        supplied: Parameters that the pipeline supplies itself.
+        supplied: Parameters that the pipeline supplies itself where the function has them.
 
     Raises:
         ConfigError: There is no such function, or a parameter has no type that YAML can express.
@@ -93,6 +108,21 @@ def read(target: Any, *, key: str, supplied: tuple[str, ...] = ()) -> Function:
         raise ConfigError(f"{key}={target}: {file} cannot be read ({error}): fix it") from error
     except ValueError as error:
         raise ConfigError(f"{key}={target}: {error}") from error
+
+
+def load(target: str, *, key: str) -> Callable[..., Any]:
+    """Import the function that `target` names.
+
+    Raises:
+        ConfigError: It cannot be imported.
+    """
+    module, _, name = target.rpartition(".")
+    allow_current_folder()
+    try:
+        function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(f"{key}={target}: it cannot be imported ({error})") from error
+    return function
 
 
 def find_file(module: str) -> Path | None:
@@ -136,10 +166,11 @@ def _read(target: str, name: str, file: Path, modified_ns: int, supplied: tuple[
         if parameter.arg in supplied:
             continue
         value = _MISSING if default is None else _evaluate(default, constants, parameter.arg)
-        hints[parameter.arg] = _read_hint(parameter, value)
+        hints[parameter.arg] = _read_hint(parameter, value, constants)
         if value is not _MISSING:
             defaults[parameter.arg] = value
-    return Function(target, hints, defaults)
+    named = {parameter.arg for parameter in (*arguments.args, *arguments.kwonlyargs)}
+    return Function(target, hints, defaults, supplied=tuple(name for name in supplied if name in named))
 
 
 def _evaluate(node: ast.expr, constants: Mapping[str, ast.expr], parameter: str) -> Any:
@@ -149,42 +180,55 @@ def _evaluate(node: ast.expr, constants: Mapping[str, ast.expr], parameter: str)
         raise ValueError(f"the default of {parameter} is not a plain number, text or list") from error
 
 
-def _read_hint(parameter: ast.arg, default: Any) -> Any:
+def _read_hint(parameter: ast.arg, default: Any, constants: Mapping[str, ast.expr]) -> Any:
     if parameter.annotation is None:
         if type(default) in (bool, int, float, str):
             return type(default)
         raise ValueError(f"the parameter {parameter.arg} has no type: give it one, {_EXPECTED}")
     try:
-        return _to_type(parameter.annotation)
-    except (KeyError, ValueError, TypeError, SyntaxError) as error:
+        return _to_type(parameter.annotation, constants)
+    except (KeyError, ValueError, TypeError, SyntaxError, RecursionError) as error:
         written = ast.unparse(parameter.annotation)
         raise ValueError(f"the parameter {parameter.arg} has the type {written}: expected {_EXPECTED}") from error
 
 
-def _to_type(node: ast.expr) -> Any:
+def _to_type(node: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
     """Return the type that an annotation means; anything but the few types of YAML is an error."""
     match node:
         case ast.Constant(value=None):
             return None
         case ast.Constant(value=str() as text):
-            return _to_type(ast.parse(text, mode="eval").body)
-        case ast.Name(id=name):
-            return _TYPES[name]
-        case ast.Attribute(attr=name):
+            return _to_type(ast.parse(text, mode="eval").body, constants)
+        case ast.Name(id=name) if name in constants:  # an alias
+            return _to_type(constants[name], {key: value for key, value in constants.items() if key != name})
+        case ast.Name(id=name) | ast.Attribute(attr=name):
             return _TYPES[name]
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _to_type(left) | _to_type(right)
-        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal"), slice=values):
-            choices = ast.literal_eval(values)
-            return Literal[choices]
-        case ast.Subscript(value=ast.Name(id="Optional") | ast.Attribute(attr="Optional"), slice=inner):
-            return _to_type(inner) | None
-        case ast.Subscript(value=ast.Name(id="list" | "Sequence"), slice=inner):
-            return list[_to_type(inner)]  # type: ignore[misc]
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=ast.Tuple(elts=elements)):
-            return tuple[tuple(_to_type(element) for element in elements if not _is_ellipsis(element))]  # type: ignore[misc]
+            return _to_type(left, constants) | _to_type(right, constants)
+        case ast.Subscript(value=ast.Name(id=generic) | ast.Attribute(attr=generic), slice=inner):
+            return _to_generic(generic, inner, constants)
     raise KeyError(ast.dump(node))
 
 
-def _is_ellipsis(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and node.value is Ellipsis
+def _to_generic(generic: str, inner: ast.expr, constants: Mapping[str, ast.expr]) -> Any:
+    match generic, inner:
+        case "Literal", _:
+            return Literal[ast.literal_eval(inner)]
+        case "Optional", _:
+            return _to_type(inner, constants) | None
+        case "Annotated", ast.Tuple(elts=[base, *bounds]):
+            return Annotated[_to_type(base, constants), *map(_to_bound, bounds)]
+        case (("list" | "Sequence"), _):
+            return list[_to_type(inner, constants)]  # type: ignore[misc]
+        case "tuple", ast.Tuple(elts=[element, ast.Constant(value=EllipsisType())]):
+            return tuple[_to_type(element, constants), ...]  # type: ignore[misc]
+        case "tuple", ast.Tuple(elts=elements):
+            return tuple[tuple(_to_type(element, constants) for element in elements)]  # type: ignore[misc]
+    raise KeyError(generic)
+
+
+def _to_bound(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name), args=[limit], keywords=[]):
+            return _BOUNDS[name](ast.literal_eval(limit))
+    raise KeyError(ast.dump(node))

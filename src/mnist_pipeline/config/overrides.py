@@ -1,7 +1,7 @@
 """The overrides of the command line, in Hydra's grammar: what they override, and how they are shown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +12,11 @@ from mnist_pipeline.config import hydra_internals
 from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system.secrets import STARS, Address, hide
 
+NESTED_GROUPS = {"train.optimizer": "train/optimizer", "train.schedule": "train/schedule"}
+LOOSE = ("data.", "model.", *(f"{key}." for key in NESTED_GROUPS), "sweep.space.")
+"""Beginnings of the keys that may be set although no YAML file lists them."""
+_LOOSE_SECTIONS = ("data", "model", "train", "sweep")
+_MODEL_SPACE = "sweep.space.model."
 _ADDRESS_SECTIONS = {key.partition(".")[0] for key in ADDRESS_KEYS}
 
 
@@ -24,16 +29,39 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
-def loosen(overrides: Sequence[str]) -> list[str]:
-    """Let the keys of `data` be set whether or not the YAML file lists them: the parameters of a function are keys too.
+def loosen(overrides: Sequence[str], sections: Collection[str] = _LOOSE_SECTIONS) -> list[str]:
+    """Return overrides that Hydra understands.
+
+    The parameters of a function are keys, whether or not the YAML file lists them. An option of a nested group may be
+    chosen like a key: `train.optimizer=sgd` is `train/optimizer=sgd`. What is removed from the space of a model, which
+    stands beside the model, becomes null.
+
+    Args:
+        overrides: Of the command line.
+        sections: Of the command's configuration.
 
     Raises:
         HydraException, ValueError: One of them is not in Hydra's grammar.
     """
-    return [
-        f"++{override}" if parsed.type is OverrideType.CHANGE and parsed.key_or_group.startswith("data.") else override
-        for override, parsed in zip(overrides, parse(overrides), strict=True)
-    ]
+    return [_loosen(override, parsed, sections) for override, parsed in zip(overrides, parse(overrides), strict=True)]
+
+
+def _loosen(override: str, parsed: Override, sections: Collection[str]) -> str:
+    key = parsed.key_or_group
+    if key.partition(".")[0] not in sections:
+        return override
+    if key in NESTED_GROUPS:
+        return override.replace(key, NESTED_GROUPS[key], 1)
+    if parsed.type is OverrideType.CHANGE and key.startswith(LOOSE):
+        return f"++{override}"
+    if parsed.is_delete() and key.startswith(_MODEL_SPACE):
+        return f"++{key}=null"
+    return override
+
+
+def group_of(override: Override) -> str:
+    """Return the group of an override that chooses an option; for any other, its key."""
+    return NESTED_GROUPS.get(override.key_or_group, override.key_or_group)
 
 
 def write(value: str) -> str:

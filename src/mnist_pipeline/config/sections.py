@@ -6,26 +6,23 @@ that a wrong configuration is reported at once.
 
 import dataclasses
 import enum
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt, Le, Lt
 from omegaconf import OmegaConf
 
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address
 
+_MAX = 2**31 - 1
+
 
 def _require(condition: bool, *, key: str, value: object, expected: str) -> None:
     if not condition:
         raise ConfigError(f"{key}={value}: expected {expected}")
-
-
-def require_integer(value: int, *, key: str, minimum: int, maximum: int = 2**31 - 1) -> None:
-    """Raise ConfigError where `value` is not in the range."""
-    _require(minimum <= value <= maximum, key=key, value=value, expected=f"an integer from {minimum:,} to {maximum:,}")
 
 
 class Fallback(enum.Enum):
@@ -49,11 +46,11 @@ class DataConfig:
     validation_size: int | float = 0.1
     """Validation images held out of those that are not for the test, stratified by class: their number, or their share
     in (0, 1); 0 for none. A validation split that the data brings is kept."""
-    split_seed: int = 0
+    split_seed: Annotated[int, Ge(0), Le(_MAX)] = 0
     """Seed of the choice of the validation images."""
     test_size: int | float | None = None
     """Test images, a number or a share, stratified by class, where the data brings no test split; null: a fifth."""
-    test_seed: int = 0
+    test_seed: Annotated[int, Ge(0), Le(_MAX)] = 0
     """Seed of the choice of the test images. Another test split is another data set: its runs are not comparable."""
     fallback: Fallback | None = None
     """Data set to use if this one is not available; null: fail."""
@@ -68,8 +65,6 @@ class DataConfig:
         _require_size(self.validation_size, key="data.validation_size", minimum=0)
         if self.test_size is not None:
             _require_size(self.test_size, key="data.test_size", minimum=1)
-        require_integer(self.split_seed, key="data.split_seed", minimum=0)
-        require_integer(self.test_seed, key="data.test_seed", minimum=0)
 
     def values(self) -> dict[str, Any]:
         """Return the values by their keys in YAML, without `_target_` and what does not apply."""
@@ -88,69 +83,136 @@ def _require_size(value: float, *, key: str, minimum: int) -> None:
     )
 
 
-@dataclass
-class ModelConfig:
-    """`model=dense`: the baseline dense network."""
+@dataclass(frozen=True)
+class Component:
+    """An option whose keys are the parameters of a function: a model, an optimiser, a learning rate schedule.
+
+    Attributes:
+        name: Of the option, as it was chosen: `dense` of `model=dense`.
+        target: Dotted name of its function, `_target_` in YAML.
+        arguments: The function's keyword arguments.
+        supplied: Its parameters that the pipeline supplies.
+    """
 
     name: str
-    hidden_width: int
-    """Units of the hidden layer."""
-    dropout_rate: float
-    """Share of the hidden units that is dropped in each training step, in [0, 1)."""
+    target: str
+    arguments: Mapping[str, Any]
+    supplied: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        require_integer(self.hidden_width, key="model.hidden_width", minimum=1, maximum=100_000)
-        _require(
-            0 <= self.dropout_rate < 1,
-            key="model.dropout_rate",
-            value=self.dropout_rate,
-            expected="a number from 0 to below 1",
-        )
+
+class Flip(enum.Enum):
+    """How an image may be mirrored."""
+
+    none = "none"
+    horizontal = "horizontal"
+    vertical = "vertical"
+    both = "both"
+
+
+@dataclass
+class AugmentConfig:
+    """`train.augment`: each image is changed at random each time that it is trained on. 0 turns a change off."""
+
+    shift: Annotated[float, Ge(0), Lt(1)]
+    """Up to this share of the height and of the width."""
+    rotate: Annotated[float, Ge(0), Le(180)]
+    """Up to so many degrees, either way."""
+    zoom: Annotated[float, Ge(0), Lt(1)]
+    """Up to this share larger or smaller."""
+    flip: Flip
+    """Mirrored, or not, with the same probability."""
+    contrast: Annotated[float, Ge(0), Lt(1)]
+    """Up to this share more or less."""
+
+    def is_on(self) -> bool:
+        """Return whether anything is changed."""
+        return any(self.values().values())
+
+    def values(self) -> dict[str, Any]:
+        """Return the values that change anything."""
+        return {key: value for key, value in vars(self).items() if value and value is not Flip.none}
+
+
+class StoppingMetric(enum.Enum):
+    """The metric that early stopping watches."""
+
+    validation_loss = "validation/loss"
+    validation_accuracy = "validation/accuracy"
+    train_loss = "train/loss"
+    train_accuracy = "train/accuracy"
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether less is better."""
+        return self.value.endswith("/loss")
+
+
+@dataclass
+class EarlyStoppingConfig:
+    """`train.early_stopping`: training ends when a metric no longer improves."""
+
+    patience: Annotated[int, Ge(1)] | None
+    """Epochs without improvement after which training ends; null: it never ends early."""
+    min_delta: Annotated[float, Ge(0)]
+    """A smaller improvement counts as none."""
+    metric: StoppingMetric
+    restore_best: bool
+    """Whether the model is that of the best epoch, instead of the last."""
+
+
+class ClassWeight(enum.Enum):
+    """How much the images of a class count in the loss."""
+
+    balanced = "balanced"
+    """In inverse proportion to their number, so that every class counts the same."""
 
 
 @dataclass
 class TrainConfig:
-    """`train`: Adam on sparse categorical cross-entropy from logits."""
+    """`train`: sparse categorical cross-entropy from logits, minimised step by step."""
 
-    num_epochs: int
+    num_epochs: Annotated[int, Ge(1), Le(_MAX)]
     """Passes over the training images."""
-    batch_size: int
+    batch_size: Annotated[int, Ge(1), Le(_MAX)]
     """Images per step; the last step of an epoch may have fewer."""
-    learning_rate: float
-    """Adam's step size."""
-    seed: int
-    """Seed of the initial weights, of the order of each epoch and of dropout."""
-    num_threads: int
-    """Threads of TensorFlow. The steps are so small that one thread is fastest."""
-    checkpoint_every: int
+    learning_rate: Annotated[float, Gt(0)]
+    """The optimiser's step size, before the schedule."""
+    optimizer: Component
+    schedule: Component
+    """How the learning rate changes from step to step."""
+    clip_norm: Annotated[float, Gt(0)] | None
+    """Largest norm of all gradients together; larger ones are scaled down to it. null: any."""
+    label_smoothing: Annotated[float, Ge(0), Lt(1)]
+    """Share of a label's probability that is spread evenly over all classes."""
+    class_weight: ClassWeight | None
+    early_stopping: EarlyStoppingConfig
+    augment: AugmentConfig
+    seed: Annotated[int, Ge(0), Le(_MAX)]
+    """Seed of the initial weights, of the order of each epoch, of dropout and of augmentation."""
+    num_threads: Annotated[int, Ge(1), Le(1024)] | None
+    """Threads of TensorFlow; null: what is fastest for the model, which `Config` fills in."""
+    checkpoint_every: Annotated[int, Ge(1), Le(_MAX)]
     """Epochs between two checkpoints; the last epoch always has one. Does not affect the result."""
 
-    def __post_init__(self) -> None:
-        require_integer(self.num_epochs, key="train.num_epochs", minimum=1)
-        require_integer(self.batch_size, key="train.batch_size", minimum=1)
-        _require(
-            math.isfinite(self.learning_rate) and self.learning_rate > 0,
-            key="train.learning_rate",
-            value=self.learning_rate,
-            expected="a finite number above 0",
-        )
-        require_integer(self.seed, key="train.seed", minimum=0)
-        require_integer(self.num_threads, key="train.num_threads", minimum=1, maximum=1024)
-        require_integer(self.checkpoint_every, key="train.checkpoint_every", minimum=1)
+    def values(self) -> dict[str, Any]:
+        """Return the values by their keys, without those that are off."""
+        values = dict(vars(self))
+        for key in ("clip_norm", "label_smoothing", "class_weight"):
+            if not values[key]:
+                del values[key]
+        if self.early_stopping.patience is None:
+            del values["early_stopping"]
+        return values
 
 
 @dataclass
 class EvaluateConfig:
     """`evaluate`: what is computed on the test split."""
 
-    num_calibration_bins: int
+    num_calibration_bins: Annotated[int, Ge(1), Le(1000)]
     """Bins of equal width in the reliability diagram and the expected calibration error."""
-    num_mistakes: int
+    num_mistakes: Annotated[int, Ge(1), Le(400)]
     """How many of the most confident mistakes are shown as images."""
-
-    def __post_init__(self) -> None:
-        require_integer(self.num_calibration_bins, key="evaluate.num_calibration_bins", minimum=1, maximum=1000)
-        require_integer(self.num_mistakes, key="evaluate.num_mistakes", minimum=1, maximum=400)
 
 
 @dataclass
@@ -171,6 +233,10 @@ class TrackingConfig:
         )
 
 
+_SMALL_MODELS = ("mnist_pipeline.model.dense.build", "mnist_pipeline.model.mlp.build")
+"""The models whose steps are too small for a second thread."""
+
+
 @dataclass
 class Config:
     """The whole configuration of a run, and what to do about other runs."""
@@ -180,10 +246,21 @@ class Config:
     wait: bool
     """Wait if another command is making the same run, instead of failing."""
     data: DataConfig
-    model: ModelConfig
+    model: Component
     train: TrainConfig
     evaluate: EvaluateConfig
     tracking: TrackingConfig
+
+    def __post_init__(self) -> None:
+        if self.train.num_threads is None:
+            # Not the number of cores: a result should not depend on how many the machine has.
+            self.train = dataclasses.replace(self.train, num_threads=1 if self.model.target in _SMALL_MODELS else 2)
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of TensorFlow."""
+        assert self.train.num_threads is not None
+        return self.train.num_threads
 
     def flat(self) -> dict[str, Any]:
         """Return every section's values under their dotted keys, as Hydra's overrides and MLflow's params name them.
@@ -196,18 +273,51 @@ class Config:
         """Return the addresses that are given, under their dotted keys."""
         return {f"{section}.{key}": value for section, key, value in self._values() if isinstance(value, Address)}
 
-    def _values(self) -> Iterator[tuple[str, str, Any]]:
+    def _values(self, *, whole: bool = False) -> Iterator[tuple[str, str, Any]]:
+        """Yield sections, keys and values; those that are off only for the `whole` configuration."""
         for section in SECTIONS:
             config = getattr(self, section)
-            values = config.values() if isinstance(config, DataConfig) else vars(config)
-            yield from ((section, key, value) for key, value in values.items())
+            if isinstance(config, Component):
+                config = {"name": config.name, **config.arguments}
+            yield from ((section, key, value) for key, value in _flatten(config, whole=whole))
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, section by section."""
         nested = OmegaConf.create({"data": {"option": self.data.option, "_target_": self.data.target}})
-        for dotted, value in self.flat().items():
-            OmegaConf.update(nested, dotted, value)
+        for dotted, component in self.components().items():
+            OmegaConf.update(nested, dotted, {"option": component.name, "_target_": component.target})
+        for section, key, value in self._values(whole=True):
+            dotted = f"{section}.{key}"
+            if dotted not in ("model.name", *self.components()):
+                OmegaConf.update(nested, dotted, _plain(value))
         return OmegaConf.to_yaml(nested)
+
+    def components(self) -> dict[str, Component]:
+        """Return the chosen options that name a function, by the dotted keys of their groups."""
+        return {"model": self.model, "train.optimizer": self.train.optimizer, "train.schedule": self.train.schedule}
+
+    def modules(self) -> tuple[str, ...]:
+        """Return the names of the modules whose functions the configuration names."""
+        targets = [self.data.target, *(component.target for component in self.components().values())]
+        return tuple(dict.fromkeys(target.rpartition(".")[0] for target in targets))
+
+
+def _flatten(section: Any, *, whole: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the values of a section by their keys, those of nested sections under dotted keys."""
+    if isinstance(section, Mapping):
+        values = section
+    elif hasattr(section, "values") and (isinstance(section, DataConfig) or not whole):
+        values = section.values()
+    else:
+        values = vars(section)
+    for key, value in values.items():
+        if isinstance(value, Component):
+            yield key, value.name
+            value = value.arguments
+        elif not dataclasses.is_dataclass(value):
+            yield key, value
+            continue
+        yield from ((f"{key}.{nested}", one) for nested, one in _flatten(value, whole=whole))
 
 
 def _plain(value: Any) -> Any:

@@ -1,8 +1,6 @@
 """From a configuration to a data set: its function is called, and what that returns is checked and split."""
 
-import importlib
 import logging
-from collections.abc import Callable
 
 from mnist_pipeline.config import functions
 from mnist_pipeline.config.sections import DataConfig
@@ -11,9 +9,6 @@ from mnist_pipeline.data.checking import check
 from mnist_pipeline.data.dataset import Attempt, Dataset, Found, Images
 from mnist_pipeline.data.splits import DEFAULT_TEST_SHARE, hold_out, split
 from mnist_pipeline.system.errors import ConfigError
-
-OWN = "mnist_pipeline."
-"""How the names of this package's own functions begin."""
 
 NUM_SHOWN = 5
 """Skipped files that are logged by name."""
@@ -38,7 +33,7 @@ def find(config: DataConfig) -> Found:
         DataUnavailableError: No source has it.
         ConfigError: Something is wrong with it, or it is too small for a test split.
     """
-    if "path" not in config.arguments and config.target.startswith(OWN):
+    if "path" not in config.arguments and functions.is_ours(config.target):
         return _read(config)  # the data sets that the package knows are kept where they were found
     key = cache.make_key(config)
     found = cache.find(config, key)
@@ -51,7 +46,7 @@ def find(config: DataConfig) -> Found:
 
 def _read(config: DataConfig) -> Found:
     try:
-        given = _import(config)(**config.arguments)
+        given = functions.load(config.target, key=f"data.{functions.TARGET}")(**config.arguments)
         if not isinstance(given, Images):
             raise ValueError(f"{config.target} returned {type(given).__name__}: expected mnist_pipeline.Images")
         splits, class_names = check(given)
@@ -66,7 +61,7 @@ def _read(config: DataConfig) -> Found:
             seed=config.test_seed,
             key="data.test_size",
             class_names=class_names,
-            in_place=config.target.startswith(OWN) and learn.images.flags.writeable,
+            in_place=functions.is_ours(config.target) and learn.images.flags.writeable,
         )
         _log.info(
             "data      it has no test split: %s of its images are held out (data.test_size, data.test_seed=%d)",
@@ -90,13 +85,3 @@ def _report(found: Found) -> None:
         _log.warning("skipped   %s", line)
     if len(found.skipped) > NUM_SHOWN:
         _log.warning("skipped   %d more", len(found.skipped) - NUM_SHOWN)
-
-
-def _import(config: DataConfig) -> Callable[..., Images]:
-    module, _, name = config.target.rpartition(".")
-    functions.allow_current_folder()
-    try:
-        function: Callable[..., Images] = getattr(importlib.import_module(module), name)
-    except ImportError as error:
-        raise ConfigError(f"data._target_={config.target}: it cannot be imported ({error})") from error
-    return function

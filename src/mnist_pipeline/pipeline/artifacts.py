@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from mnist_pipeline.config.sections import TrainConfig
 from mnist_pipeline.data import splits
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.data.figures import draw_class_counts, draw_samples
@@ -25,8 +26,9 @@ from mnist_pipeline.plotting import to_png
 from mnist_pipeline.system import paths
 from mnist_pipeline.tracking.record import Artifact, show_tables, tabulate_history
 from mnist_pipeline.tracking.tracker import Run, log_contents
+from mnist_pipeline.train.augmentation import describe_risk
 from mnist_pipeline.train.epochs import History
-from mnist_pipeline.train.figures import draw_learning_curves
+from mnist_pipeline.train.figures import draw_augmented, draw_learning_curves
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +62,17 @@ def log_data(dataset: Dataset, tracked: Run) -> None:
     _log.info("data      %s: %s images, from %s", dataset.name, sizes, source)
 
 
+def log_augmentation(dataset: Dataset, config: TrainConfig, tracked: Run) -> None:
+    """Log how images are changed for the training, if they are, and warn if that may change their classes."""
+    if not config.augment.is_on():
+        return
+    risk = describe_risk(config.augment, dataset.class_names)
+    if risk:
+        _log.warning("%s", risk)
+    figure = draw_augmented(dataset.train, config.augment, class_names=dataset.class_names, seed=config.seed)
+    log_contents(tracked, {Artifact.AUGMENTED_PICTURE: to_png(figure)})
+
+
 def log_model_summary(model: keras.Model, dataset: Dataset, tracked: Run) -> None:
     """Log the layers, and the untrained model's loss and first prediction."""
     layers = summarise_layers(model)
@@ -87,13 +100,13 @@ def log_model_summary(model: keras.Model, dataset: Dataset, tracked: Run) -> Non
     )
 
 
-def log_training(history: History, tracked: Run) -> None:
-    """Log the learning curves and the table they are drawn from."""
+def log_training(history: History, tracked: Run, *, kept: int) -> None:
+    """Log the learning curves and the table they are drawn from; `kept` is the epoch whose weights the model has."""
     log_contents(
         tracked,
         {
             Artifact.HISTORY: tabulate_history(history).to_csv(index=False),
-            Artifact.LEARNING_CURVES_PICTURE: to_png(draw_learning_curves(history)),
+            Artifact.LEARNING_CURVES_PICTURE: to_png(draw_learning_curves(history, kept=kept)),
         },
     )
 

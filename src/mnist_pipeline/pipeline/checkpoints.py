@@ -25,7 +25,7 @@ from mnist_pipeline.system.locks import hold
 from mnist_pipeline.train.epochs import Epoch, TrainState
 
 NUM_KEPT = 2
-_MAGIC = b"mnist-pipeline checkpoint 1\n"
+_MAGIC = b"mnist-pipeline checkpoint 2\n"
 _DIGEST_LENGTH = 64  # SHA-256 in hexadecimal
 
 _log = logging.getLogger(__name__)
@@ -140,7 +140,8 @@ def encode(state: TrainState) -> bytes:
     """Return `state` as bytes: a line that names the format, the SHA-256 of the rest, and the rest, a NumPy `.npz`."""
     buffer = io.BytesIO()
     history = json.dumps([dataclasses.asdict(epoch) for epoch in state.history])
-    arrays = {f"array_{index}": array for index, array in enumerate(state.arrays)}
+    groups = {"array": state.arrays, "kept": state.kept}
+    arrays = {f"{name}_{index}": array for name, group in groups.items() for index, array in enumerate(group)}
     np.savez(buffer, allow_pickle=False, history=np.array(history), **arrays)
     payload = buffer.getvalue()
     return _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
@@ -158,8 +159,11 @@ def decode(content: bytes) -> TrainState:
         raise DamagedError(f"its {len(content):,} bytes are not as they were written")
     with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
         history = json.loads(str(stored["history"]))
-        arrays = tuple(stored[f"array_{index}"] for index in range(len(stored.files) - 1))
-    return TrainState(history=tuple(_epoch(values) for values in history), arrays=arrays)
+        arrays, kept = (
+            tuple(stored[f"{name}_{index}"] for index in range(sum(key.startswith(f"{name}_") for key in stored)))
+            for name in ("array", "kept")
+        )
+    return TrainState(history=tuple(_epoch(values) for values in history), arrays=arrays, kept=kept)
 
 
 def _epoch(values: dict[str, object]) -> Epoch:

@@ -41,16 +41,17 @@ def fingerprint(config: Config, *, data_digest: str) -> str:
 
 
 def training_fingerprint(config: Config, *, data_digest: str) -> str:
-    """Return the SHA-256 of everything that decides a training except its length.
+    """Return the SHA-256 of everything that decides the epochs of a training, but not how many there are.
 
-    Two trainings with the same hash differ only in how long they train.
+    Two trainings with the same hash differ only in how long they train. Where the learning rate depends on the length,
+    they have the same length.
     """
     everything = deciding(config, data_digest=data_digest)
-    settings = {
-        key: value
-        for key, value in everything["config"].items()
-        if not key.startswith("evaluate.") and key != "train.num_epochs"
-    }
+    # Early stopping decides where a training ends, and nothing about its epochs.
+    apart = ["evaluate.", "train.early_stopping."]
+    if "num_steps" not in config.train.schedule.supplied:  # else the whole length decides every step
+        apart.append("train.num_epochs")
+    settings = {key: value for key, value in everything["config"].items() if not key.startswith(tuple(apart))}
     return _sha256({**everything, "config": settings})
 
 
@@ -59,7 +60,7 @@ def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
     return {
         "config": {key: value for key, value in config.flat().items() if is_deciding(key)},
         "data": data_digest,
-        **_surroundings(config.data.target.rpartition(".")[0]),
+        **_surroundings(*config.modules()),
     }
 
 

@@ -12,6 +12,7 @@ from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data import catalogue, splits
 from mnist_pipeline.data.dataset import Attempt, Dataset, DataUnavailableError, Found
 from mnist_pipeline.pipeline.fingerprint import fingerprint, training_fingerprint
+from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.tracking.record import Tag
 
 _MAX_TAG_LENGTH = 5000
@@ -128,10 +129,17 @@ def _identify(config: Config, overrides: Sequence[str], found: Found, tags: dict
         Tag.FINGERPRINT: fingerprint(config, data_digest=found.identity),
         Tag.TRAINING_FINGERPRINT: training_fingerprint(config, data_digest=found.identity),
     }
+    dataset = splits.split(found, config.data)
+    stopping = config.train.early_stopping
+    if stopping.patience is not None and dataset.validation is None and stopping.metric.value.startswith("validation/"):
+        raise ConfigError(
+            f"train.early_stopping.metric={stopping.metric.value}: there are no validation images; give "
+            "data.validation_size, or a metric of train/"
+        )
     return Request(
         config=config,
         overrides=tuple(map(given.mask, overrides)),
         found=found,
-        dataset=splits.split(found, config.data),
+        dataset=dataset,
         tags={**tags, **identity},
     )

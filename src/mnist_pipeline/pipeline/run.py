@@ -10,10 +10,10 @@ import keras
 import numpy as np
 import pandas as pd
 
-from mnist_pipeline.config.sections import Config
+from mnist_pipeline.config.sections import Config, TrainConfig
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate
-from mnist_pipeline.model.dense import build
+from mnist_pipeline.model.catalogue import build
 from mnist_pipeline.model.prediction import with_probabilities
 from mnist_pipeline.pipeline import artifacts
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim, has_checkpoints
@@ -21,10 +21,10 @@ from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.names import describe_run, name_run
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request
-from mnist_pipeline.tracking.record import Kind, Metric, RecordError, RunRecord, Tag, read_epoch_metrics
+from mnist_pipeline.tracking.record import KEPT, Kind, Metric, RecordError, RunRecord, Tag, read_epoch_metrics
 from mnist_pipeline.tracking.tracker import Run, RunSpec, Tracker
 from mnist_pipeline.train.epochs import Epoch, History, TrainState
-from mnist_pipeline.train.fit import fit, require_finite
+from mnist_pipeline.train.fit import find_kept_epoch, fit, require_finite
 from mnist_pipeline.train.runtime import enough_memory, start_tensorflow
 
 NUM_COMPARED_IMAGES = 1000
@@ -114,6 +114,8 @@ def carry_out(
     """
     started = time.perf_counter()
     config, dataset = request.config, request.dataset
+    with enough_memory():
+        model = _build_model(request)  # before the run is opened: a model that cannot be trained leaves none behind
     name = name_run(config) if kind == Kind.TRAIN else f"{kind} {name_run(config)}"
     spec = RunSpec(
         kind=kind,
@@ -130,16 +132,17 @@ def carry_out(
             _report_older_version(request, tracker)
         artifacts.log_surroundings(request, tracked)
         artifacts.log_data(dataset, tracked)
-        model = _build_model(request)
+        artifacts.log_augmentation(dataset, config.train, tracked)
         artifacts.log_model_summary(model, dataset, tracked)
         history = _train_model(model, request, tracked, checkpoints, state=state, on_epoch=on_epoch)
-        artifacts.log_training(history, tracked)
+        kept = history[find_kept_epoch(history, config.train) - 1]
+        artifacts.log_training(history, tracked, kept=kept.number)
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
         require_finite(evaluation.score.loss, what="test loss", config=config.train)
         artifacts.log_evaluation(evaluation, dataset, tracked)
 
         last = history[-1]
-        metrics = _log_test_metrics(model, history, evaluation, tracked)
+        metrics = _log_last_metrics(model, history, kept, evaluation, tracked, config=config.train)
         log_checked_model(model, dataset, tracked, metrics=metrics, epoch=last)
         digest = digest_result(model, history, evaluation)
         description = describe_run(config, dataset, score=evaluation.score)
@@ -187,8 +190,7 @@ def _report_older_version(request: Request, tracker: Tracker) -> None:
 
 def _build_model(request: Request) -> keras.Model:
     config, dataset = request.config, request.dataset
-    start_tensorflow(config.train.num_threads)
-    keras.backend.clear_session()  # a run must not depend on what was built before it in this process
+    start_tensorflow(config.num_threads)
     return build(config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=config.train.seed)
 
 
@@ -217,8 +219,10 @@ def _log_epochs(tracked: Run, epochs: Sequence[Epoch]) -> None:
         tracked.log_metrics(read_epoch_metrics(epoch), step=epoch.number, timestamp_ms=epoch.ended_ms)
 
 
-def _log_test_metrics(model: keras.Model, history: History, evaluation: Evaluation, tracked: Run) -> dict[str, float]:
-    """Log the metrics of the whole training and of the test split; return them with those of the last epoch."""
+def _log_last_metrics(
+    model: keras.Model, history: History, kept: Epoch, evaluation: Evaluation, tracked: Run, *, config: TrainConfig
+) -> dict[str, float]:
+    """Log the metrics of the whole training and of the test split; return them with those of the kept epoch."""
     last = history[-1]
     metrics = {
         Metric.TEST_LOSS: evaluation.score.loss,
@@ -227,9 +231,16 @@ def _log_test_metrics(model: keras.Model, history: History, evaluation: Evaluati
         Metric.TRAIN_SEC: sum(epoch.train_sec for epoch in history),
         Metric.NUM_PARAMETERS: float(model.count_params()),
     }
+    of_kept = read_epoch_metrics(kept)
+    if config.early_stopping.patience is not None:
+        _log.info(
+            "kept      epoch %d of %d, the best by %s", kept.number, last.number, config.early_stopping.metric.value
+        )
+        scores = {f"{KEPT}{name}": value for name, value in of_kept.items() if name != Metric.EPOCH_SEC}
+        metrics |= {Metric.KEPT_EPOCH: float(kept.number), **scores}
     # With the last epoch's time stamp, which the checkpoint holds: sent twice they are the same points.
     tracked.log_metrics(metrics, step=last.number, timestamp_ms=last.ended_ms)
-    return {**read_epoch_metrics(last), **metrics}
+    return {**of_kept, **metrics}
 
 
 def digest_result(model: keras.Model, history: History, evaluation: Evaluation) -> str:

@@ -1,13 +1,16 @@
 """The settings of the commands on the registry: the registered model, the store, and the bounds of the gates."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
 
 from mnist_pipeline.config.coerce import coerce
-from mnist_pipeline.config.compose import DATA, TRACKING, Schema, compose_values, read_section
-from mnist_pipeline.config.sections import DataConfig, TrackingConfig, require_integer
-from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.config.compose import Schema, compose_values, read_section
+from mnist_pipeline.config.sections import DataConfig, TrackingConfig
+
+_Share = Annotated[float, Ge(0), Le(1)]
 
 
 @dataclass(frozen=True)
@@ -36,26 +39,17 @@ class RegistryConfig:
 class PromoteConfig:
     """`promote`: the bounds of the gates."""
 
-    alpha: float
+    alpha: Annotated[float, Gt(0), Lt(1)]
     """Probability, 0..1, of ever promoting a model that is not better, over all comparisons on one test split."""
-    min_test_accuracy: float
-    """0..1."""
-    max_model_bytes: int
+    min_test_accuracy: _Share
+    max_model_bytes: Annotated[int, Ge(1), Le(2**62)]
     """Size of the logged model's files."""
-    max_recall_drop: float
+    max_recall_drop: _Share
     """Largest drop of the recall of any class below the champion's, 0..1."""
 
-    def __post_init__(self) -> None:
-        _require_share(self.alpha, key="promote.alpha", is_strict=True)
-        _require_share(self.min_test_accuracy, key="promote.min_test_accuracy")
-        require_integer(self.max_model_bytes, key="promote.max_model_bytes", minimum=1, maximum=2**62)
-        _require_share(self.max_recall_drop, key="promote.max_recall_drop")
 
-
-REGISTRY = Schema(config_name="registry", sections={"data": DATA, "tracking": TRACKING}, switches=("wait",))
-PROMOTE = Schema(
-    config_name="promote", sections={**REGISTRY.sections, "promote": {"": PromoteConfig}}, switches=("wait",)
-)
+REGISTRY = Schema(config_name="registry", sections={"data": DataConfig, "tracking": TrackingConfig}, switches=("wait",))
+PROMOTE = Schema(config_name="promote", sections={**REGISTRY.sections, "promote": PromoteConfig}, switches=("wait",))
 
 
 def registered_name(data_name: str) -> str:
@@ -88,9 +82,3 @@ def _read(values: dict[str, object]) -> RegistryConfig:
         tracking=read_section(REGISTRY, "tracking", values.get("tracking")),
         wait=coerce(values.get("wait"), bool, key="wait"),
     )
-
-
-def _require_share(value: float, *, key: str, is_strict: bool = False) -> None:
-    inside = 0 < value < 1 if is_strict else 0 <= value <= 1
-    if not (math.isfinite(value) and inside):
-        raise ConfigError(f"{key}={value}: expected a number {'between 0 and 1' if is_strict else 'from 0 to 1'}")

@@ -15,7 +15,7 @@ from mnist_pipeline.system.console import out, print_fields
 from mnist_pipeline.system.text import markdown, printable
 
 MOST_ROWS = 20
-_SHORT = 40
+_SHORT = 48
 _PADDING = 3
 _MIN_COLUMNS = 3
 

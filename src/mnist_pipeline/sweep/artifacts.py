@@ -20,7 +20,7 @@ from mnist_pipeline.plotting import to_png
 from mnist_pipeline.sweep.confirm import Verdict
 from mnist_pipeline.sweep.failure import REASON
 from mnist_pipeline.sweep.figures import draw_intervals
-from mnist_pipeline.sweep.space import SweepConfig
+from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.tracking.record import Artifact, Tag, show_tables

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mnist_pipeline.stats import find_interval
-from mnist_pipeline.sweep.space import Direction
+from mnist_pipeline.sweep.settings import Direction
 
 ALPHA = 0.05
 

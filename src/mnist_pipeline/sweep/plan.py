@@ -9,7 +9,8 @@ from typing import Any
 
 from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.request import Request
-from mnist_pipeline.sweep.space import Interval, SweepConfig, read_params
+from mnist_pipeline.sweep.settings import SweepConfig
+from mnist_pipeline.sweep.space import Interval
 
 _IDENTIFYING = ("metric", "direction", "sampler", "pruner", "seed")
 
@@ -33,7 +34,7 @@ class SweepPlan:
         self.base = dataclasses.replace(request.config, train=train)
         self.request = request
         self.config = config
-        self.baseline = read_params(self.base, config.space)
+        self.baseline = config.space.read(self.base)
 
     def identity(self) -> dict[str, Any]:
         """Return everything that decides the results of the trials; it is the same for all trials of a study."""
@@ -41,7 +42,17 @@ class SweepPlan:
         fixed = {key: value for key, value in decided.pop("config").items() if not key.startswith("evaluate.")}
         space = {f"sweep.space.{key}": str(dimension) for key, dimension in self.config.space.items()}
         settings = {f"sweep.{key}": str(getattr(self.config, key)) for key in _IDENTIFYING}
-        return {**fixed, **decided, **space, **settings}
+        return {**fixed, **decided, **space, **settings, **self._identify_options()}
+
+    def _identify_options(self) -> dict[str, Any]:
+        """Return the values and the code of the options that are swept."""
+        identity: dict[str, Any] = {}
+        for group, options in self.config.space.options.items():
+            for name, component in options.items():
+                config = self.config.space.apply(self.base, {group: name})
+                code = deciding(config, data_digest=self.request.found.identity)["code"]
+                identity[f"{group}.{name}"] = {**component.arguments, "code": code}
+        return identity
 
     def default_name(self) -> str:
         """Return a study name that no sweep with another identity has."""
@@ -50,10 +61,10 @@ class SweepPlan:
 
     def max_epochs(self) -> int:
         """Return the largest number of epochs that a trial may have."""
-        swept = self.config.space.get("train.num_epochs")
+        swept = self.config.space.dimensions.get("train.num_epochs")
         if swept is None:
             return self.base.train.num_epochs
-        return int(swept.high) if isinstance(swept, Interval) else max(int(value) for value in swept.choices)
+        return int(swept.high) if isinstance(swept, Interval) else max(int(value or 0) for value in swept.choices)
 
     def has_baseline(self) -> bool:
         """Return whether the baseline is a point of the space; log a warning if it is not."""

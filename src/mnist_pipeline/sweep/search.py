@@ -12,7 +12,7 @@ from mnist_pipeline.sweep.executors.executor import Executor
 from mnist_pipeline.sweep.failure import REASON, Cause, TrainingFailedError
 from mnist_pipeline.sweep.plan import SweepPlan
 from mnist_pipeline.sweep.pool import ExecutorPool, Job
-from mnist_pipeline.sweep.space import Sampler, SweepConfig, apply
+from mnist_pipeline.sweep.settings import Sampler, SweepConfig
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
 from mnist_pipeline.system.errors import UserError
@@ -113,7 +113,7 @@ def run_trial(trial: Trial, executor: Executor, plan: SweepPlan, study: Study, t
     try:
         trained = trainings.train(
             executor,
-            apply(plan.base, trial.params),
+            plan.config.space.apply(plan.base, trial.params),
             kind=Kind.TRIAL,
             label=f"trial {trial.number}",
             tags={Tag.TRIAL_NUMBER: str(trial.number)},

@@ -1,55 +1,35 @@
-"""The settings and the space of a sweep, as dataclasses that check themselves. Optuna is not imported here."""
+"""The space of a sweep: the values of each swept key, as plain values that check themselves.
+
+A sweep over models, or over optimisers, has keys that count only where their option is chosen: `model.conv.filters` is
+the key `model.filters` of trials with `model=conv`. Optuna is not imported here.
+"""
 
 import dataclasses
 import enum
+import json
 import math
-import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_pipeline.config import overrides as given
-from mnist_pipeline.config.coerce import coerce, fill
-from mnist_pipeline.config.compose import RUN, Schema, compose_values, read_run
-from mnist_pipeline.config.sections import Config, ModelConfig, TrainConfig, require_integer
+from mnist_pipeline.config.changes import find_hint, with_values
+from mnist_pipeline.config.coerce import coerce
+from mnist_pipeline.config.sections import Component, Config
 from mnist_pipeline.system.errors import ConfigError
-from mnist_pipeline.system.secrets import Address
 
-Value = int | float | str
+Value = int | float | str | bool | None
 
-SECTIONS: dict[str, type] = {"model": ModelConfig, "train": TrainConfig}
+SECTIONS = ("model", "train")
 UNSWEPT = {
     "model.name": "choose it with model=",
     "train.num_threads": "every worker has one thread",
     "train.checkpoint_every": "it does not affect the result",
 }
-METRICS = ("validation/accuracy", "validation/loss", "train/accuracy", "train/loss")
+GROUPS = ("model", "train.optimizer", "train.schedule")
+"""The keys whose values are options, each with keys of its own."""
 _INTERVAL_KEYS = {"type", "low", "high", "step", "log"}
 _STEP_TOLERANCE = 1e-8
-
-
-class Direction(enum.Enum):
-    """Whether a larger or a smaller metric is better."""
-
-    maximize = "maximize"
-    minimize = "minimize"
-
-
-class Sampler(enum.Enum):
-    """How the next trial is proposed."""
-
-    tpe = "tpe"
-    random = "random"
-    grid = "grid"
-
-
-class Pruner(enum.Enum):
-    """How unpromising trials are ended early."""
-
-    median = "median"
-    hyperband = "hyperband"
-    none = "none"
 
 
 @dataclass(frozen=True)
@@ -91,6 +71,7 @@ class Choice:
     """Unordered values."""
 
     choices: tuple[Value, ...]
+    """A list among them is written as text, as `write` does: Optuna knows no lists."""
 
     def describe(self) -> str:
         """Return a short description."""
@@ -106,144 +87,207 @@ class Choice:
 
 
 Dimension = Interval | Choice
-Space = dict[str, Dimension]
-"""The dimensions by the dotted keys that they sweep, in alphabetical order."""
 
 
-@dataclass
-class ConfirmConfig:
-    """`sweep.confirm`: how the best trials are compared with the baseline again."""
+@dataclass(frozen=True)
+class Option:
+    """One of the options that a sweep chooses from, such as a model.
 
-    top_k: int
-    """Best trials that are trained again, beside the baseline."""
-    num_seeds: int
-    """Fresh pairs of a train seed and a split seed, the same for all of them."""
-
-    def __post_init__(self) -> None:
-        require_integer(self.top_k, key="sweep.confirm.top_k", minimum=1, maximum=100)
-        require_integer(self.num_seeds, key="sweep.confirm.num_seeds", minimum=2, maximum=1000)
-
-
-@dataclass
-class SweepConfig:
-    """`sweep`: the space, and how it is searched."""
-
-    study: str | None
-    """Name of the study, which is continued if it exists; null: derived from everything that decides its results."""
-    seed: int
-    """Seed of the sampler and of the confirmation's pairs of seeds."""
-    num_trials: int
-    """Trials to complete or prune, including those of earlier commands."""
-    num_workers: int | None
-    """Processes that train; null: one per core."""
-    timeout_sec: float | None
-    """Seconds after which no more trials start; null: no limit."""
-    max_failures: int
-    """Failed trials that are replaced before the sweep fails."""
-    storage: Address | None
-    """Path of a journal file or URL of a database; null: a journal under `mlruns/optuna/`."""
-    metric: str
-    """The metric to optimise, at a trial's last epoch."""
-    direction: Direction
-    sampler: Sampler
-    pruner: Pruner
-    space: Space
-    confirm: ConfirmConfig | None
-    """null: no confirmation."""
-
-    def __post_init__(self) -> None:
-        require_integer(self.seed, key="sweep.seed", minimum=0)
-        require_integer(self.num_trials, key="sweep.num_trials", minimum=1)
-        require_integer(self.max_failures, key="sweep.max_failures", minimum=0)
-        if self.num_workers is not None:
-            require_integer(self.num_workers, key="sweep.num_workers", minimum=1, maximum=256)
-        if self.timeout_sec is not None and not 0 < self.timeout_sec < math.inf:
-            raise ConfigError(f"sweep.timeout_sec={self.timeout_sec}: expected a number of seconds above 0, or null")
-        if self.study is not None and not re.fullmatch(r"[\w][\w .+-]{0,99}", self.study):
-            raise ConfigError(f"sweep.study={self.study}: expected 1 to 100 letters, digits, blanks or _.+-, or null")
-        if self.metric not in METRICS:
-            raise ConfigError(f"sweep.metric={self.metric}: expected {' or '.join(METRICS)}")
-        if not self.space:
-            raise ConfigError("sweep.space is empty: give it a key, e.g. sweep=default")
-        if self.sampler is Sampler.grid:
-            for key, dimension in self.space.items():
-                if dimension.values() is None:
-                    raise ConfigError(f"sweep.space.{key}: a grid needs type=categorical or a step, and no log=true")
-
-
-SWEEP = Schema(
-    config_name="sweep",
-    sections={**RUN.sections, "sweep": {"": SweepConfig}},
-    switches=RUN.switches,
-    free_prefixes=("sweep.space.",),
-    several_values="belong in sweep.space",
-)
-
-
-def compose_sweep(overrides: Sequence[str], *, config_dir: str | None = None) -> tuple[Config, SweepConfig]:
-    """Return the baseline's configuration and the checked `sweep` section.
-
-    Raises:
-        ConfigError: Any of it is wrong.
+    Attributes:
+        component: With the values of its file.
+        space: What its file proposes to sweep.
     """
-    values = compose_values(SWEEP, overrides, config_dir=config_dir)
-    base = read_run(values)
-    fixed = [override.key_or_group for override in given.parse(overrides)]
-    section = values.get("sweep")
-    if not isinstance(section, dict):
-        raise ConfigError(f"sweep={section}: expected a section of keys, e.g. sweep=default")
-    return base, read(section, base, fixed=fixed)
+
+    component: Component
+    space: Mapping[str, Any]
 
 
-def read(values: Mapping[str, Any], base: Config, *, fixed: Sequence[str]) -> SweepConfig:
-    """Return the checked `sweep` section.
+@dataclass(frozen=True)
+class Space:
+    """The swept keys.
+
+    Attributes:
+        dimensions: By dotted key: first the groups whose options are swept, then the others in alphabetical order.
+        options: Of those groups, by group and name.
+    """
+
+    dimensions: Mapping[str, Dimension]
+    options: Mapping[str, Mapping[str, Component]] = dataclasses.field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.dimensions)
+
+    def __len__(self) -> int:
+        return len(self.dimensions)
+
+    def __getitem__(self, key: str) -> Dimension:
+        return self.dimensions[key]
+
+    def items(self) -> typing.ItemsView[str, Dimension]:
+        """Return the keys and their dimensions."""
+        return self.dimensions.items()
+
+    def condition(self, key: str) -> tuple[str, str] | None:
+        """Return the group and the option without which `key` has no meaning; None if it always has one."""
+        for group in self.options:
+            if key.startswith(f"{group}."):
+                return group, key.removeprefix(f"{group}.").partition(".")[0]
+        return None
+
+    def is_active(self, key: str, params: Mapping[str, Any]) -> bool:
+        """Return whether `key` has a meaning beside the values that are already chosen."""
+        condition = self.condition(key)
+        return condition is None or params.get(condition[0]) == condition[1]
+
+    def config_key(self, key: str) -> str:
+        """Return the key of the configuration that a swept key sets."""
+        condition = self.condition(key)
+        return key if condition is None else key.replace(f"{condition[0]}.{condition[1]}.", f"{condition[0]}.", 1)
+
+    def apply(self, base: Config, params: Mapping[str, Any]) -> Config:
+        """Return `base` with the values of a trial.
+
+        Raises:
+            ConfigError: A value is not allowed for its key.
+        """
+        chosen = {key: self.options[key][value] for key, value in params.items() if key in self.options}
+        rest = {self.config_key(key): value for key, value in params.items() if key not in chosen}
+        config = with_values(base, chosen)
+        return with_values(config, {key: _read_list(config, key, value) for key, value in rest.items()})
+
+    def read(self, config: Config) -> dict[str, Any]:
+        """Return the values that `config` has for the swept keys which have a meaning in it."""
+        flat = config.flat()
+        params: dict[str, Any] = {}
+        for key in self.dimensions:
+            if self.is_active(key, params):
+                params[key] = config.model.name if key == "model" else write(flat.get(self.config_key(key)))
+        return params
+
+    def points(self) -> list[dict[str, Any]]:
+        """Return every point of a space whose dimensions all have finitely many values."""
+        points: list[dict[str, Any]] = [{}]
+        for key, dimension in self.dimensions.items():
+            points = [
+                grown
+                for point in points
+                for grown in (
+                    [{**point, key: value} for value in dimension.values() or ()]
+                    if self.is_active(key, point)
+                    else [point]
+                )
+            ]
+        return points
+
+
+def write(value: Any) -> Value:
+    """Return a value as Optuna can keep it: a list becomes text."""
+    if isinstance(value, enum.Enum):
+        return typing.cast(Value, value.value)
+    return json.dumps(list(value)) if isinstance(value, list | tuple) else typing.cast(Value, value)
+
+
+def _read_list(config: Config, key: str, value: Any) -> Any:
+    is_list = isinstance(value, str) and value.startswith("[") and not isinstance(find_hint(config, key), type)
+    return json.loads(value) if is_list else value
+
+
+def parse_space(nested: Mapping[str, Any], base: Config, find_option: Callable[[str, str], Option]) -> Space:
+    """Return the checked space of `sweep.space`, whose keys are sections and then their keys.
 
     Args:
-        values: The section as it was composed.
+        nested: The space as it was composed.
         base: The baseline, with everything that holds for every trial.
-        fixed: The keys that the command line overrides.
-
-    Raises:
-        ConfigError: A key is unknown, a value is wrong, a range is empty, or two of them contradict each other.
-    """
-    space = parse_space(values.get("space") or {}, base)
-    rest = {key: value for key, value in values.items() if key != "space"}
-    config: SweepConfig = fill(SweepConfig, rest, prefix="sweep", space=space)
-    for key in config.space:
-        if key in fixed:
-            raise ConfigError(f"{key}: is swept; leave it out, or remove it from the space with ~sweep.space.{key}")
-    for key in fixed:
-        if key == "train.num_threads":
-            raise ConfigError("train.num_threads: every worker of a sweep has one; set sweep.num_workers instead")
-    if base.data.validation_size == 0 and (config.metric.startswith("validation/") or config.confirm is not None):
-        raise ConfigError("data.validation_size=0: a sweep needs validation images; hold some out")
-    return config
-
-
-def parse_space(nested: Mapping[str, Any], base: Config) -> Space:
-    """Return the checked space of `sweep.space`, whose keys are sections and then their keys.
+        find_option: Returns an option of one of `GROUPS` by its name.
 
     Raises:
         ConfigError: A key cannot be swept, a range is empty, or a value is not allowed for its key.
     """
-    space: Space = {}
-    for section, keys in nested.items():
-        if section not in SECTIONS or not isinstance(keys, Mapping):
+    parser = _Parser(base, find_option)
+    for section in nested:
+        if section not in SECTIONS:
             raise ConfigError(f"sweep.space.{section}: expected keys of {' or '.join(SECTIONS)}")
-        hints = typing.get_type_hints(SECTIONS[section])
+    for section in SECTIONS:
+        parser.parse(section, nested.get(section, {}))
+    dimensions = sorted(parser.dimensions.items(), key=lambda item: (item[0] not in parser.options, item[0]))
+    return Space(dict(dimensions), parser.options)
+
+
+class _Parser:
+    def __init__(self, base: Config, find_option: Callable[[str, str], Option]) -> None:
+        self.dimensions: dict[str, Dimension] = {}
+        self.options: dict[str, dict[str, Component]] = {}
+        self._base = base
+        self._find_option = find_option
+
+    def parse(self, dotted: str, described: Any) -> None:
+        """Add what is swept of a section, a group or a key."""
+        if described is None:
+            return  # taken out of the space
+        if dotted in UNSWEPT:
+            raise ConfigError(f"sweep.space.{dotted}: cannot be swept ({UNSWEPT[dotted]})")
+        if dotted in GROUPS and isinstance(described, Mapping):
+            if "type" in described:
+                self._parse_options(dotted, described)
+            else:
+                proposed = self._find_option(dotted, _name(self._base, dotted)).space
+                self._parse_keys(dotted, self._base, _merge(proposed, described))
+        elif dotted in SECTIONS or dataclasses.is_dataclass(find_hint(self._base, dotted)):
+            if not isinstance(described, Mapping):
+                raise ConfigError(f"sweep.space.{dotted}={described}: expected its keys")
+            for key, value in described.items():
+                self.parse(f"{dotted}.{key}", value)
+        else:
+            self._add(dotted, dotted, described, self._base)
+
+    def _parse_options(self, group: str, described: Mapping[str, Any]) -> None:
+        choices = described.get("choices")
+        if described["type"] != "categorical" or not isinstance(choices, list) or not choices:
+            raise ConfigError(f"sweep.space.{group}: expected type: categorical, and choices, a list of options")
+        found = {str(name): self._find_option(group, str(name)) for name in choices}
+        if len(found) < len(choices):
+            raise ConfigError(f"sweep.space.{group}.choices={choices}: expected each option once")
+        unknown = sorted(described.keys() - {"type", "choices", *found})
+        if unknown:
+            raise ConfigError(f"sweep.space.{group}.{unknown[0]}: expected type, choices, or the keys of an option")
+        self.dimensions[group] = Choice(tuple(found))
+        self.options[group] = {name: option.component for name, option in found.items()}
+        for name, option in found.items():
+            config = with_values(self._base, {group: option.component})
+            self._parse_keys(group, config, _merge(option.space, described.get(name) or {}), under=f"{group}.{name}")
+
+    def _parse_keys(self, group: str, config: Config, keys: Mapping[str, Any], *, under: str | None = None) -> None:
         for key, described in keys.items():
-            dotted = f"{section}.{key}"
-            if dotted in UNSWEPT:
-                raise ConfigError(f"sweep.space.{dotted}: cannot be swept ({UNSWEPT[dotted]})")
-            if key not in {field.name for field in dataclasses.fields(SECTIONS[section])}:
-                raise ConfigError(f"sweep.space.{dotted}: unknown key; mnist-pipeline train --cfg job shows every key")
-            space[dotted] = _parse_dimension(dotted, described, kind=hints[key])
-            for value in _extremes(space[dotted]):
-                apply(base, {dotted: value})
-    return dict(sorted(space.items()))
+            if described is not None:
+                self._add(f"{under or group}.{key}", f"{group}.{key}", described, config)
+
+    def _add(self, dotted: str, key: str, described: Any, config: Config) -> None:
+        if key in UNSWEPT:
+            raise ConfigError(f"sweep.space.{key}: cannot be swept ({UNSWEPT[key]})")
+        kind = find_hint(config, key)
+        if kind is None:
+            raise ConfigError(f"sweep.space.{dotted}: unknown key; mnist-pipeline train --cfg job shows every key")
+        self.dimensions[dotted] = _parse_dimension(dotted, described, kind=kind)
+        for value in _extremes(self.dimensions[dotted]):
+            with_values(config, {key: _read_list(config, key, value)})
 
 
-def _parse_dimension(dotted: str, described: Any, *, kind: type) -> Dimension:
+def _name(base: Config, group: str) -> str:
+    return base.components()[group].name
+
+
+def _merge(proposed: Mapping[str, Any], described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is proposed, with the changes that are described: whole dimensions, or single ends of them."""
+    merged = dict(proposed)
+    for key, value in described.items():
+        known = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(known, Mapping) and "type" not in value:
+            value = {**known, **value}
+        merged[key] = value
+    return merged
+
+
+def _parse_dimension(dotted: str, described: Any, *, kind: Any) -> Dimension:
     name = f"sweep.space.{dotted}"
     if isinstance(described, Mapping):
         described = {key: value for key, value in described.items() if value is not None}  # null: not given
@@ -253,13 +297,13 @@ def _parse_dimension(dotted: str, described: Any, *, kind: type) -> Dimension:
         choices = described.get("choices")
         if set(described) != {"type", "choices"} or not isinstance(choices, list) or not choices:
             raise ConfigError(f"{name}: expected choices, a list of one or more values, and nothing else")
-        if len(set(choices)) < len(choices):
+        if len({str(choice) for choice in choices}) < len(choices):
             raise ConfigError(f"{name}.choices={choices}: expected each value once")
-        return Choice(tuple(coerce(choice, kind, key=f"{name}.choices") for choice in choices))
+        return Choice(tuple(write(coerce(choice, kind, key=f"{name}.choices")) for choice in choices))
     unknown = set(described) - _INTERVAL_KEYS
     if unknown:
         raise ConfigError(f"{name}.{min(unknown)}: unknown key; expected low, high, step or log")
-    if described["type"] == "float" and kind is int:
+    if described["type"] == "float" and int in (kind, *typing.get_args(kind)):
         raise ConfigError(f"{name}.type=float: expected int, as {dotted} is an integer")
     number = int if described["type"] == "int" else float
     low, high = (coerce(described.get(end), number, key=f"{name}.{end}") for end in ("low", "high"))
@@ -284,23 +328,3 @@ def _extremes(dimension: Dimension) -> list[Any]:
     if isinstance(dimension, Choice):
         return list(dimension.choices)
     return [int(end) if dimension.is_integer else end for end in (dimension.low, dimension.high)]
-
-
-def apply(base: Config, params: Mapping[str, Any]) -> Config:
-    """Return `base` with the values of a trial, each under its dotted key.
-
-    Raises:
-        ConfigError: A value is not allowed for its key.
-    """
-    changed: dict[str, dict[str, Any]] = {}
-    for dotted, value in params.items():
-        section, _, key = dotted.partition(".")
-        changed.setdefault(section, {})[key] = value
-    sections = {section: dataclasses.replace(getattr(base, section), **values) for section, values in changed.items()}
-    return dataclasses.replace(base, **sections)
-
-
-def read_params(config: Config, space: Space) -> dict[str, Any]:
-    """Return the values that `config` has for the swept keys."""
-    flat = config.flat()
-    return {key: flat[key] for key in space}

@@ -5,7 +5,6 @@ the finished trials, so that a killed and resumed sweep makes the same proposals
 """
 
 import contextlib
-import itertools
 import json
 import logging
 import shlex
@@ -32,7 +31,8 @@ from mnist_pipeline.sweep import optuna_internals
 from mnist_pipeline.sweep import storage as storage_files
 from mnist_pipeline.sweep.backend import open_storage
 from mnist_pipeline.sweep.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure, read_cause
-from mnist_pipeline.sweep.space import Choice, Dimension, Direction, Interval, Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep.settings import Direction, Pruner, Sampler, SweepConfig
+from mnist_pipeline.sweep.space import Choice, Dimension, Interval
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import hide
 
@@ -87,10 +87,7 @@ class Study:
         """
         self._planned = [dict(first)] if first is not None else []
         if self._config.sampler is Sampler.grid:
-            axes = [
-                [(key, value) for value in dimension.values() or ()] for key, dimension in self._config.space.items()
-            ]
-            self._planned += [dict(point) for point in itertools.product(*axes) if dict(point) != first]
+            self._planned += [point for point in self._config.space.points() if point != first]
         self._enqueue_missing()
 
     def _enqueue_missing(self) -> None:
@@ -124,7 +121,8 @@ class Study:
 
     def _complete(self, trial: Trial) -> Trial:
         for key, distribution in self._distributions.items():
-            optuna_internals.suggest(trial, key, distribution)
+            if self._config.space.is_active(key, trial.params):
+                optuna_internals.suggest(trial, key, distribution)
         return trial
 
     def tell(self, trial: Trial, state: TrialState, *, value: float | None = None) -> None:
@@ -246,14 +244,16 @@ class _Repeatable(BaseSampler):
     def __init__(self, config: SweepConfig) -> None:
         self._seed = config.seed
         self._is_tpe = config.sampler is Sampler.tpe
+        self._has_conditions = bool(config.space.options)
 
     def _sampler(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
         words = np.random.SeedSequence((self._seed, trial.number, *name.encode())).generate_state(1)
         seed = int(words[0])
+        if not self._is_tpe:
+            return RandomSampler(seed=seed)
         # constant_liar: running trials count as bad, or all workers would get similar points.
-        return (
-            TPESampler(seed=seed, multivariate=True, constant_liar=True) if self._is_tpe else RandomSampler(seed=seed)
-        )
+        # group: keys that not all trials have are modelled together too, among the trials that have them.
+        return TPESampler(seed=seed, multivariate=True, constant_liar=True, group=self._has_conditions)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         return self._sampler(trial).infer_relative_search_space(study, trial)
@@ -261,7 +261,9 @@ class _Repeatable(BaseSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._sampler(trial).sample_relative(study, trial, search_space)
+        sampler = self._sampler(trial)
+        sampler.infer_relative_search_space(study, trial)  # a sampler of groups remembers what it found
+        return sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution

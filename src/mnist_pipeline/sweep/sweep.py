@@ -21,7 +21,7 @@ from mnist_pipeline.sweep.failure import Cause, TrainingFailedError
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_params, list_tags
 from mnist_pipeline.sweep.pool import ExecutorPool, Job, StopRequest
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
-from mnist_pipeline.sweep.space import SweepConfig, apply
+from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.trainings import Progress, Trainings
@@ -135,7 +135,7 @@ def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: T
             return partial(run, *pending.pop(0)) if pending and not trainings.stop.is_set else None
 
     def run(name: str, number: int, pair: Pair, executor: Executor) -> None:
-        seeded = with_pair(apply(plan.base, candidates[name]), pair)
+        seeded = with_pair(config.space.apply(plan.base, candidates[name]), pair)
         label = f"confirm {name} #{number}"
         try:
             trained = trainings.train(executor, seeded, kind=Kind.CONFIRM, label=label, tags={Tag.CONFIRMED: name})
@@ -182,7 +182,7 @@ def train_winner(
     """Train the winner once, with the study's split and a fresh seed; score it on the test split and log its model."""
     (fresh,) = confirm.draw_pairs(plan.config.seed + 1, num_pairs=1, taken=study_pair(plan.base))
     pair = Pair(train_seed=fresh.train_seed, split_seed=plan.base.data.split_seed)
-    request = retarget(plan.request, with_pair(apply(plan.base, params), pair))
+    request = retarget(plan.request, with_pair(plan.config.space.apply(plan.base, params), pair))
     fingerprint = request.tags[Tag.FINGERPRINT]
     past = tracker.find_finished({Tag.KIND: Kind.FINAL, Tag.STUDY: study.name, Tag.FINGERPRINT: fingerprint})
     if past is not None:

@@ -15,7 +15,6 @@ from mnist_pipeline.sweep.executors.executor import Executor, Task
 from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
 from mnist_pipeline.sweep.plan import SweepPlan
 from mnist_pipeline.sweep.pool import StopRequest
-from mnist_pipeline.sweep.space import read_params
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
@@ -160,7 +159,7 @@ class Trainings:
         try:
             yield from executor.train(task, after=len(replayed))
         except HinderedError as error:
-            values = read_params(task.config, self._plan.config.space)
+            values = self._plan.config.space.read(task.config)
             shown = ", ".join(f"{key}={value}" for key, value in values.items())
             raise UserError(
                 f"{error}: {label} ({shown}) stopped and does not count as failed; {error.failure.next_step}"

@@ -89,6 +89,7 @@ class Artifact:
     CLASS_COUNTS = "data/class_counts.csv"
     CLASS_COUNTS_PICTURE = "data/class_counts.png"
     SAMPLES_PICTURE = "data/samples.png"
+    AUGMENTED_PICTURE = "data/augmented.png"
     DIGESTS = "data/digests.json"
 
     LAYERS = "model/layers.csv"
@@ -130,6 +131,7 @@ class Metric:
     VALIDATION_ACCURACY = "validation/accuracy"
     EPOCH_SEC = "time/epoch_sec"
 
+    KEPT_EPOCH = "kept/epoch"  # whose weights the model has, where early stopping chose it
     TEST_LOSS = "test/loss"
     TEST_ACCURACY = "test/accuracy"
     CALIBRATION_ERROR = "test/calibration_error"
@@ -146,6 +148,10 @@ EPOCH_METRICS = (
     Metric.VALIDATION_ACCURACY,
     Metric.EPOCH_SEC,
 )
+
+
+KEPT = "kept/"
+"""Prefix of the metrics of the kept epoch, where early stopping chose it."""
 
 
 class RecordError(UserError):
@@ -186,7 +192,7 @@ class RunRecord:
         status: MLflow's: RUNNING, FINISHED, FAILED or KILLED.
         address: Of its page in the MLflow UI.
         started_ms: In milliseconds of Unix time.
-        metrics: The last value of each.
+        metrics: The last value of each; those of epochs as of the kept one.
         read_bytes: Returns an artifact, by its path. Raises FileNotFoundError where there is none, and UserError where
             it cannot be read now.
         is_deleted: Whether it was deleted; MLflow can restore it.
@@ -306,6 +312,12 @@ def read_epoch_metrics(epoch: "Epoch") -> dict[str, float]:
             Metric.VALIDATION_ACCURACY: epoch.validation.accuracy,
         }
     return {**metrics, Metric.EPOCH_SEC: epoch.train_sec}
+
+
+def of_kept_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of a run, those of epochs as of the kept one."""
+    kept = {name: metrics[f"{KEPT}{name}"] for name in EPOCH_METRICS if f"{KEPT}{name}" in metrics}
+    return {**metrics, **kept}
 
 
 def tabulate_history(history: Sequence["Epoch"]) -> pd.DataFrame:

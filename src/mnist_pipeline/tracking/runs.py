@@ -12,7 +12,7 @@ from mnist_pipeline.system import secrets
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.record import Artifact, RunRecord
+from mnist_pipeline.tracking.record import Artifact, RunRecord, of_kept_epoch
 
 _PAGE = 1000
 
@@ -32,7 +32,7 @@ def read(store: MlflowStore, entity: MlflowEntity) -> RunRecord:
         address=store.run_address(entity.info.experiment_id, run_id),
         started_ms=entity.info.start_time,
         params=_mask(entity.data.params),
-        metrics=entity.data.metrics,
+        metrics=of_kept_epoch(entity.data.metrics),
         tags=_mask(entity.data.tags),
         read_bytes=read_bytes,
         is_deleted=entity.info.lifecycle_stage != "active",

@@ -39,7 +39,9 @@ class TrainState:
     Attributes:
         history: Every epoch so far.
         arrays: The values of the model's variables, including the dropout generator, then of the optimiser's.
+        kept: The values of the model's variables after the best epoch; empty where the last epoch's are kept.
     """
 
     history: tuple[Epoch, ...]
     arrays: tuple[npt.NDArray[np.generic], ...]
+    kept: tuple[npt.NDArray[np.generic], ...] = ()

@@ -8,7 +8,7 @@ import keras
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Dataset
-from mnist_pipeline.model.dense import build
+from mnist_pipeline.model.catalogue import build
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
 from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Cause, Failure
 from mnist_pipeline.train.epochs import Epoch
