@@ -1,5 +1,6 @@
 """The terminal output of a sweep: its progress and its result."""
 
+import math
 import threading
 import time
 from types import TracebackType
@@ -7,6 +8,7 @@ from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
+from mnist_pipeline.reports.configurations import short_names
 from mnist_pipeline.reports.page import Table
 from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.sweep.artifacts import tabulate_trials
@@ -120,9 +122,10 @@ def print_result(result: SweepResult) -> None:
     swept = list(result.config.space)
     ascending = result.config.direction is Direction.minimize
     best = trials[trials["state"] == "complete"].sort_values(["value", "number"], ascending=[ascending, True])
-    headings = ("trial", *(key.split("/")[-1].split(".")[-1] for key in (result.config.metric, *swept)))
+    names = short_names(swept)
+    headings = ("trial", result.config.metric.split("/")[-1], *(names[key] for key in swept))
     rows = tuple(
-        (str(row["number"]), f"{row['value']:.4f}", *(_describe_value(row[key]) for key in swept))
+        (str(row["number"]), f"{row['value']:.4f}", *(_describe_value(row.get(key)) for key in swept))
         for row in best.head(NUM_SHOWN_TRIALS).to_dict("records")
     )
     table = Table(f"The best {len(rows)} of {len(trials)} trials", headings, rows, (True,) * len(headings))
@@ -150,4 +153,7 @@ def print_result(result: SweepResult) -> None:
 
 
 def _describe_value(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Return a value of a swept key; nothing where the key has no meaning beside the other values of the trial."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4g}"
+    return "" if value is None else str(value)

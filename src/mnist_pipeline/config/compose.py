@@ -67,7 +67,7 @@ SPACE = "_space_"
 """The key of a model's file that holds what a sweep tries of it."""
 
 COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "model": ("image_shape", "num_classes", "seed"),
+    "model": functions.MODEL_SUPPLIED,
     "train/optimizer": (),
     "train/schedule": ("step", "num_steps", "steps_per_epoch", "learning_rate"),
 }
@@ -350,13 +350,15 @@ def _explain(
 ) -> str:
     """Return one line for what Hydra says in several."""
     known = schema.known_keys()
+    loose = (key for key in given.LOOSE if key.partition(".")[0] in schema.sections)
+    free = ("hydra", *loose, *schema.free_prefixes)
     for override, text in zip(overrides, shown, strict=True):
         try:
             (parsed,) = given.parse([override])
         except (HydraException, ValueError):
             return f"{text[:200]}: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"
         key = parsed.key_or_group
-        if key not in known and not key.startswith(("hydra", *given.LOOSE, *schema.free_prefixes)):
+        if key not in known and not key.startswith(free):
             return str(unknown_key(key, known))
         if parsed.is_sweep_override() and not multirun:
             return f"{text}: several values {schema.several_values}"

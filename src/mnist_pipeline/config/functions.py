@@ -25,6 +25,9 @@ from mnist_pipeline.system.secrets import Address
 TARGET = "_target_"
 """Hydra's key for the dotted name of a function."""
 
+MODEL_SUPPLIED = ("image_shape", "num_classes", "seed")
+"""The parameters of a model's function that the pipeline supplies."""
+
 _TYPES = {"bool": bool, "int": int, "float": float, "str": str, "Address": Address, "None": None}
 _BOUNDS = {name: getattr(annotated_types, name) for name in ("Ge", "Gt", "Le", "Lt")}
 _EXPECTED = (

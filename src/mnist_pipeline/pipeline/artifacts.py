@@ -73,7 +73,7 @@ def log_augmentation(dataset: Dataset, config: TrainConfig, tracked: Run) -> Non
     log_contents(tracked, {Artifact.AUGMENTED_PICTURE: to_png(figure)})
 
 
-def log_model_summary(model: keras.Model, dataset: Dataset, tracked: Run) -> None:
+def log_model_summary(model: keras.Model, dataset: Dataset, tracked: Run, *, name: str) -> None:
     """Log the layers, and the untrained model's loss and first prediction."""
     layers = summarise_layers(model)
     look = look_untrained(model, dataset.train)
@@ -92,7 +92,7 @@ def log_model_summary(model: keras.Model, dataset: Dataset, tracked: Run) -> Non
     )
     _log.info(
         "model     %s: %s parameters; untrained loss %.3f, ln %d = %.3f",
-        model.name,
+        name,
         f"{model.count_params():,}",
         look.loss,
         dataset.num_classes,

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pandas as pd
 
+from mnist_pipeline.config import functions
 from mnist_pipeline.config.sections import Config, TrainConfig
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate
@@ -122,7 +123,7 @@ def carry_out(
         name=name,
         description=describe_run(config, dataset),
         params=config.flat(),
-        tags={**request.tags, **code_tags(), **(tags or {})},
+        tags={**request.tags, **_model_tags(config), **code_tags(), **(tags or {})},
         resume_id=checkpoints.id,
     )
     state = checkpoints.load()
@@ -133,7 +134,7 @@ def carry_out(
         artifacts.log_surroundings(request, tracked)
         artifacts.log_data(dataset, tracked)
         artifacts.log_augmentation(dataset, config.train, tracked)
-        artifacts.log_model_summary(model, dataset, tracked)
+        artifacts.log_model_summary(model, dataset, tracked, name=config.model.name)
         history = _train_model(model, request, tracked, checkpoints, state=state, on_epoch=on_epoch)
         kept = history[find_kept_epoch(history, config.train) - 1]
         artifacts.log_training(history, tracked, kept=kept.number)
@@ -160,6 +161,10 @@ def carry_out(
         predictions=evaluation.predictions,
         digest=digest,
     )
+
+
+def _model_tags(config: Config) -> dict[str, str]:
+    return {} if functions.is_ours(config.model.target) else {Tag.MODEL_TARGET: config.model.target}
 
 
 def _report_start(state: TrainState | None, tracked: Run, *, num_epochs: int) -> None:

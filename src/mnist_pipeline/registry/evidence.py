@@ -77,7 +77,7 @@ def examine(
     if problems or predictions is None:
         return tuple(problems), None
     try:
-        loaded = logged_model.load(folder, find_seals(run))
+        loaded = logged_model.load(folder, find_seals(run), target=run.tags.get(Tag.MODEL_TARGET))
         test = find_test_split(run, data)
         return (), Evidence(predictions, test, _reload(loaded, test.images))
     except BadModelError as error:

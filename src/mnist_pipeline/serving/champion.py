@@ -61,7 +61,11 @@ def load(store: MlflowStore, name: str) -> Champion:
         raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data.name={data_name})")
     run = _find_run(store, model, version)
     try:
-        loaded = logged_model.load(model.model_folder(version), evidence.find_seals(run) if run else None)
+        loaded = logged_model.load(
+            model.model_folder(version),
+            evidence.find_seals(run) if run else None,
+            target=run.tags.get(Tag.MODEL_TARGET) if run else None,
+        )
     except BadModelError as error:
         raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.NEXT_STEPS}") from error
     network = loaded.network

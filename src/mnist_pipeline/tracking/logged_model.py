@@ -1,7 +1,8 @@
 """How a logged model is loaded without executing anything in its files.
 
 MLflow's own loaders import the module that an MLmodel names, and unpickle files beside the network. Here Keras reads
-the network's `.keras` file in safe mode, and nothing else is loaded.
+the network's `.keras` file in safe mode, and nothing else is loaded. Layers of the user's own come from the user's own
+module, as it is on this machine: it is imported only if it defines the function of a model that the run names.
 """
 
 import tempfile
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from mlflow.models import Model
 
+from mnist_pipeline.config import functions
 from mnist_pipeline.system import plain_yaml, quiet
-from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking import integrity
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.integrity import Seal
@@ -52,14 +54,16 @@ class LoadedModel:
     num_bytes: int
 
 
-def load(folder: ArtifactFolder, seals: Mapping[str, Seal] | None) -> LoadedModel:
+def load(folder: ArtifactFolder, seals: Mapping[str, Seal] | None, *, target: str | None = None) -> LoadedModel:
     """Load the model whose files are in `folder`.
 
     Args:
         folder: Of the logged model.
         seals: Its files as the run logged them; None if the run is gone.
+        target: Dotted name of the function of the user's that built it; None: one of this package.
 
     Raises:
+        ConfigError: There is no such function on this machine.
         BadModelError: Files are missing, changed or extra, another loader is named, or Keras cannot read the network.
         UserError: The files cannot be read now, or there is no space or memory for them.
     """
@@ -68,7 +72,7 @@ def load(folder: ArtifactFolder, seals: Mapping[str, Seal] | None) -> LoadedMode
     contents = {path: _read(folder, path, seals) for path in sizes}
     metadata = _read_description(contents[_DESCRIPTION])
     return LoadedModel(
-        network=_read_network(contents[NETWORK]),
+        network=_read_network(contents[NETWORK], target),
         metadata=metadata,
         example=contents[EXAMPLE].decode(errors="replace"),
         num_bytes=sum(sizes.values()),
@@ -112,7 +116,17 @@ def _read_description(content: bytes) -> Model:
         raise BadModelError(f"its MLmodel cannot be read ({' '.join(str(error).split())[:200]})") from error
 
 
-def _read_network(content: bytes) -> "keras.Model":
+def _import_layers(target: str) -> None:
+    """Import the module of the function `target`, which registers the layers that it defines."""
+    function = functions.read(target, key="model._target_", supplied=functions.MODEL_SUPPLIED)
+    if not function.supplied:
+        raise ConfigError(
+            f"model._target_={target}: it does not build a model, as it takes neither image_shape nor seed"
+        )
+    functions.load(target, key="model._target_")
+
+
+def _read_network(content: bytes, target: str | None) -> "keras.Model":
     with quiet.library_noise():  # here, because TensorFlow takes seconds to import
         import keras
         import tensorflow as tf
@@ -120,7 +134,8 @@ def _read_network(content: bytes) -> "keras.Model":
         from mnist_pipeline.train.runtime import hide_gpus
 
     hide_gpus()
-
+    if target is not None:
+        _import_layers(target)
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
         path = Path(scratch) / "model.keras"
         try:

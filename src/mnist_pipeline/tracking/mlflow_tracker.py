@@ -157,23 +157,24 @@ class MlflowRun:
         import mlflow.tensorflow
 
         keras.config.disable_interactive_logging()  # MLflow calls Keras's predict, which would print progress bars
-        mlflow.tensorflow.save_model(
-            model,
-            path=str(folder),
-            mlflow_model=Model(
-                artifact_path=logged.artifact_location,
-                model_uuid=logged.model_id,
-                run_id=self.run_id,
-                model_id=logged.model_id,
-            ),
-            signature=ModelSignature(
-                Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
-                Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
-            ),
-            input_example=example,
-            # Without them MLflow would load the model in a child process to infer them.
-            pip_requirements=pin_requirements(MODEL_LIBRARIES),
-        )
+        with _without_pickled_layers():
+            mlflow.tensorflow.save_model(
+                model,
+                path=str(folder),
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=self.run_id,
+                    model_id=logged.model_id,
+                ),
+                signature=ModelSignature(
+                    Schema([TensorSpec(np.dtype(np.uint8), (-1, *example.shape[1:]))]),
+                    Schema([TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))]),
+                ),
+                input_example=example,
+                # Without them MLflow would load the model in a child process to infer them.
+                pip_requirements=pin_requirements(MODEL_LIBRARIES),
+            )
 
     def log_files(self) -> None:
         """Log the list, and its SHA-256 as a tag."""
@@ -205,6 +206,23 @@ class MlflowRun:
                 f"{error.strerror or error}: files of the run cannot be written to the tracking store "
                 f"{self._store.uri}; fix that and run the same command again, which resumes"
             ) from error
+
+
+@contextlib.contextmanager
+def _without_pickled_layers() -> Iterator[None]:
+    """Hide the registered layers from MLflow, which would pickle them beside the network; no loader of ours unpickles.
+
+    Keras saves their names, and finds them by these once their module is imported.
+    """
+    import keras
+
+    registered = keras.saving.get_custom_objects()
+    kept = dict(registered)
+    registered.clear()
+    try:
+        yield
+    finally:
+        registered.update(kept)
 
 
 def _seal_files(folder: Path) -> dict[str, Seal]:

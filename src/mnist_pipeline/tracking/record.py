@@ -47,6 +47,8 @@ class Tag:
     FILES_DIGEST = "files.sha256"  # of `Artifact.FILES`
     ALIAS = "alias"  # model@alias, of the runs whose models are champion or challenger
 
+    MODEL_TARGET = "model.target"  # the function of the user's that built the model: its module registers the layers
+
     DATA_REQUESTED = "data.requested"
     DATA_OPTION = "data.option"  # of the group `data`; `data.name` may be another
     DATA_LEAKED = "data.leaked_images"  # test images that are also training images, byte for byte

@@ -11,6 +11,7 @@ from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.model.catalogue import build
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
 from mnist_pipeline.sweep.failure import MEMORY_STEP, RESUME, Cause, Failure
+from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.train.epochs import Epoch
 from mnist_pipeline.train.fit import LossNotFiniteError, fit
 from mnist_pipeline.train.runtime import OUT_OF_MEMORY, describe_shortage, start_tensorflow
@@ -53,7 +54,7 @@ def explain(error: Exception) -> Failure:
     """Return the failure that an error of a training means."""
     described = f"{type(error).__name__}: {error}"[:_MAX_REASON_LENGTH]
     match error:
-        case LossNotFiniteError():
+        case LossNotFiniteError() | ConfigError():
             return Failure(Cause.diverged, described)
         case NotSavedError():
             return Failure(Cause.surroundings, error.reason, f"free some space there and {RESUME}")
