@@ -209,3 +209,38 @@ def test_numbers_that_are_written_alike_are_not_joined() -> None:
         for one, rate in ((past(0.9), "0.00100000001"), (past(0.8), "0.001"))
     ))  # fmt: skip
     assert set(found.groups["name"]) == {"learning_rate=0.00100000001", "learning_rate=0.001"}
+
+
+def of_model(validation: float, *, name: str, **params: object) -> RunRecord:
+    options = {"model.name": name, "train.optimizer": "adam", **{key.replace("__", "."): params[key] for key in params}}
+    known = past(validation)
+    shown = {key: str(value) for key, value in options.items()}
+    others = {key: value for key, value in known.params.items() if not key.startswith("model.")}
+    run_id = str(abs(hash(tuple(shown.items()))))
+    return dataclasses.replace(known, name=name, run_id=run_id, params={**others, **shown}, tags={"kind": "train"})
+
+
+def test_runs_of_several_models_are_grouped_by_the_model_and_by_what_differs_within_it() -> None:
+    wide, narrow = (of_model(0.9, name="dense", model__hidden_width=width, train__num_threads=1) for width in (64, 32))
+    conv = of_model(0.99, name="conv", model__filters=[8, 16], model__kernel_size=3, train__num_threads=2)
+    found = compared(wide, narrow, conv)
+    # What only says which model it is differs from nothing.
+    assert found.differing == ("model.name", "model.hidden_width")
+    assert list(found.groups["name"]) == ["model=conv", "model=dense hidden_width=64", "model=dense hidden_width=32"]
+    assert "Highest: model=conv" in comparison_page.describe(found)
+    threads = of_model(0.9, name="dense", model__hidden_width=64, train__num_threads=2)
+    assert "train.num_threads" in compared(wide, threads, conv).differing
+    by_model = compared(wide, narrow, conv, group_by=["model"])
+    assert list(by_model.groups["name"]) == ["model=conv", "model=dense"]
+
+
+def test_the_keys_of_an_optimiser_differ_only_among_its_runs() -> None:
+    adam = of_model(0.9, name="dense", **{"train.optimizer": "adam", "train.optimizer.beta_1": 0.9})
+    slow, fast = (
+        of_model(0.9, name="dense", **{"train.optimizer": "sgd", "train.optimizer.momentum": momentum})
+        for momentum in (0.1, 0.9)
+    )
+    assert compared(adam, slow, fast).differing == ("train.optimizer", "train.optimizer.momentum")
+    assert list(compared(adam, slow, fast).groups["name"]) == [
+        "optimizer=adam", "optimizer=sgd momentum=0.1", "optimizer=sgd momentum=0.9",
+    ]  # fmt: skip

@@ -123,6 +123,12 @@ def test_a_preset_for_mnist_does_not_break_the_fallback(tmp_path: Path) -> None:
     assert (found.model.arguments["hidden_width"], found.train.seed, found.tracking.experiment) == (64, 4, "digits")
 
 
+@pytest.mark.parametrize("model", ["dense", "mlp", "conv"])
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf" / "preset").glob("*.yaml")))
+def test_every_preset_goes_with_every_model(preset: str, model: str) -> None:
+    assert compose.compose([f"preset={preset}", f"model={model}"]).model.name == model
+
+
 def test_zero_is_a_value() -> None:
     composed = compose.compose(["train.seed=0", "data.split_seed=0", "data.validation_size=0", "model.dropout_rate=0"])
     assert (composed.train.seed, composed.data.validation_size, composed.model.arguments["dropout_rate"]) == (0, 0, 0.0)

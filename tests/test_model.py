@@ -45,7 +45,7 @@ def test_the_weights_are_a_function_of_the_seed() -> None:
 def test_predictions_in_chunks_equal_those_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     built, images = build(), make_split(50).images
     whole = prediction.predict_logits(built, images)
-    monkeypatch.setattr(prediction, "PREDICTION_CHUNK", 7)
+    monkeypatch.setattr(prediction, "_MOST_IMAGES", 7)
     np.testing.assert_allclose(prediction.predict_logits(built, images), whole, atol=1e-6)
 
 

@@ -235,6 +235,20 @@ def test_a_run_that_fell_back_is_reproduced_on_its_own_data() -> None:
     assert reproducing.deciding_overrides(mnist, {}) == ["data=mnist", "data.fallback=null"]
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=conv", "model.filters=[8,16]", "train.optimizer=sgd", "train.optimizer.momentum=0.5"],
+        ["model=mlp", "model.hidden_widths=[8]", "train.schedule=cosine", "train.early_stopping.patience=2"],
+        ["train.optimizer=adamw", "train.class_weight=balanced", "train.augment.shift=0.1", "train.clip_norm=1"],
+    ],
+)
+def test_every_option_of_a_run_is_reproduced(overrides: list[str]) -> None:
+    asked = compose.compose(["data=digits", *overrides])
+    params = {key: str(value) for key, value in asked.flat().items()}
+    assert compose.compose(reproducing.deciding_overrides(params, {})).flat() == asked.flat()
+
+
 def test_a_running_run_gets_no_logged_report(reports_home: Path, tmp_path: Path) -> None:
     client = client_of(reports_home)
     experiment = client.create_experiment(f"running {tmp_path.name}")

@@ -37,9 +37,9 @@ def test_every_option_holds_the_baseline(option: str) -> None:
 
 def test_a_preset_has_its_own_space_which_a_single_run_ignores() -> None:
     config = read("preset=smoke")
-    hidden_width = config.space["model.hidden_width"]
-    assert isinstance(hidden_width, Interval)
-    assert (config.num_trials, hidden_width.low, hidden_width.high) == (8, 16, 64)
+    epochs = config.space["train.num_epochs"]
+    assert isinstance(epochs, Interval)
+    assert (config.num_trials, epochs.low, epochs.high) == (8, 1, 4)
     assert compose.compose(["preset=smoke"]).train.num_epochs == 2
 
 

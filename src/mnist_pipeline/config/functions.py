@@ -107,8 +107,6 @@ def read(target: Any, *, key: str, supplied: tuple[str, ...] = ()) -> Function:
         )
     try:
         return _read(target, name, file, os.stat(file).st_mtime_ns, supplied)  # noqa: PTH116
-    except (SyntaxError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{key}={target}: {file} cannot be read ({error}): fix it") from error
     except ValueError as error:
         raise ConfigError(f"{key}={target}: {error}") from error
 
@@ -125,7 +123,28 @@ def load(target: str, *, key: str) -> Callable[..., Any]:
         function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except ImportError as error:
         raise ConfigError(f"{key}={target}: it cannot be imported ({error})") from error
+    except SyntaxError as error:
+        raise ConfigError(f"{key}={target}: {_describe(error)}") from error
     return function
+
+
+def parse(file: Path) -> ast.Module:
+    """Return the syntax tree of a Python file.
+
+    Raises:
+        ValueError: It cannot be read; the message shows the line.
+    """
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), str(file))
+    except SyntaxError as error:
+        raise ValueError(_describe(error)) from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error})") from error
+
+
+def _describe(error: SyntaxError) -> str:
+    shown = f": {error.text.strip()}" if error.text else ""
+    return f"{error.filename}, line {error.lineno}: {error.msg}{shown}"
 
 
 def find_file(module: str) -> Path | None:
@@ -145,7 +164,7 @@ def find_file(module: str) -> Path | None:
 
 @functools.cache
 def _read(target: str, name: str, file: Path, modified_ns: int, supplied: tuple[str, ...]) -> Function:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parse(file)
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
     if not found:
         raise ValueError(f"{file} defines no function {name}: name the module that defines it")

@@ -1,5 +1,7 @@
 """From a configuration to a model: its function is called, and what that returns is checked before it is trained."""
 
+import re
+
 import keras
 
 from mnist_pipeline.config import functions
@@ -35,4 +37,10 @@ def build(config: Component, *, image_shape: tuple[int, ...], num_classes: int, 
             require_loadable(model)
         return model
     except ValueError as error:
-        raise ConfigError(f"model={config.name}: {error}") from error
+        raise ConfigError(f"model={config.name}: {_on_one_line(str(error))}") from error
+
+
+def _on_one_line(text: str) -> str:
+    """Return the message of an error without what Keras adds: boldface, and a list of arguments."""
+    plain = re.sub(r"\x1b\[\d*m", "", text).partition("Arguments received by")[0]
+    return " ".join(plain.split())

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from mnist_pipeline.model.inspection import list_layers
+from mnist_pipeline.model.layers import list_layers
 from mnist_pipeline.system import memory
 
 _BYTES_PER_PARAMETER = 16

@@ -16,25 +16,6 @@ from mnist_pipeline.model.score import score
 
 _log = logging.getLogger(__name__)
 
-_SMALL_LAYERS = (
-    *(keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Normalization, keras.layers.Flatten),
-    *(keras.layers.Reshape, keras.layers.Dense, keras.layers.Dropout, keras.layers.Activation, keras.layers.ReLU),
-    *(keras.layers.BatchNormalization, keras.layers.LayerNormalization, keras.layers.Add, keras.layers.Concatenate),
-)
-
-
-def list_layers(model: keras.Model) -> list[keras.Layer]:
-    """Return the layers of a model, with those inside its layers in their places."""
-    layers: list[keras.Layer] = []
-    for layer in model.layers:
-        layers += list_layers(layer) if isinstance(layer, keras.Model) else [layer]
-    return layers
-
-
-def has_only_small_layers(model: keras.Model) -> bool:
-    """Return whether no layer is known to be worth the distribution of its work to several threads."""
-    return all(type(layer) in _SMALL_LAYERS for layer in list_layers(model))
-
 
 @dataclass(frozen=True)
 class FirstLook:

@@ -4,7 +4,11 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-PREDICTION_CHUNK = 2_000
+from mnist_pipeline.model.layers import output_bytes
+
+_MOST_IMAGES = 2_000
+_MOST_BYTES = 128_000_000
+"""Of the outputs of all layers: larger chunks are not faster, and their memory would be the peak of a run."""
 
 
 def with_probabilities(model: keras.Model) -> keras.Model:
@@ -17,5 +21,6 @@ def with_probabilities(model: keras.Model) -> keras.Model:
 
 def predict_logits(model: keras.Model, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return the logits float32 `(n, num_classes)` of images uint8 `(n, height, width)`, dropout off."""
-    chunks = [images[start : start + PREDICTION_CHUNK] for start in range(0, len(images), PREDICTION_CHUNK)]
+    length = min(max(_MOST_BYTES // output_bytes(model), 1), _MOST_IMAGES)
+    chunks = [images[start : start + length] for start in range(0, len(images), length)]
     return np.concatenate([model(chunk, training=False).numpy() for chunk in chunks])

@@ -22,7 +22,7 @@ from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.names import describe_run, name_run
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request
-from mnist_pipeline.tracking.record import KEPT, Kind, Metric, RecordError, RunRecord, Tag, read_epoch_metrics
+from mnist_pipeline.tracking.record import Kind, Metric, RecordError, RunRecord, Tag, name_kept, read_epoch_metrics
 from mnist_pipeline.tracking.tracker import Run, RunSpec, Tracker
 from mnist_pipeline.train.epochs import Epoch, History, TrainState
 from mnist_pipeline.train.fit import find_kept_epoch, fit, require_finite
@@ -241,8 +241,7 @@ def _log_last_metrics(
         _log.info(
             "kept      epoch %d of %d, the best by %s", kept.number, last.number, config.early_stopping.metric.value
         )
-        scores = {f"{KEPT}{name}": value for name, value in of_kept.items() if name != Metric.EPOCH_SEC}
-        metrics |= {Metric.KEPT_EPOCH: float(kept.number), **scores}
+        metrics |= name_kept(kept.number, of_kept)
     # With the last epoch's time stamp, which the checkpoint holds: sent twice they are the same points.
     tracked.log_metrics(metrics, step=last.number, timestamp_ms=last.ended_ms)
     return {**of_kept, **metrics}

@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
+from mnist_pipeline.config import functions
+from mnist_pipeline.system.errors import ConfigError
+
 PACKAGE = "mnist_pipeline"
 STAGE_ROOMS = ("data", "model", "train", "evaluate")
 FIGURES = "figures"
@@ -46,8 +49,15 @@ def find_deciding_modules(modules: Sequence[str] = (), search_path: Sequence[str
 
 
 def parse(file: Path) -> ast.Module:
-    """Return the syntax tree of a Python file without docstrings, so that none of them decides anything."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    """Return the syntax tree of a Python file without docstrings, so that none of them decides anything.
+
+    Raises:
+        ConfigError: A module of the user's cannot be read.
+    """
+    try:
+        tree = functions.parse(file)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     for node in ast.walk(tree):
         body: list[ast.stmt] | None = getattr(node, "body", None)
         if isinstance(body, list):

@@ -74,7 +74,7 @@ def compare(
     deciding = [key for key in map(str, params) if is_deciding(key)]
     deciding += [key for key in SEED_KEYS if key not in deciding]
     params = params.reindex(columns=deciding)
-    differing = tuple(sorted(key for key in deciding if params[key].nunique(dropna=False) > 1))
+    differing = tuple(configurations.find_differing(params))
     metrics = pd.DataFrame([run.metrics for run in runs]).reindex(columns=list(METRICS)).astype(float)
     metrics = metrics.replace([math.inf, -math.inf], math.nan)
     ranked_by = VALIDATION if metrics[VALIDATION].notna().any() else TEST
@@ -144,10 +144,10 @@ def _as_numbers(column: "pd.Series[str]") -> "pd.Series[str] | pd.Series[float]"
 
 
 def _full_key(named: str, keys: Sequence[str]) -> str:
-    found = [key for key in keys if named in (key, key.split(".")[-1])]
+    names = configurations.short_names(keys)
+    found = [key for key in keys if named in (key, key.split(".")[-1], names[key])]
     if len(found) == 1:
         return found[0]
-    names = configurations.short_names(keys)
     nearest = difflib.get_close_matches(named, [*keys, *names.values()], n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"expected some of {', '.join(names.values())}"
     if found:

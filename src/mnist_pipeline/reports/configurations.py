@@ -16,6 +16,9 @@ from mnist_pipeline.stats import find_interval
 CONFIDENCE = 0.95
 SEED_KEYS = ("train.seed", "data.split_seed")
 
+GROUPS = {"model": "model.name", "train.optimizer": "train.optimizer", "train.schedule": "train.schedule"}
+"""The params that say which option was chosen, by the beginnings of the keys that each option has for itself."""
+
 ALL = "all"
 """Name of the only configuration if the runs do not differ."""
 
@@ -81,15 +84,55 @@ def group(runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str]) -
 
 
 def describe(keys: Sequence[str], values: Sequence[Hashable]) -> str:
-    """Return values with the short names of their params; different values have different texts."""
+    """Return values with the short names of their params; different values have different texts.
+
+    A key that the chosen option does not have is left out.
+    """
     names = short_names(keys)
-    return " ".join(f"{names[key]}={_write(value)}" for key, value in zip(keys, values, strict=True)) or ALL
+    shown = [
+        (key, value)
+        for key, value in zip(keys, values, strict=True)
+        if not (isinstance(value, float) and math.isnan(value) and _option_key(key) in keys)
+    ]
+    return " ".join(f"{names[key]}={_write(value)}" for key, value in shown) or ALL
+
+
+def find_differing(params: pd.DataFrame) -> list[str]:
+    """Return the params that differ, those that name an option first.
+
+    The params that an option has for itself differ if they do among the runs that have chosen it.
+
+    Args:
+        params: One row per run.
+    """
+    differing = [str(key) for key in params if params[key].nunique(dropna=False) > 1]
+    for key in list(differing):
+        chosen = _option_key(key)
+        if chosen in differing and key != chosen:
+            among = params.groupby(chosen, dropna=False)[key].nunique(dropna=False)
+            if among.max() == 1:
+                differing.remove(key)
+    return sorted(differing, key=lambda key: (key not in GROUPS.values(), key))
+
+
+def _option_key(key: str) -> str | None:
+    """Return the param that names the option to which `key` belongs."""
+    if key == "train.num_threads":  # its default is that of the model
+        return GROUPS["model"]
+    return next((option for group, option in GROUPS.items() if key.startswith(f"{group}.")), None)
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """Return the last part of each dotted key, if no other key has the same."""
-    lasts = [key.split(".")[-1] for key in keys]
-    return {key: last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)}
+    """Return the last parts of each dotted key, as many as no other key has; of a name, what it is of."""
+    parts = {key: key.removesuffix(".name").split(".") for key in keys}
+
+    def shorten(key: str) -> str:
+        for number in range(1, len(parts[key])):
+            if [one[-number:] for one in parts.values()].count(parts[key][-number:]) == 1:
+                return ".".join(parts[key][-number:])
+        return ".".join(parts[key])
+
+    return {key: shorten(key) for key in keys}
 
 
 def _write(value: Hashable) -> str:

@@ -218,6 +218,8 @@ def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
     overrides = reproducing.deciding_overrides(run.params, run.tags)
     if overrides:
         items.append(Code(reproducing.command("train", overrides)))
+    if target := run.tags.get(Tag.MODEL_TARGET):
+        items.append(Text(f"Its model is built by {target}: add --config-dir with the folder of the file that names it."))
     if run.tags.get(Tag.RESULT_DIGEST):
         items.append(
             Text(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.pipeline.sources import STAGE_ROOMS
+from mnist_pipeline.reports.configurations import GROUPS
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Text
 from mnist_pipeline.tracking.record import Artifact, Tag
@@ -31,9 +32,18 @@ def deciding_overrides(params: Mapping[str, str], tags: Mapping[str, str]) -> li
     options = {"data.name": tags.get(Tag.DATA_OPTION, params.get("data.name", ""))}
     groups = [f"{key.removesuffix('.name')}={options.get(key, params[key])}" for key in keys if key.endswith(".name")]
     named = [key for key in keys if not key.endswith(".name") or options.get(key, params[key]) != params[key]]
-    values = [f"{key}={given.write(params[key])}" for key in named if params[key] != "None"]
+    values = [f"{key}={_write(params[key])}" for key in named if params[key] != "None" or _is_of_option(key)]
     fallback = ["data.fallback=null"] if "data.fallback" in params else []  # fail instead of running on other data
     return [*groups, *values, *fallback]
+
+
+def _is_of_option(key: str) -> bool:
+    """Return whether `key` is a parameter of a function, whose default need not be null."""
+    return any(key.startswith(f"{group}.") for group in GROUPS)
+
+
+def _write(value: str) -> str:
+    return "null" if value == "None" else given.write(value)
 
 
 def check_out(logged: Logged, uri: str) -> list[Item]:

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_pipeline.reports import reproducing
+from mnist_pipeline.reports.configurations import GROUPS, short_names
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Page, Picture, Section, Table, Text, tabulate
 from mnist_pipeline.reports.report import describe_run
@@ -94,17 +95,29 @@ def _show_trials(logged: Logged) -> tuple[Item, ...]:
     best = trials[trials["state"] == "complete"].sort_values("value", ascending=is_ascending).head(MOST_TRIALS)
     shown = best[[column for column in best if column not in _NO_RESULT]].astype({"number": str})
     caption = f"The best {len(best)}, by {logged.run.params.get('sweep.metric', 'value')}"
-    table = tabulate(caption, shown.rename(columns={"number": "trial"}), show=_show_value)
+    names = short_names([key for key in map(str, shown) if "." in key or key in GROUPS])
+    table = tabulate(caption, shown.rename(columns={"number": "trial", **names}), show=_show_value)
     return Text(f"{count(len(trials), 'trial')}: {counts}."), table
 
 
 def _show_plots(logged: Logged) -> tuple[Item, ...]:
     plots: list[Item] = []
-    for name, alt in _PLOTS.items():
-        content = logged.read_optional(f"sweep/{name}.png")  # the plots depend on the trials
-        if content is not None:
-            plots += [Text(alt), Picture(alt, content)]
+    for option in ("", *_list_options(logged)):
+        for name, alt in _PLOTS.items():
+            path = f"sweep/{name}_{option}.png" if option else f"sweep/{name}.png"
+            content = logged.read_optional(path)  # the plots depend on the trials
+            if content is not None:
+                text = f"{option}: {alt}" if option else alt
+                plots += [Text(text), Picture(text, content)]
     return tuple(plots) or (Text("None was logged."),)
+
+
+def _list_options(logged: Logged) -> list[str]:
+    """Return the options that the trials chose from, such as model=conv."""
+    trials = logged.read_table(Artifact.TRIALS, columns=["number"])
+    if trials is None:
+        return []
+    return [f"{group}={name}" for group in GROUPS if group in trials for name in trials[group].dropna().unique()]
 
 
 def _show_verdict(logged: Logged, verdict: Mapping[str, Any] | None, *, is_confirmed: bool) -> tuple[Item, ...]:

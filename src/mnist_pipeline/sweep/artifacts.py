@@ -4,7 +4,7 @@ import html as html_text
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.ticker import NullFormatter
 from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
+from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.plotting import to_png
@@ -67,7 +68,7 @@ def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
         Artifact.TRIALS: lambda path: table.to_parquet(path, index=False),
         Artifact.TRIALS_CSV: table.to_csv(index=False),
         Artifact.TRIALS_TABLE: table.to_json(orient="split", index=False),
-        **draw_plots(study.optuna, config.metric),
+        **draw_plots(study.optuna, config),
     }
     log_contents(parent, contents)
     parent.set_tags(show_tables(Artifact.TRIALS_TABLE))
@@ -77,7 +78,7 @@ def log_search(study: Study, config: SweepConfig, parent: Run) -> None:
     parent.log_metrics({**counts, **values}, step=0, timestamp_ms=time.time_ns() // 1_000_000)
 
 
-def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
+def draw_plots(study: optuna.Study, config: SweepConfig) -> dict[str, bytes | str]:
     """Return Optuna's plots by their paths: each as PNG, and all in one interactive page that needs no network."""
     import matplotlib as mpl
     import matplotlib.pyplot as plt
@@ -89,7 +90,7 @@ def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
     with warnings.catch_warnings(), mpl.rc_context():  # Optuna sets a style globally
         warnings.simplefilter("ignore")  # Optuna marks its matplotlib plots as experimental
         mpl.use("Agg")  # the plots use pyplot, which would look for a display
-        for name, (size, plot) in _choose_plots(study, metric).items():
+        for name, (size, plot) in _choose_plots(study, config).items():
             figure = np.ravel(plot(still))[0].figure
             figure.set_size_inches(size)
             for axes in figure.axes:  # labels between the powers of ten would overlap on a short logarithmic axis
@@ -101,7 +102,8 @@ def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
             drawn[f"sweep/{name}.png"] = to_png(figure, dpi=110, bbox_inches="tight", facecolor="white")
             plt.close(figure)
             html = plot(interactive).to_html(full_html=False, include_plotlyjs=not pages)
-            pages.append(f"<h2>{name.replace('_', ' ').capitalize()}</h2>\n{html}")
+            heading = html_text.escape(name.replace("_", " ").capitalize())
+            pages.append(f"<h2>{heading}</h2>\n{html}")
     title = f"The study {html_text.escape(study.study_name)}"
     drawn[Artifact.PLOTS] = (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>\n'
@@ -110,36 +112,76 @@ def draw_plots(study: optuna.Study, metric: str) -> dict[str, bytes | str]:
     return drawn
 
 
-def _choose_plots(study: optuna.Study, metric: str) -> dict[str, tuple[tuple[float, float], Callable[[Any], Any]]]:
-    """Return the plots that these trials allow: size in inches, and a function of a plotting module of Optuna."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    swept = sorted({key for trial in trials for key in trial.params})
-    varied = [key for key in swept if len({trial.params.get(key) for trial in trials}) > 1]
-    plots: dict[str, tuple[tuple[float, float], Callable[[Any], Any]]] = {
-        "optimization_history": ((9, 4.5), lambda by: by.plot_optimization_history(study, target_name=metric)),
+Plots = dict[str, tuple[tuple[float, float], Callable[[Any], Any]]]
+"""By name: size in inches, and a function of a plotting module of Optuna."""
+
+
+def _choose_plots(study: optuna.Study, config: SweepConfig) -> Plots:
+    """Return the plots that these trials allow.
+
+    Where models are swept, the keys of each are drawn for its own trials: Optuna leaves out trials that lack a key.
+    """
+    space = config.space
+    always = [key for key in space if space.condition(key) is None]
+    plots: Plots = {
+        "optimization_history": ((9, 4.5), lambda by: by.plot_optimization_history(study, target_name=config.metric)),
         "learning_curves": ((9, 5), lambda by: by.plot_intermediate_values(study)),
+        **_choose_plots_of(study, always, config.metric),
     }
-    if len(trials) > 1 and varied:
-        about: dict[str, Any] = {"params": varied, "target_name": metric}
-        width = 3.2 * len(varied)
-        plots["slices"] = ((width + 2, 4), lambda by: by.plot_slice(study, **about))
-        plots["parallel_coordinates"] = ((width + 2, 5), lambda by: by.plot_parallel_coordinate(study, **about))
-        if len(trials) > 3 and len(varied) > 1:
-            plots["importances"] = ((8, 3.5), lambda by: by.plot_param_importances(study, **about))
-            plots["contours"] = ((width + 3, width + 1), lambda by: by.plot_contour(study, **about))
+    for group, options in space.options.items():
+        for name in options:
+            own = [key for key in space if space.condition(key) in (None, (group, name)) and key != group]
+            plots |= {
+                f"{plot}_{group}={name}": drawn
+                for plot, drawn in _choose_plots_of(_only(study, group, name), own, config.metric).items()
+            }
     return plots
 
 
-def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, study: Study) -> None:
-    """Log the intervals of the confirmation, and the winner as a preset."""
+def _only(study: optuna.Study, group: str, name: str) -> optuna.Study:
+    """Return a study in memory with the trials that chose an option."""
+    part = optuna.create_study(direction=study.direction)
+    part.add_trials([trial for trial in study.get_trials(deepcopy=False) if trial.params.get(group) == name])
+    return part
+
+
+def _choose_plots_of(study: optuna.Study, keys: Sequence[str], metric: str) -> Plots:
+    """Return the plots of the values of some keys, which all trials have."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    varied = [key for key in sorted(keys) if len({trial.params.get(key) for trial in trials}) > 1]
+    if len(trials) < 2 or not varied:
+        return {}
+    about: dict[str, Any] = {"params": varied, "target_name": metric}
+    width = 3.2 * len(varied)
+    plots: Plots = {
+        "slices": ((width + 2, 4), lambda by: by.plot_slice(study, **about)),
+        "parallel_coordinates": ((width + 2, 5), lambda by: by.plot_parallel_coordinate(study, **about)),
+    }
+    if len(trials) > 3 and len(varied) > 1:
+        plots["importances"] = ((8, 3.5), lambda by: by.plot_param_importances(study, **about))
+        plots["contours"] = ((width + 3, width + 1), lambda by: by.plot_contour(study, **about))
+    return plots
+
+
+def log_verdict(verdict: Verdict, winner: Mapping[str, Any], base: Config, parent: Run, *, study: Study) -> None:
+    """Log the intervals of the confirmation, and the winner as a preset.
+
+    Args:
+        verdict: Of the confirmation.
+        winner: The winning values of the swept keys.
+        base: The baseline.
+        parent: The run of the sweep.
+        study: Of the sweep.
+    """
     shown = {
         "winner": verdict.winner or "baseline",
         "confidence": verdict.confidence,
         "differences": [vars(comparison) for comparison in verdict.comparisons],
         "params": dict(winner),
     }
+    options, values = study.space.resolve(base, winner)
     contents: dict[str, Content] = {
-        Artifact.WINNER_PRESET: describe_preset(winner, study=study.name),
+        Artifact.WINNER_PRESET: describe_preset(options, values, study=study.name),
         Artifact.VERDICT: json.dumps(shown, indent=2),
     }
     if verdict.comparisons:
@@ -148,10 +190,18 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], parent: Run, *, stu
     parent.set_tags({Tag.WINNER: verdict.winner or "baseline"})
 
 
-def describe_preset(params: Mapping[str, Any], *, study: str) -> str:
-    """Return the text of a preset with `params`."""
+def describe_preset(options: Mapping[str, str], values: Mapping[str, Any], *, study: str) -> str:
+    """Return the text of a preset.
+
+    Args:
+        options: By the dotted key of the group, such as train.optimizer.
+        values: By dotted key.
+        study: Name of the study that it comes from.
+    """
     nested = OmegaConf.create()
-    for key, value in params.items():
+    if options:
+        nested.defaults = [{f"override /{group.replace('.', '/')}": name} for group, name in options.items()]
+    for key, value in values.items():
         OmegaConf.update(nested, key, value)
     header = f"# The winner of the study {study}. Put this file into conf/preset/, then: preset=winner"
     return f"# @package _global_\n{header}\n{OmegaConf.to_yaml(nested)}"

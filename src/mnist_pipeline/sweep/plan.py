@@ -79,8 +79,9 @@ class SweepPlan:
 def describe_sweep(config: SweepConfig, request: Request) -> str:
     """Return the description that MLflow shows of the sweep, in Markdown."""
     swept = ", ".join(f"`{key}`" for key in config.space)
+    when = "last" if request.config.train.early_stopping.patience is None else "kept"
     return (
-        f"{config.num_trials} trials of {swept} on **{request.dataset.name}**, by {config.metric} at the last epoch "
+        f"{config.num_trials} trials of {swept} on **{request.dataset.name}**, by {config.metric} at the {when} epoch "
         f"({config.sampler.value}, {config.pruner.value} pruning)."
     )
 

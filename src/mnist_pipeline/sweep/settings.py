@@ -72,7 +72,7 @@ class SweepConfig:
     storage: Address | None
     """Path of a journal file or URL of a database; null: a journal under `mlruns/optuna/`."""
     metric: str
-    """The metric to optimise, at a trial's last epoch."""
+    """The metric to optimise, at a trial's last epoch, or at the one that early stopping kept."""
     direction: Direction
     sampler: Sampler
     pruner: Pruner

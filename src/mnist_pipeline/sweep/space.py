@@ -155,6 +155,22 @@ class Space:
         config = with_values(base, chosen)
         return with_values(config, {key: _read_list(config, key, value) for key, value in rest.items()})
 
+    def resolve(self, base: Config, params: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any]]:
+        """Return what makes a configuration that of a trial.
+
+        Returns:
+            The options of the groups that are swept, or whose keys are; and the values of the keys.
+        """
+        config = self.apply(base, params)
+        flat = config.flat()
+        keys = [self.config_key(key) for key in params if key not in self.options]
+        options = {
+            group: component.name
+            for group, component in config.components().items()
+            if group in self.options or any(key.startswith(f"{group}.") for key in keys)
+        }
+        return options, {key: flat.get(key) for key in keys}
+
     def read(self, config: Config) -> dict[str, Any]:
         """Return the values that `config` has for the swept keys which have a meaning in it."""
         flat = config.flat()

@@ -51,10 +51,12 @@ class Study:
 
     Attributes:
         id: 32 unique hexadecimal digits, whatever the study's name.
+        space: The swept keys.
     """
 
     def __init__(self, config: SweepConfig, *, name: str, identity: Mapping[str, Any], max_epochs: int) -> None:
         self.name = name
+        self.space = config.space
         self._config = config
         self._planned: list[dict[str, Any]] = []
         self._planning = threading.Lock()
@@ -87,7 +89,7 @@ class Study:
         """
         self._planned = [dict(first)] if first is not None else []
         if self._config.sampler is Sampler.grid:
-            self._planned += [point for point in self._config.space.points() if point != first]
+            self._planned += [point for point in self.space.points() if point != first]
         self._enqueue_missing()
 
     def _enqueue_missing(self) -> None:
@@ -121,7 +123,7 @@ class Study:
 
     def _complete(self, trial: Trial) -> Trial:
         for key, distribution in self._distributions.items():
-            if self._config.space.is_active(key, trial.params):
+            if self.space.is_active(key, trial.params):
                 optuna_internals.suggest(trial, key, distribution)
         return trial
 

@@ -99,7 +99,7 @@ def sweep(
                 pool.close()
             final = None
             if confirmation is not None:
-                log_verdict(confirmation.verdict, confirmation.winning_params, parent, study=study)
+                log_verdict(confirmation.verdict, confirmation.winning_params, plan.base, parent, study=study)
                 final = train_winner(plan, confirmation.winning_params, study, parent, tracker, stop)
             now = time.time_ns() // 1_000_000
             parent.log_metrics({Metric.TOTAL_SEC: time.perf_counter() - started}, step=0, timestamp_ms=now)

@@ -19,8 +19,9 @@ from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown
-from mnist_pipeline.tracking.record import Kind, Metric, Point, Tag
+from mnist_pipeline.tracking.record import Kind, Metric, Point, Tag, name_kept
 from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec, Tracker
+from mnist_pipeline.train.early_stopping import find_kept, is_complete
 
 
 class Ending(enum.Enum):
@@ -49,7 +50,7 @@ class Trained:
     """A training that ended by itself or was pruned.
 
     Attributes:
-        value: Of the metric, at the last epoch that was trained.
+        value: Of the metric, at the last epoch that was trained, or at the one that early stopping kept.
         source: The run whose epochs were reused.
     """
 
@@ -101,33 +102,42 @@ class Trainings:
         fingerprint = training_fingerprint(config, data_digest=self._plan.request.found.identity)
         known = self._tracker.find_training(fingerprint)
         spec = self._specify(config, kind=kind, label=label, tags=tags, fingerprint=fingerprint)
-        num_epochs = config.train.num_epochs
+        watched = config.train.early_stopping.metric.value
+        points: list[Point] = []
+        values: list[float] = []
         with self._folder(fingerprint) as folder, self._tracker.run(spec) as tracked:
             source = known.run_id if known and known.points and known.run_id != tracked.run_id else None
             if source:
                 tracked.set_tags({Tag.SOURCE_RUN: source})
             logged = tracked.list_steps(Metric.TRAIN_LOSS) if tracked.is_resumed else set()
-            is_pruned, train_sec = False, 0.0
+            is_pruned = False
             try:
                 with contextlib.closing(self._epochs(executor, label, Task(config, folder), known)) as epochs:
                     for point in epochs:
                         if point.number not in logged:
                             tracked.log_metrics(point.metrics, step=point.number, timestamp_ms=point.ended_ms)
-                        train_sec += point.metrics[Metric.EPOCH_SEC]
-                        self.progress.train(executor.index, name=label, point=point, num_epochs=num_epochs)
+                        points.append(point)
+                        values.append(point.metrics.get(watched, 0.0))
+                        self.progress.train(executor.index, name=label, point=point, num_epochs=config.train.num_epochs)
                         self.stop.check()
-                        is_pruned = decide(point) and point.number < num_epochs
-                        if is_pruned:
+                        is_last = is_complete(values, config.train)
+                        is_pruned = decide(point) and not is_last
+                        if is_pruned or is_last:
                             break
             except TrainingFailedError as error:
                 tracked.set_tags({Tag.TRIAL_STATE: Ending.failed.value})
                 self._report_end(executor, label, Ending.failed, detail=str(error), value=None)
                 raise
             ending = Ending.pruned if is_pruned else Ending.complete
-            tracked.log_metrics({Metric.TRAIN_SEC: train_sec}, step=point.number, timestamp_ms=point.ended_ms)
+            kept = points[find_kept(values, config.train.early_stopping) - 1]
+            metrics = {Metric.TRAIN_SEC: sum(one.metrics[Metric.EPOCH_SEC] for one in points)}
+            if config.train.early_stopping.patience is not None:
+                metrics |= name_kept(kept.number, kept.metrics)
+            tracked.log_metrics(metrics, step=point.number, timestamp_ms=point.ended_ms)
             tracked.set_tags({Tag.TRIAL_STATE: ending.value})
-        value = point.metrics[self._plan.config.metric]
-        self._report_end(executor, label, ending, detail=f"{point.number} of {num_epochs} epochs", value=value)
+        value = kept.metrics[self._plan.config.metric]
+        detail = f"{point.number} of {config.train.num_epochs} epochs"
+        self._report_end(executor, label, ending, detail=detail, value=value)
         return Trained(run_id=tracked.run_id, value=value, is_pruned=is_pruned, source=source)
 
     def _specify(self, config: Config, *, kind: str, label: str, tags: Mapping[str, str], fingerprint: str) -> RunSpec:
@@ -151,11 +161,9 @@ class Trainings:
         self.progress.finish(executor.index, name=label, ending=ending, detail=detail, value=value)
 
     def _epochs(self, executor: Executor, label: str, task: Task, known: RecordedTraining | None) -> Generator[Point]:
-        num_epochs = task.config.train.num_epochs
-        replayed = known.points[:num_epochs] if known else ()
+        """Yield the tracked epochs, then those that are trained; it is closed where the training is over."""
+        replayed = known.points if known else ()
         yield from replayed
-        if len(replayed) == num_epochs:
-            return
         try:
             yield from executor.train(task, after=len(replayed))
         except HinderedError as error:

@@ -8,7 +8,7 @@ import logging
 import platform
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import mlflow
@@ -30,16 +30,17 @@ from mnist_pipeline.tracking.retries import RetryingClient, retry
 _COLUMNS = (
     *("attributes.`Created`", "attributes.`Duration`", "tags.`kind`", "tags.`alias`"),
     *("metrics.`validation/accuracy`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`time/train_sec`"),
-    *("params.`model.hidden_width`", "params.`model.dropout_rate`", "params.`train.num_epochs`", "params.`train.seed`"),
+    *("params.`model.name`", "params.`train.num_epochs`", "params.`train.seed`"),
 )
+_BEHIND_MODEL_KEYS = _COLUMNS[-2]
 # Without this tag the UI opens the experiment in its view for generative AI.
 _KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
 _OVERVIEW_TAGS = {
     sqlite_store.OVERVIEW_TAG: json.dumps({"selectedColumns": _COLUMNS}),
     Tag.DESCRIPTION: (
         "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
-        "`final`. Names say data, width, dropout, epochs and seed. The tag `alias` marks the runs of champion and "
-        "challenger. In the terminal: `mnist-pipeline compare`, `diff` and `report`."
+        "`final`. Names say data, model, what differs from the defaults, epochs and seed. The tag `alias` marks the "
+        "runs of champion and challenger. In the terminal: `mnist-pipeline compare`, `diff` and `report`."
     ),
 }
 
@@ -153,6 +154,18 @@ class MlflowStore:
                 if found is None:
                     raise
                 return found
+
+    def show_columns(self, experiment_id: str, params: Collection[str]) -> None:
+        """Add those of the params that are keys of a model to the columns of the UI's list of runs."""
+        shown = self.client.get_experiment(experiment_id).tags.get(sqlite_store.OVERVIEW_TAG, "{}")
+        columns = json.loads(shown).get("selectedColumns", [])
+        missing = [f"params.`{key}`" for key in params if key.startswith("model.")]
+        missing = [column for column in missing if column not in columns]
+        if missing and _BEHIND_MODEL_KEYS in columns:
+            place = columns.index(_BEHIND_MODEL_KEYS)
+            columns[place:place] = missing
+            view = json.dumps({"selectedColumns": columns})
+            self.client.set_experiment_tag(experiment_id, sqlite_store.OVERVIEW_TAG, view)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:

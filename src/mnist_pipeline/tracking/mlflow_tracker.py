@@ -4,7 +4,8 @@ import contextlib
 import errno
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,6 +242,8 @@ class MlflowTracker:
         self._store = MlflowStore(config)
         self._client = self._store.client
         self._experiment_id = self._store.require_experiment(config.experiment)
+        self._shown: set[str] = set()
+        self._showing = threading.Lock()
 
     @contextlib.contextmanager
     def run(self, spec: RunSpec) -> Iterator[Run]:
@@ -277,7 +280,15 @@ class MlflowTracker:
                 # first value.
                 missing = [Param(key, str(value)) for key, value in spec.params.items() if key not in known]
                 self._client.log_batch(run_id, params=missing)
+                self._show_columns(spec.params)
                 yield run
+
+    def _show_columns(self, params: Collection[str]) -> None:
+        """Let the UI show the keys of a model, which the first run of it makes known."""
+        with self._showing:
+            if not self._shown.issuperset(params):
+                self._store.show_columns(self._experiment_id, params)
+                self._shown.update(params)
 
     def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
         """Return the newest finished run with `tags`; a damaged run is reported and does not count."""

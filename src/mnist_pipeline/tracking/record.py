@@ -316,6 +316,12 @@ def read_epoch_metrics(epoch: "Epoch") -> dict[str, float]:
     return {**metrics, Metric.EPOCH_SEC: epoch.train_sec}
 
 
+def name_kept(number: int, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what a run logs of the epoch that early stopping kept, whose number and metrics these are."""
+    scores = {f"{KEPT}{name}": value for name, value in metrics.items() if name != Metric.EPOCH_SEC}
+    return {Metric.KEPT_EPOCH: float(number), **scores}
+
+
 def of_kept_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics of a run, those of epochs as of the kept one."""
     kept = {name: metrics[f"{KEPT}{name}"] for name in EPOCH_METRICS if f"{KEPT}{name}" in metrics}

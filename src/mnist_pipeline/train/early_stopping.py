@@ -2,7 +2,17 @@
 
 from collections.abc import Sequence
 
-from mnist_pipeline.config.sections import EarlyStoppingConfig
+from mnist_pipeline.config.sections import EarlyStoppingConfig, TrainConfig
+
+
+def is_complete(values: Sequence[float], config: TrainConfig) -> bool:
+    """Return whether training ends after these epochs.
+
+    Args:
+        values: Of the watched metric, one per epoch; any numbers where early stopping is off.
+        config: How many epochs there may be, and when to stop early.
+    """
+    return len(values) >= config.num_epochs or is_over(values, config.early_stopping)
 
 
 def find_best(values: Sequence[float], config: EarlyStoppingConfig) -> int:

@@ -13,7 +13,7 @@ from mnist_pipeline.data.dataset import Dataset, Split
 from mnist_pipeline.model.prediction import predict_logits
 from mnist_pipeline.model.score import Score, score
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.train.early_stopping import find_kept, is_over
+from mnist_pipeline.train.early_stopping import find_kept, is_complete
 from mnist_pipeline.train.epochs import Epoch, History, TrainState
 from mnist_pipeline.train.trainer import Trainer
 
@@ -58,12 +58,13 @@ def fit(
         trainer.restore(start.arrays)
         history += start.history
         kept = start.kept
-    while not _is_over(history, config):
+    while not is_complete(_watched(history, config), config):
         epoch = _run_epoch(trainer, model, dataset, config, number=len(history) + 1)
         history.append(epoch)
         if config.early_stopping.patience is not None and find_kept_epoch(history, config) == epoch.number:
             kept = _copy_weights(model)
-        if checkpoint is not None and (epoch.number % config.checkpoint_every == 0 or _is_over(history, config)):
+        is_last = is_complete(_watched(history, config), config)
+        if checkpoint is not None and (is_last or epoch.number % config.checkpoint_every == 0):
             checkpoint(TrainState(history=tuple(history), arrays=trainer.arrays(), kept=kept))
         if on_epoch is not None:
             on_epoch(epoch)
@@ -75,10 +76,6 @@ def fit(
 def find_kept_epoch(history: Sequence[Epoch], config: TrainConfig) -> int:
     """Return the number of the epoch whose weights the trained model has."""
     return find_kept(_watched(history, config), config.early_stopping)
-
-
-def _is_over(history: Sequence[Epoch], config: TrainConfig) -> bool:
-    return len(history) >= config.num_epochs or is_over(_watched(history, config), config.early_stopping)
 
 
 def _watched(history: Sequence[Epoch], config: TrainConfig) -> list[float]:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mnist_pipeline.config import functions
 from mnist_pipeline.config.sections import Component, TrainConfig
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.model.inspection import has_only_small_layers
+from mnist_pipeline.model.layers import has_only_small_layers
 from mnist_pipeline.model.score import Score
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.train.augmentation import augment

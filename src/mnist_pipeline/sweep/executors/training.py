@@ -20,7 +20,7 @@ _MAX_REASON_LENGTH = 2_000
 
 
 class StoppedError(Exception):
-    """The training is no longer wanted."""
+    """The training is over, or no longer wanted."""
 
 
 def train(
@@ -32,7 +32,7 @@ def train(
         config: Of the training.
         find_split: Returns the splits of a configuration.
         folder: Of the checkpoints, which may have more epochs than requested.
-        report: Called after each epoch; if it raises StoppedError, the training ends.
+        report: Called after each epoch; raises StoppedError where the training is over, or no longer wanted.
 
     Returns:
         None, or why the training failed.
@@ -68,11 +68,8 @@ def explain(error: Exception) -> Failure:
 def _train(config: Config, dataset: Dataset, folder: Path, report: Callable[[Epoch], None]) -> None:
     checkpoints = Checkpoints(folder)
     state = checkpoints.load()
-    known = state.history[: config.train.num_epochs] if state else ()
-    for epoch in known:
+    for epoch in state.history if state else ():
         report(epoch)
-    if len(known) == config.train.num_epochs:
-        return
     model = build(
         config.model, image_shape=dataset.image_shape, num_classes=dataset.num_classes, seed=config.train.seed
     )
