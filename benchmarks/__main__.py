@@ -22,6 +22,7 @@ from scipy.stats import t as student_t
 from benchmarks.champion import measure_predict, measure_promotion, measure_serve
 from benchmarks.data import measure_data
 from benchmarks.measuring import PIPELINE, ROOT, Row, in_turns, python, run
+from benchmarks.models import measure_conv_accuracy, measure_models
 from benchmarks.reports import measure_compare
 
 README = ROOT / "README.md"
@@ -223,6 +224,8 @@ def measure_scale() -> Iterator[Row]:
 
 MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "training": measure_training,
+    "models": measure_models,
+    "conv-accuracy": measure_conv_accuracy,
     "process": measure_process,
     "startup": measure_startup,
     "shares": measure_shares,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_command
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import DataConfig
@@ -51,7 +52,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> 
 
 @pytest.fixture
 def cli(home: Path, tmp_path: Path) -> Cli:
-    """Runs the command in a child process, in a current folder of its own."""
+    """Runs the command in a child process that has the libraries already, in a current folder of its own."""
+    folder = tmp_path / "current"
+    folder.mkdir()
+
+    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return run_command(*arguments, cwd=folder, env={**os.environ, **environment})
+
+    return run
+
+
+@pytest.fixture
+def fresh_cli(home: Path, tmp_path: Path) -> Cli:
+    """Runs the command as the shell does, in a current folder of its own."""
     folder = tmp_path / "current"
     folder.mkdir()
 

@@ -24,22 +24,22 @@ def runs(home: Path, experiment: str = "digits") -> list[Run]:
     return list(client.search_runs([found.experiment_id], order_by=["start_time ASC"])) if found else []
 
 
-def test_help_needs_nothing_heavy(cli: Cli) -> None:
+def test_help_needs_nothing_heavy(fresh_cli: Cli) -> None:
     for arguments in ([], ["--help"], ["-h"]):
-        found = cli(*arguments)
+        found = fresh_cli(*arguments)
         assert found.returncode == 0
         assert all(name in found.stdout for name in COMMANDS)
 
 
-def test_every_command_has_help(cli: Cli) -> None:
+def test_every_command_has_help(fresh_cli: Cli) -> None:
     for name in COMMANDS:
-        found = cli(name, "--help")
+        found = fresh_cli(name, "--help")
         assert found.returncode == 0
         assert f"mnist-pipeline {name}" in found.stdout
 
 
-def test_the_composed_configuration_is_shown(cli: Cli) -> None:
-    found = cli("train", "--cfg", "job", "model.hidden_width=99")
+def test_the_composed_configuration_is_shown(fresh_cli: Cli) -> None:
+    found = fresh_cli("train", "--cfg", "job", "model.hidden_width=99")
     assert found.returncode == 0
     assert "hidden_width: 99" in found.stdout
     assert found.stderr == ""
@@ -68,10 +68,10 @@ def test_the_composed_configuration_is_shown(cli: Cli) -> None:
     ],
 )
 def test_bad_usage_is_one_line_and_leaves_nothing(
-    arguments: list[str], message: str, cli: Cli, home: Path, tmp_path: Path
+    arguments: list[str], message: str, fresh_cli: Cli, home: Path, tmp_path: Path
 ) -> None:
     before = sorted(home.rglob("*"))
-    found = cli(*arguments)
+    found = fresh_cli(*arguments)
     assert found.returncode == 2
     assert found.stdout == ""
     assert message in found.stderr
@@ -80,23 +80,23 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
     assert sorted(home.rglob("*")) == before
 
 
-def test_an_unwritable_home_is_reported(cli: Cli, tmp_path: Path) -> None:
+def test_an_unwritable_home_is_reported(fresh_cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    found = cli("train", "preset=smoke", MNIST_PIPELINE_HOME=str(tmp_path / "file" / "home"))
+    found = fresh_cli("train", "preset=smoke", MNIST_PIPELINE_HOME=str(tmp_path / "file" / "home"))
     assert found.returncode == 2
     assert "set MNIST_PIPELINE_HOME to" in found.stderr
     assert found.stderr.count("\n") == 1
 
 
-def test_a_traceback_is_there_for_those_who_ask(cli: Cli) -> None:
-    found = cli("train", "train.seed=-1", MNIST_PIPELINE_TRACEBACK="1")
+def test_a_traceback_is_there_for_those_who_ask(fresh_cli: Cli) -> None:
+    found = fresh_cli("train", "train.seed=-1", MNIST_PIPELINE_TRACEBACK="1")
     assert found.returncode == 2
     assert "Traceback" in found.stderr
     assert found.stderr.splitlines()[-1].startswith("error: train.seed=-1")
 
 
-def test_train_from_the_command_to_the_store(cli: Cli, home: Path, tmp_path: Path) -> None:
-    found = cli("train", "preset=smoke")
+def test_train_from_the_command_to_the_store(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
+    found = fresh_cli("train", "preset=smoke")
     assert found.returncode == 0, found.stderr
     (run,) = runs(home)
     assert run.info.status == "FINISHED"
@@ -126,19 +126,19 @@ def test_a_terminal_shows_a_bar(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_home_of_any_name_gets_a_store(cli: Cli, tmp_path: Path) -> None:
+def test_a_home_of_any_name_gets_a_store(fresh_cli: Cli, tmp_path: Path) -> None:
     home = tmp_path / "are you sure? #1"
-    found = cli("train", "preset=smoke", "train.num_epochs=1", MNIST_PIPELINE_HOME=str(home))
+    found = fresh_cli("train", "preset=smoke", "train.num_epochs=1", MNIST_PIPELINE_HOME=str(home))
     assert found.returncode == 0, found.stderr
     assert (home / "mlruns" / "mlflow.db").is_file()
     assert {path.name for path in (home / "mlruns" / "artifacts").iterdir()} == {"digits"}
     assert not list(home.rglob("*.unfinished"))
 
 
-def test_the_fallback_keeps_the_users_own_presets(cli: Cli, home: Path, tmp_path: Path) -> None:
+def test_the_fallback_keeps_the_users_own_presets(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "tiny.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 3\n")
-    found = cli("train", "--config-dir", str(tmp_path), "preset=tiny", "train.num_epochs=1", *NO_MIRRORS)
+    found = fresh_cli("train", "--config-dir", str(tmp_path), "preset=tiny", "train.num_epochs=1", *NO_MIRRORS)
     assert found.returncode == 0, found.stderr
     assert runs(home)[0].data.params["model.hidden_width"] == "3"
 
@@ -153,16 +153,16 @@ def test_a_closed_pipe_is_not_an_error(home: Path) -> None:
         assert child.returncode == 0
 
 
-def test_a_multirun_is_several_runs(cli: Cli, home: Path, tmp_path: Path) -> None:
-    found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
+def test_a_multirun_is_several_runs(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
+    found = fresh_cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
     assert found.returncode == 0, found.stderr
     assert [run.data.params["train.seed"] for run in runs(home)] == ["0", "1"]
     assert {run.info.status for run in runs(home)} == {"FINISHED"}
     assert list((tmp_path / "current").iterdir()) == []
 
 
-def test_one_run_that_fails_does_not_stop_the_others(cli: Cli, home: Path) -> None:
-    found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.learning_rate=1e30,0.001")
+def test_one_run_that_fails_does_not_stop_the_others(fresh_cli: Cli, home: Path) -> None:
+    found = fresh_cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.learning_rate=1e30,0.001")
     assert found.returncode == 1
     assert [run.info.status for run in runs(home)] == ["FAILED", "FINISHED"]
     (line,) = [line for line in found.stderr.splitlines() if "error" in line]
@@ -170,8 +170,8 @@ def test_one_run_that_fails_does_not_stop_the_others(cli: Cli, home: Path) -> No
     assert runs(home)[0].data.tags["reason"].startswith("LossNotFiniteError: the training loss became")
 
 
-def test_without_mnist_and_without_a_fallback_no_run_is_opened(cli: Cli, home: Path) -> None:
-    found = cli("train", "data.fallback=null", *NO_MIRRORS)
+def test_without_mnist_and_without_a_fallback_no_run_is_opened(fresh_cli: Cli, home: Path) -> None:
+    found = fresh_cli("train", "data.fallback=null", *NO_MIRRORS)
     assert found.returncode == 1
     *downloads, error = found.stderr.splitlines()
     assert error.startswith("error: data=mnist is not available (")
@@ -179,8 +179,8 @@ def test_without_mnist_and_without_a_fallback_no_run_is_opened(cli: Cli, home: P
     assert runs(home, "mnist") == []
 
 
-def test_without_mnist_the_run_is_on_digits(cli: Cli, home: Path) -> None:
-    found = cli("train", "train.num_epochs=1", *NO_MIRRORS)
+def test_without_mnist_the_run_is_on_digits(fresh_cli: Cli, home: Path) -> None:
+    found = fresh_cli("train", "train.num_epochs=1", *NO_MIRRORS)
     assert found.returncode == 0, found.stderr
     assert "warning: FALLBACK: this run uses data=digits instead of data=mnist" in found.stderr
     assert "data                digits" in found.stdout
@@ -211,8 +211,8 @@ def test_a_run_that_is_stopped_is_marked_killed(number: int, times: int, code: i
     assert run.data.tags["reason"] == reason
 
 
-def test_the_tutorial_on_the_real_mnist(cli: Cli, home: Path, mnist_dir: Path) -> None:
-    found = cli("train", "preset=tutorial", MNIST_PIPELINE_DATA_DIR=str(mnist_dir))
+def test_the_tutorial_on_the_real_mnist(fresh_cli: Cli, home: Path, mnist_dir: Path) -> None:
+    found = fresh_cli("train", "preset=tutorial", MNIST_PIPELINE_DATA_DIR=str(mnist_dir))
     assert found.returncode == 0, found.stderr
     (run,) = runs(home, "mnist")
     assert run.data.metrics["test/accuracy"] >= 0.975
@@ -220,7 +220,7 @@ def test_the_tutorial_on_the_real_mnist(cli: Cli, home: Path, mnist_dir: Path) -
     assert run.data.params["data.validation_size"] == "0"
 
 
-def complete(line: str, cli: Cli) -> list[str]:
+def complete(line: str, fresh_cli: Cli) -> list[str]:
     """What bash offers at the end of `line`, through the function that the README installs."""
     script = f"""
         eval "$(mnist-pipeline -sc install=bash)"
@@ -237,12 +237,12 @@ def complete(line: str, cli: Cli) -> list[str]:
     return found.stdout.split()
 
 
-def test_bash_completes_commands_and_overrides(cli: Cli) -> None:
-    assert complete("mnist-pipeline t", cli) == ["train"]
-    assert complete("mnist-pipeline train model.hid", cli) == ["model.hidden_width="]
-    assert complete("mnist-pipeline train preset=s", cli) == ["preset=smoke"]
-    assert complete("mnist-pipeline train data=digits train.num_e", cli) == ["train.num_epochs="]
-    assert complete("mnist-pipeline sweep sweep.num_t", cli) == ["sweep.num_trials="]
+def test_bash_completes_commands_and_overrides(fresh_cli: Cli) -> None:
+    assert complete("mnist-pipeline t", fresh_cli) == ["train"]
+    assert complete("mnist-pipeline train model.hid", fresh_cli) == ["model.hidden_width="]
+    assert complete("mnist-pipeline train preset=s", fresh_cli) == ["preset=smoke"]
+    assert complete("mnist-pipeline train data=digits train.num_e", fresh_cli) == ["train.num_epochs="]
+    assert complete("mnist-pipeline sweep sweep.num_t", fresh_cli) == ["sweep.num_trials="]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])

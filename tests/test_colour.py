@@ -17,6 +17,7 @@ import numpy as np
 import own_data
 import pytest
 from conftest import command
+from forked import run_command
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
 TRAIN = ["data.image_size=[16,16]", "train.num_epochs=12", "model.hidden_width=32"]
@@ -34,10 +35,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def call(home: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command(*words), env=environment(home), capture_output=True, text=True,
-        timeout=200, check=False,
-    )  # fmt: skip
+    done = run_command(*words, env=environment(home))
     assert done.returncode == code, done.stderr
     return done
 

@@ -27,6 +27,14 @@ class Own(keras.layers.Layer):
     def call(self, inputs):
         return inputs * 2
 
+@keras.saving.register_keras_serializable(package="{package}")
+class Scale(keras.layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+    def call(self, inputs):
+        return inputs * self.scale
+
 def layers(image_shape, *rest):
     first = [keras.Input(image_shape, dtype="uint8"), keras.layers.Rescaling(1 / 255), keras.layers.Flatten()]
     return keras.Sequential([*first, *rest])
@@ -57,6 +65,9 @@ def softmax_layer(*, image_shape, num_classes):
 def nested_softmax(*, image_shape, num_classes):
     head = keras.Sequential([keras.Input((8,)), keras.layers.Dense(num_classes), keras.layers.Softmax()])
     return layers(image_shape, keras.layers.Dense(8), head)
+
+def scaled(*, image_shape, num_classes):
+    return layers(image_shape, keras.layers.Dense(16, "relu"), Scale(), keras.layers.Dense(num_classes))
 
 def unregistered(*, image_shape, num_classes):
     return layers(image_shape, Own(), keras.layers.Dense(num_classes))

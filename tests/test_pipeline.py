@@ -50,7 +50,7 @@ def test_the_steps_of_a_run_are_in_order(smoke: tuple[RunResult, MemoryRun]) -> 
 def test_params_are_the_dotted_keys(smoke: tuple[RunResult, MemoryRun]) -> None:
     _, tracked = smoke
     assert tracked.params == compose.compose(SMOKE).flat()
-    assert tracked.params["model.hidden_width"] == 32
+    assert tracked.params["model.hidden_width"] == 128
 
 
 def test_every_metric_is_logged_once_per_epoch(smoke: tuple[RunResult, MemoryRun]) -> None:

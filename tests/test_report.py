@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, command
+from conftest import Cli
+from forked import run_command
 from reports_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_named, uri
 
 from mnist_pipeline.config import compose
@@ -60,9 +61,7 @@ def reported(reports_home: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
 def report(home: Path, *arguments: str) -> Result:
     environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     environment["MNIST_PIPELINE_HOME"] = str(home)
-    return subprocess.run(
-        command("report", *arguments), env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return run_command("report", *arguments, env=environment)
 
 
 def test_one_file_has_everything(reported: tuple[str, str]) -> None:

@@ -299,8 +299,8 @@ def test_in_a_terminal_styles_are_ours_alone(hostile_home: Path) -> None:
     assert text.count("\\x1b]0;x\\x07\\u202e") >= 4
 
 
-def test_a_terminal_that_knows_ascii_alone_gets_the_whole_page(cli: Cli, reports_home: Path) -> None:
-    found = cli(
+def test_a_terminal_that_knows_ascii_alone_gets_the_whole_page(fresh_cli: Cli, reports_home: Path) -> None:
+    found = fresh_cli(
         "compare", "data=digits", *NAMES, MNIST_PIPELINE_HOME=str(reports_home), PYTHONIOENCODING="ascii:strict"
     )
     assert found.returncode == 0, found.stderr

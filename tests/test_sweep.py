@@ -23,8 +23,8 @@ from mnist_pipeline.tracking.record import Point
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
-def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
-    found = cli("sweep", "preset=smoke")
+def test_a_sweep_from_the_command_to_the_store(fresh_cli: Cli, home: Path) -> None:
+    found = fresh_cli("sweep", "preset=smoke")
     assert found.returncode == 0, found.stderr
     assert "8/8" in found.stderr
     assert len([line for line in found.stderr.splitlines() if line.startswith("trial ")]) == 8
@@ -43,7 +43,7 @@ def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
     trials = {int(run.data.tags["trial.number"]): run.info.run_id for run in runs(home, "trial")}
     assert list(table["run_id"]) == [trials[number] for number in range(8)]
     first = table.to_dict("records")[0]
-    assert [first[key] for key in ("model.hidden_width", "model.dropout_rate", "train.num_epochs")] == [32, 0.2, 2]
+    assert [first[key] for key in ("model.hidden_width", "model.dropout_rate", "train.num_epochs")] == [128, 0.2, 2]
     page = (artifacts / "plots.html").read_text()
     assert page.count("<h2>") == 6
     assert 'src="http' not in page
@@ -63,7 +63,7 @@ def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
     assert winner.model.arguments["hidden_width"] == verdict["params"]["model.hidden_width"]
     assert list((home / "mlruns" / "checkpoints").iterdir()) == []
 
-    again = cli("sweep", "preset=smoke")
+    again = fresh_cli("sweep", "preset=smoke")
     assert again.returncode == 0, again.stderr
     assert "trials: 8 of 8 are done" in again.stderr
     assert [len(runs(home, kind)) for kind in ("sweep", "trial", "confirm", "final")] == [1, 8, 6, 1]
@@ -78,9 +78,11 @@ def test_a_sweep_from_the_command_to_the_store(cli: Cli, home: Path) -> None:
         (["tracking.uri=foo://bar"], "error: tracking URI foo://bar"),
     ],
 )
-def test_bad_usage_is_one_line_and_leaves_nothing(overrides: list[str], message: str, cli: Cli, home: Path) -> None:
+def test_bad_usage_is_one_line_and_leaves_nothing(
+    overrides: list[str], message: str, fresh_cli: Cli, home: Path
+) -> None:
     before = sorted(home.rglob("*"))
-    found = cli("sweep", *overrides)
+    found = fresh_cli("sweep", *overrides)
     assert found.returncode == 2
     assert message in found.stderr
     assert found.stderr.count("\n") == 1
@@ -119,7 +121,7 @@ def test_a_study_continues_to_a_higher_total(home: Path, uninterrupted_sweep: Tr
     assert outcome(result.study) == uninterrupted_sweep
     assert len(runs(home, "sweep")) == 1
     with pytest.raises(
-        UserError, match=r"sweep.study=s exists, .*\(sweep.space.model.hidden_width was .*high=64.* is .*high=65"
+        UserError, match=r"sweep.study=s exists, .*\(sweep.space.model.hidden_width was .*high=512.* is .*high=65"
     ):
         sweep_here(*ALONE, "sweep.space.model.hidden_width.high=65")
 
@@ -165,7 +167,7 @@ def test_a_baseline_without_a_rival_is_the_winner(home: Path) -> None:
     assert result.verdict is not None
     assert (result.verdict.comparisons, result.verdict.winner) == ((), None)
     (final,) = runs(home, "final")
-    assert final.data.params["model.hidden_width"] == "32"
+    assert final.data.params["model.hidden_width"] == "128"
     assert final.data.params["data.split_seed"] == "0"
     assert final.data.params["train.seed"] != "0"
 

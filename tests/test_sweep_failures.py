@@ -95,9 +95,9 @@ def test_the_end_of_a_worker_is_described(codes: list[int | None], kind: Cause) 
 
 GRID = [
     *ALONE, "sweep.sampler=grid", "sweep.num_trials=3", "~sweep.space.model.dropout_rate",
-    "~sweep.space.train.num_epochs", "train.num_epochs=2", "sweep.space.model.hidden_width.type=categorical",
+    "~sweep.space.train.num_epochs", "train.num_epochs=3", "sweep.space.model.hidden_width.type=categorical",
     *(f"sweep.space.model.hidden_width.{key}=null" for key in ("low", "high", "log")),
-    "+sweep.space.model.hidden_width.choices=[32,16,24]",
+    "+sweep.space.model.hidden_width.choices=[128,16,24]",
 ]  # fmt: skip
 
 
@@ -117,8 +117,8 @@ def test_a_grid_keeps_a_point_whose_workers_crash(home: Path) -> None:
         sweep_here(*GRID, "sweep.max_failures=0", recorder=Recorder(crash))
     result = sweep_here(*GRID, "sweep.max_failures=1")
     states = [(trial.state, trial.params["model.hidden_width"]) for trial in result.study.trials()]
-    assert widths(states, TrialState.COMPLETE) == [16, 24, 32]
-    assert widths(states, TrialState.FAIL) == [32]
+    assert widths(states, TrialState.COMPLETE) == [16, 24, 128]
+    assert widths(states, TrialState.FAIL) == [128]
     assert result.failures is not None
     assert "1 trial failed; the rest was tried again" in result.failures
     require_whole(home, result.study)
@@ -126,7 +126,7 @@ def test_a_grid_keeps_a_point_whose_workers_crash(home: Path) -> None:
     sweep_here(*GRID, "sweep.study=t", "train.seed=1", recorder=Recorder(crash))
     done = [run for run in runs(home, "trial") if run.data.tags["study"] == "t"]
     assert sorted((run.data.params["model.hidden_width"], run.info.status) for run in done) == [
-        ("16", "FINISHED"), ("24", "FINISHED"), ("32", "FAILED"), ("32", "FINISHED"),
+        ("128", "FAILED"), ("128", "FINISHED"), ("16", "FINISHED"), ("24", "FINISHED"),
     ]  # fmt: skip
 
 

@@ -46,6 +46,7 @@ def test_a_preset_has_its_own_space_which_a_single_run_ignores() -> None:
 def test_a_key_may_leave_the_space_and_be_fixed() -> None:
     config = read("~sweep.space.train.num_epochs", "train.num_epochs=5")
     assert list(config.space) == ["model.dropout_rate", "model.hidden_width"]
+    assert list(read("~sweep.space.model").space) == ["train.num_epochs"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Schema:
         keys = [*self.sections, "preset", *self.switches]
         for name, schema in self.sections.items():
             keys += list_keys(schema, prefix=name)
-        return [*(key for key in keys if key.rpartition(".")[2] not in _NOT_IN_YAML), *_list_arguments()]
+        return [*(key for key in keys if key.rpartition(".")[2] not in _NOT_IN_YAML), *_list_arguments(self.sections)]
 
 
 SPACE = "_space_"
@@ -194,11 +194,13 @@ def _read_data(values: Mapping[str, Any]) -> DataConfig:
     return parsed
 
 
-def _list_arguments() -> list[str]:
-    """Return the keys of the options in `conf/` that name a function."""
+def _list_arguments(sections: Collection[str]) -> list[str]:
+    """Return the keys of the options in `conf/` that name a function, of some sections."""
     keys: list[str] = []
     for group in ("data", *COMPONENTS):
         prefix = group.replace("/", ".")
+        if prefix.partition(".")[0] not in sections:
+            continue
         for option in _list_options(group):
             target = read_defaults(group, option).get(f"{prefix}.{functions.TARGET}")
             function = functions.read(target, key=prefix, supplied=COMPONENTS.get(group, ()))

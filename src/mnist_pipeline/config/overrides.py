@@ -16,7 +16,7 @@ NESTED_GROUPS = {"train.optimizer": "train/optimizer", "train.schedule": "train/
 LOOSE = ("data.", "model.", *(f"{key}." for key in NESTED_GROUPS), "sweep.space.")
 """Beginnings of the keys that may be set although no YAML file lists them."""
 _LOOSE_SECTIONS = ("data", "model", "train", "sweep")
-_MODEL_SPACE = "sweep.space.model."
+_MODEL_SPACE = "sweep.space.model"
 _ADDRESS_SECTIONS = {key.partition(".")[0] for key in ADDRESS_KEYS}
 
 
@@ -54,7 +54,7 @@ def _loosen(override: str, parsed: Override, sections: Collection[str]) -> str:
         return override.replace(key, NESTED_GROUPS[key], 1)
     if parsed.type is OverrideType.CHANGE and key.startswith(LOOSE):
         return f"++{override}"
-    if parsed.is_delete() and key.startswith(_MODEL_SPACE):
+    if parsed.is_delete() and f"{key}.".startswith(f"{_MODEL_SPACE}."):
         return f"++{key}=null"
     return override
 

@@ -219,7 +219,9 @@ def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:
     if overrides:
         items.append(Code(reproducing.command("train", overrides)))
     if target := run.tags.get(Tag.MODEL_TARGET):
-        items.append(Text(f"Its model is built by {target}: add --config-dir with the folder of the file that names it."))
+        items.append(
+            Text(f"Its model is built by {target}: add --config-dir with the folder of the file that names it.")
+        )
     if run.tags.get(Tag.RESULT_DIGEST):
         items.append(
             Text(
