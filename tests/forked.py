@@ -9,6 +9,7 @@ import functools
 import gc
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def _serve(address: str) -> None:
     for name in _LIBRARIES:
         __import__(name)
     gc.freeze()  # else the collector of each process would copy all of it
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that have answered
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen()
@@ -79,22 +81,13 @@ def _serve(address: str) -> None:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 listener.close()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 if os.fork() != 0:
                     _, status = os.wait()
                     connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
                     os._exit(0)
                 return _become(connection)
             connection.close()
-            while os.waitpid(-1, os.WNOHANG)[0] if _has_children() else False:
-                pass
-
-
-def _has_children() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return False
-    return True
 
 
 def _become(connection: socket.socket) -> None:

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 from conftest import ROOT
+from filelock import FileLock
 
 
 def run_guide(text: str, place: str, tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], Path]:
@@ -21,9 +22,16 @@ def run_guide(text: str, place: str, tmp_path: Path) -> tuple[subprocess.Complet
     else:
         environment = {**kept, **install(tmp_path / "site", tmp_path)}
     script = "\n".join(["set -e", *re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL)])
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=current, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    with FileLock(tmp_path.parent.parent / "guide.lock"):  # the guides name the ports of their servers
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=current,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
     return done, current
 
 

@@ -60,7 +60,7 @@ def database(home: Path, trained: Trained) -> Path:
     return Path(shutil.copy(trained.database, home / "mlruns" / "mlflow.db"))
 
 
-@pytest.fixture(params=["sqlite", "server"])
+@pytest.fixture(params=["sqlite", pytest.param("server", marks=pytest.mark.slow)])
 def uri(request: pytest.FixtureRequest, database: Path, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield store.sqlite_uri(database)

@@ -135,10 +135,10 @@ def test_a_home_of_any_name_gets_a_store(fresh_cli: Cli, tmp_path: Path) -> None
     assert not list(home.rglob("*.unfinished"))
 
 
-def test_the_fallback_keeps_the_users_own_presets(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
+def test_the_fallback_keeps_the_users_own_presets(cli: Cli, home: Path, tmp_path: Path) -> None:
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "tiny.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 3\n")
-    found = fresh_cli("train", "--config-dir", str(tmp_path), "preset=tiny", "train.num_epochs=1", *NO_MIRRORS)
+    found = cli("train", "--config-dir", str(tmp_path), "preset=tiny", "train.num_epochs=1", *NO_MIRRORS)
     assert found.returncode == 0, found.stderr
     assert runs(home)[0].data.params["model.hidden_width"] == "3"
 
@@ -153,16 +153,16 @@ def test_a_closed_pipe_is_not_an_error(home: Path) -> None:
         assert child.returncode == 0
 
 
-def test_a_multirun_is_several_runs(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
-    found = fresh_cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
+def test_a_multirun_is_several_runs(cli: Cli, home: Path, tmp_path: Path) -> None:
+    found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
     assert found.returncode == 0, found.stderr
     assert [run.data.params["train.seed"] for run in runs(home)] == ["0", "1"]
     assert {run.info.status for run in runs(home)} == {"FINISHED"}
     assert list((tmp_path / "current").iterdir()) == []
 
 
-def test_one_run_that_fails_does_not_stop_the_others(fresh_cli: Cli, home: Path) -> None:
-    found = fresh_cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.learning_rate=1e30,0.001")
+def test_one_run_that_fails_does_not_stop_the_others(cli: Cli, home: Path) -> None:
+    found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.learning_rate=1e30,0.001")
     assert found.returncode == 1
     assert [run.info.status for run in runs(home)] == ["FAILED", "FINISHED"]
     (line,) = [line for line in found.stderr.splitlines() if "error" in line]
@@ -170,8 +170,8 @@ def test_one_run_that_fails_does_not_stop_the_others(fresh_cli: Cli, home: Path)
     assert runs(home)[0].data.tags["reason"].startswith("LossNotFiniteError: the training loss became")
 
 
-def test_without_mnist_and_without_a_fallback_no_run_is_opened(fresh_cli: Cli, home: Path) -> None:
-    found = fresh_cli("train", "data.fallback=null", *NO_MIRRORS)
+def test_without_mnist_and_without_a_fallback_no_run_is_opened(cli: Cli, home: Path) -> None:
+    found = cli("train", "data.fallback=null", *NO_MIRRORS)
     assert found.returncode == 1
     *downloads, error = found.stderr.splitlines()
     assert error.startswith("error: data=mnist is not available (")
@@ -179,8 +179,8 @@ def test_without_mnist_and_without_a_fallback_no_run_is_opened(fresh_cli: Cli, h
     assert runs(home, "mnist") == []
 
 
-def test_without_mnist_the_run_is_on_digits(fresh_cli: Cli, home: Path) -> None:
-    found = fresh_cli("train", "train.num_epochs=1", *NO_MIRRORS)
+def test_without_mnist_the_run_is_on_digits(cli: Cli, home: Path) -> None:
+    found = cli("train", "train.num_epochs=1", *NO_MIRRORS)
     assert found.returncode == 0, found.stderr
     assert "warning: FALLBACK: this run uses data=digits instead of data=mnist" in found.stderr
     assert "data                digits" in found.stdout
@@ -190,7 +190,8 @@ def test_without_mnist_the_run_is_on_digits(fresh_cli: Cli, home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "times", "code", "reason"), [(signal.SIGINT, 3, 130, "Ctrl-C"), (signal.SIGTERM, 1, 143, "SIGTERM")]
+    ("number", "times", "code", "reason"),
+    [(signal.SIGINT, 3, 130, "Ctrl-C"), pytest.param(signal.SIGTERM, 1, 143, "SIGTERM", marks=pytest.mark.slow)],
 )
 def test_a_run_that_is_stopped_is_marked_killed(number: int, times: int, code: int, reason: str, home: Path) -> None:
     arguments = command("train", "preset=smoke", "train.num_epochs=1000000")
@@ -245,7 +246,9 @@ def test_bash_completes_commands_and_overrides(fresh_cli: Cli) -> None:
     assert complete("mnist-pipeline sweep sweep.num_t", fresh_cli) == ["sweep.num_trials="]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_the_ui_starts_over_the_store_and_ends_in_order(number: signal.Signals, code: int, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -58,6 +58,7 @@ def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory, empty_store:
     return home, digests
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     folder: Path, trained: tuple[Path, list[str]], tmp_path: Path, empty_store: Path
 ) -> None:

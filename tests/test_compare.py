@@ -118,6 +118,7 @@ def test_more_pairs_of_configurations_have_wider_intervals() -> None:
     assert lead.high - lead.mean == pytest.approx(half, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_choosing_the_best_by_looking_is_paid_for() -> None:
     """Of four equal configurations the best seems better than another in at most 5 % of the cases."""
     random = np.random.default_rng(0)

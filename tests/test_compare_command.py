@@ -253,7 +253,13 @@ def test_an_unwritable_folder_is_reported(cli: Cli, reports_home: Path, tmp_path
     assert found.stderr.startswith("error: --figures /proc/figures: cannot be written there")
 
 
-@pytest.mark.parametrize("arguments", [["compare"], ["diff", NAMES[0], NAMES[1]], ["report", NAMES[1]]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["diff", NAMES[0], NAMES[1]],
+        *(pytest.param(words, marks=pytest.mark.slow) for words in (["compare"], ["report", NAMES[1]])),
+    ],
+)
 def test_tensorflow_is_not_imported(arguments: list[str], reports_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MNIST_PIPELINE_HOME", str(reports_home))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

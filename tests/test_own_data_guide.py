@@ -14,8 +14,9 @@ from mnist_pipeline.config import compose
 GUIDE = (ROOT / "docs" / "your-own-data.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("place", ["checkout", pytest.param("wheel", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("place", ["checkout", "wheel"])
 def test_the_guide_works_word_by_word(place: str, tmp_path: Path) -> None:
     done, current = run_guide(GUIDE, place, tmp_path)
     assert done.returncode == 0, done.stderr

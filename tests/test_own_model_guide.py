@@ -42,12 +42,12 @@ def test_the_guide_works_word_by_word(place: str, tmp_path: Path) -> None:
     first, again = re.findall(r"^result digest +(\w+)$", done.stdout, re.MULTILINE)[3:5]
     assert first == again
     assert re.search(r"^resume +(after epoch \d+ of 60|the same run)", done.stderr, re.MULTILINE)
-    versions = {one.version: one.run_id for one in client.search_model_versions("name = 'rings-classifier'")}
+    versions = {int(one.version): one.run_id for one in client.search_model_versions("name = 'rings-classifier'")}
     champion = client.get_model_version_by_alias("rings-classifier", "champion")
-    assert set(versions) == {"1", "2"}
-    assert champion.version == "2"
-    assert client.get_run(versions["1"]).data.params["model.name"] == "dense"
-    assert client.get_run(versions["2"]).data.params["model.name"] == "scaled"
+    assert set(versions) == {1, 2}
+    assert int(champion.version) == 2
+    assert client.get_run(versions[1]).data.params["model.name"] == "dense"
+    assert client.get_run(versions[2]).data.params["model.name"] == "scaled"
     answer = re.search(r'^\{"model".*\}$', done.stdout, re.MULTILINE)
     assert answer is not None
     assert json.loads(answer[0])["predictions"][0]["class"] in ("disc", "ring")

@@ -222,6 +222,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iter
         yield host, folder
 
 
+@pytest.mark.slow
 def test_a_server_with_a_password_in_its_address_answers(place: Place, guarded: tuple[str, Path]) -> None:
     host, _ = guarded
     own = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": SLASHED}

@@ -211,6 +211,7 @@ def test_a_type_is_known_however_it_is_written(server: Server) -> None:
         assert server.ask(json.dumps({"inputs": [IMAGE]}), kind=kind)[0] == 200
 
 
+@pytest.mark.slow
 def test_many_large_requests_at_once_are_all_answered(server: Server) -> None:
     body = json.dumps({"inputs": [IMAGE] * 3000})
     assert len(body) < MAX_BODY_BYTES

@@ -221,6 +221,7 @@ def test_tracking_config_of_a_sweep_is_that_of_a_run(home: Path) -> None:
     assert client.get_experiment(client.get_run(result.parent.run_id).info.experiment_id).name == "elsewhere"
 
 
+@pytest.mark.slow
 def test_a_continued_study_has_the_settings_of_its_last_command(home: Path) -> None:
     sweep_here(*ALONE, "sweep.num_trials=2", "sweep.max_failures=3")
     sweep_here(*ALONE, "sweep.num_trials=3", "sweep.max_failures=4", "sweep.confirm=null")

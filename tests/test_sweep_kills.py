@@ -135,7 +135,9 @@ def test_a_training_that_crashes_every_worker_fails_and_is_replaced(home: Path) 
     require_whole(home, result.study)
 
 
-@pytest.mark.parametrize(("reason", "told"), [(KeyboardInterrupt(), "Ctrl-C"), (Terminated(), "SIGTERM")])
+@pytest.mark.parametrize(
+    ("reason", "told"), [(KeyboardInterrupt(), "Ctrl-C"), pytest.param(Terminated(), "SIGTERM", marks=pytest.mark.slow)]
+)
 def test_a_stopped_sweep_can_resume(reason: BaseException, told: str, home: Path, uninterrupted_sweep: Trials) -> None:
     stop = StopRequest()
 

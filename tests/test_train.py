@@ -185,7 +185,7 @@ def train_and_digest() -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("num_threads", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_two_processes_give_the_same_bits(num_threads: int) -> None:
     start = f"from mnist_pipeline.train.runtime import start_tensorflow; start_tensorflow({num_threads})"
     code = f"{start}; import test_train; print(test_train.train_and_digest())"

@@ -184,7 +184,7 @@ def conv_model() -> keras.Model:
         ),
     ],
 )
-@pytest.mark.parametrize("killed_after", [1, 3])
+@pytest.mark.parametrize("killed_after", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_resumed_training_ends_with_the_same_bits(
     make: Callable[[], keras.Model], overrides: Sequence[str], killed_after: int, few: Dataset
 ) -> None:
