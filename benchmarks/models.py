@@ -9,8 +9,8 @@ from scipy.stats import t as student_t
 from benchmarks.measuring import Row, in_turns, python, run
 
 NUM_SEEDS = 5
-FEW_EPOCHS = "train.num_epochs=3"
-"""The first of them, which traces, is not counted."""
+FEW_EPOCHS = "train.num_epochs=2"
+"""The first, which traces, is not counted."""
 AUGMENTED = ("train.augment.shift=0.1", "train.augment.rotate=10", "train.augment.zoom=0.1")
 LONG = ("train.num_epochs=12", "train.schedule=cosine", "data.validation_size=0")
 
@@ -24,7 +24,7 @@ def measure_models() -> Iterator[Row]:
         ours, theirs = (
             python("-m", "benchmarks.fit_once", way, "0", FEW_EPOCHS, *overrides) for way in ("compiled", "keras")
         )
-        pairs = [tuple(_epoch_sec(child.output) for child in pair) for pair in in_turns(ours, theirs, times=3)]
+        pairs = [tuple(_epoch_sec(child.output) for child in pair) for pair in in_turns(ours, theirs, times=2)]
         ratio = statistics.median(keras / compiled for compiled, keras in pairs)
         compiled, keras = (statistics.median(column) for column in zip(*pairs, strict=True))
         yield Row(
@@ -37,7 +37,7 @@ def measure_models() -> Iterator[Row]:
         pairs = [
             tuple(_epoch_sec(child.output) for child in pair)
             for pair in in_turns(
-                python("-m", "benchmarks.fit_once", "compiled", "0", FEW_EPOCHS, "model=conv"), torch, times=3
+                python("-m", "benchmarks.fit_once", "compiled", "0", FEW_EPOCHS, "model=conv"), torch, times=2
             )
         ]
         ratio = statistics.median(other / compiled for compiled, other in pairs)

@@ -44,6 +44,8 @@ def install(folder: Path, tmp_path: Path) -> dict[str, str]:
         archive.extractall(folder)
     (folder / "bin").mkdir()
     script = folder / "bin" / "mnist-pipeline"
-    script.write_text(f"#!{sys.executable}\nimport sys\nfrom mnist_pipeline.cli import main\nsys.exit(main())\n")
+    # As installers write it. Workers import it too, so it must not begin the command once more there.
+    call = 'if __name__ == "__main__":\n    sys.exit(main())\n'
+    script.write_text(f"#!{sys.executable}\nimport sys\nfrom mnist_pipeline.cli import main\n{call}")
     script.chmod(0o755)
     return {"PYTHONPATH": str(folder), "PATH": f"{folder}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"}
