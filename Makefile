@@ -14,7 +14,7 @@ IN_PARALLEL := --numprocesses 2 --dist worksteal
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep compare diff report promote predict serve dashboard ui doctor test test-slow bench pictures lint format lock clean
+.PHONY: help train sweep compare diff report promote predict serve dashboard ui reproduce doctor test test-slow bench pictures lint format lock clean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
@@ -62,6 +62,9 @@ dashboard: $(INSTALLED) ## look at a sweep's study in Optuna's dashboard
 
 ui: $(INSTALLED) ## look at the runs in the MLflow UI
 	@$(BIN)/mnist-pipeline ui $(ARGS)
+
+reproduce: $(INSTALLED) ## train a run again and compare every bit: make reproduce ARGS=champion
+	@$(BIN)/mnist-pipeline reproduce $(ARGS)
 
 doctor: $(INSTALLED) ## check the store (ARGS=--fix repairs one that was moved or copied)
 	@$(BIN)/mnist-pipeline doctor $(ARGS)

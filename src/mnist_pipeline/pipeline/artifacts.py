@@ -21,6 +21,7 @@ from mnist_pipeline.evaluate.figures import (
 )
 from mnist_pipeline.model.inspection import look_untrained, summarise_layers
 from mnist_pipeline.pipeline import provenance
+from mnist_pipeline.pipeline.fingerprint import describe_identity
 from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.plotting import to_png
 from mnist_pipeline.system import paths
@@ -39,7 +40,8 @@ def log_surroundings(request: Request, tracked: Run) -> None:
         tracked,
         {Artifact.CONFIG: request.config.to_yaml(), Artifact.OVERRIDES: request.overrides_to_yaml()},
     )
-    log_contents(tracked, provenance.describe(paths.checkout()))
+    identity = {Artifact.IDENTITY: describe_identity(request.config, data_digest=request.found.identity)}
+    log_contents(tracked, {**provenance.describe(paths.checkout()), **identity})
 
 
 def log_data(dataset: Dataset, tracked: Run) -> None:

@@ -12,11 +12,17 @@ from typing import Any
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline import sources
+from mnist_pipeline.system import versions
 
 NUMERIC_LIBRARIES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pandas")
 
-NUMERIC_VARIABLES = ("TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "TF_USE_LEGACY_KERAS")
-"""Variables that change the bits of a training."""
+NUMERIC_VARIABLES = (
+    *("TF_ENABLE_ONEDNN_OPTS", "TF_ENABLE_MKL_NATIVE_FORMAT", "TF_XLA_FLAGS", "XLA_FLAGS", "TF_USE_LEGACY_KERAS"),
+    *("ONEDNN_MAX_CPU_ISA", "ONEDNN_CPU_ISA_HINTS", "ONEDNN_DEFAULT_FPMATH_MODE"),
+    *("DNNL_MAX_CPU_ISA", "DNNL_CPU_ISA_HINTS", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("OPENBLAS_CORETYPE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "NPY_DISABLE_CPU_FEATURES"),
+)
+"""Variables that change, or may change, the bits of a training."""
 
 _DECIDING_DATA_KEYS = ("data.name", "data.validation_size", "data.split_seed")
 """The other keys of `data` say where it is and how it is read: its digest covers what was found."""
@@ -64,22 +70,53 @@ def deciding(config: Config, *, data_digest: str) -> dict[str, Any]:
     }
 
 
+def describe_identity(config: Config, *, data_digest: str) -> str:
+    """Return what `deciding` does as JSON, but the code as the digests of its modules."""
+    identity = {**deciding(config, data_digest=data_digest), "code": _digest_code(*config.modules())}
+    return json.dumps(identity, indent=2, sort_keys=True)
+
+
+@functools.cache
+def _digest_code(*modules: str) -> dict[str, str]:
+    return digest_code(modules)
+
+
 @functools.cache
 def _surroundings(*modules: str) -> dict[str, Any]:
     # Once per process: the code that runs is the code at its start. And Python's parser is not thread-safe.
     return {
-        "code": code_digest(modules),
-        "versions": {
-            "python": ".".join(platform.python_version_tuple()[:2]),
-            **{name: importlib.metadata.version(name) for name in NUMERIC_LIBRARIES},
-        },
-        "machine": platform.machine(),
-        "environment": {name: os.environ.get(name, "") for name in NUMERIC_VARIABLES},
+        "code": _sha256(_digest_code(*modules)),
+        "versions": list_library_versions(),
+        "machine": list_processor(),
+        "environment": list_settings(),
+    }
+
+
+def list_settings() -> dict[str, str]:
+    """Return the variables among `NUMERIC_VARIABLES` that are set."""
+    return {name: os.environ[name] for name in NUMERIC_VARIABLES if os.environ.get(name)}
+
+
+def list_processor() -> str:
+    """Return the kind of processor and its instruction sets, by which numeric libraries choose their code."""
+    return " ".join([platform.machine(), *versions.list_instruction_sets()])
+
+
+def list_library_versions() -> dict[str, str]:
+    """Return the versions of Python, without its patch level, and of the libraries that compute."""
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        **{name: importlib.metadata.version(name) for name in NUMERIC_LIBRARIES},
     }
 
 
 def code_digest(modules: Sequence[str] = (), search_path: Sequence[str] | None = None) -> str:
-    """Return the SHA-256 of the syntax trees of all modules that decide results.
+    """Return the SHA-256 of what `digest_code` returns for these arguments."""
+    return _sha256(digest_code(modules, search_path))
+
+
+def digest_code(modules: Sequence[str] = (), search_path: Sequence[str] | None = None) -> dict[str, str]:
+    """Return the SHA-256 of the syntax tree of each module that decides results, by the module's name.
 
     Comments, docstrings and layout are not in it: they void no checkpoint.
 
@@ -87,14 +124,12 @@ def code_digest(modules: Sequence[str] = (), search_path: Sequence[str] | None =
         modules: As for `sources.find_deciding_modules`.
         search_path: As for `sources.find_deciding_modules`.
     """
-    return _sha256(
-        {
-            name: ast.dump(sources.parse(file))
-            if file.suffix == ".py"
-            else hashlib.sha256(file.read_bytes()).hexdigest()
-            for name, file in sources.find_deciding_modules(modules, search_path).items()
-        }
-    )
+    return {
+        name: hashlib.sha256(
+            ast.dump(sources.parse(file)).encode() if file.suffix == ".py" else file.read_bytes()
+        ).hexdigest()
+        for name, file in sources.find_deciding_modules(modules, search_path).items()
+    }
 
 
 def _sha256(value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 from scipy.stats import binomtest
 
-from mnist_pipeline.reports import reproducing
+from mnist_pipeline.reports import reproducing, reproduction_page
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Text, tabulate
@@ -27,7 +27,7 @@ def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
         logged.section("Evaluation", _show_evaluation),
         logged.section("Calibration", _show_calibration),
         logged.section("Mistakes", _show_mistakes),
-        Section("How to reproduce it", _reproduce(logged, uri)),
+        Section("How to reproduce it", (*_reproduce(logged, uri), *reproduction_page.show(logged))),
         Section("Intended use and limits", _limit(logged)),
     )
     return Page(title=logged.run.name, lead=_sum_up(logged), sections=sections)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mnist_pipeline.config.sections import Config
-from mnist_pipeline.pipeline.fingerprint import training_fingerprint
+from mnist_pipeline.pipeline.fingerprint import describe_identity, training_fingerprint
 from mnist_pipeline.pipeline.names import describe_training, name_run
 from mnist_pipeline.sweep.executors.executor import Executor, Task
 from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
@@ -19,8 +19,8 @@ from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown
-from mnist_pipeline.tracking.record import Kind, Metric, Point, Tag, name_kept
-from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec, Tracker
+from mnist_pipeline.tracking.record import Artifact, Kind, Metric, Point, Tag, name_kept
+from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec, Tracker, log_contents
 from mnist_pipeline.train.early_stopping import find_kept, is_complete
 
 
@@ -110,6 +110,10 @@ class Trainings:
             if source:
                 tracked.set_tags({Tag.SOURCE_RUN: source})
             logged = tracked.list_steps(Metric.TRAIN_LOSS) if tracked.is_resumed else set()
+            if not tracked.is_resumed:
+                log_contents(tracked, {Artifact.CONFIG: config.to_yaml()})
+                identity = describe_identity(config, data_digest=self._plan.request.found.identity)
+                log_contents(tracked, {Artifact.IDENTITY: identity})
             is_pruned = False
             try:
                 with contextlib.closing(self._epochs(executor, label, Task(config, folder), known)) as epochs:

@@ -3,6 +3,11 @@
 import importlib.metadata
 import os
 import platform
+import re
+from pathlib import Path
+
+_VECTOR_FLAGS = ("sse", "ssse", "avx", "amx", "fma", "f16c", "asimd", "sve", "bf16", "i8mm")
+"""Beginnings of the names of instruction sets, as Linux lists them, on x86 and ARM."""
 
 MODEL_LIBRARIES = ("tensorflow", "keras", "numpy")
 
@@ -25,6 +30,16 @@ def pin_requirements(names: tuple[str, ...]) -> list[str]:
 def describe_machine() -> dict[str, str | int | None]:
     """Return the system, the kind of processor and its number of cores."""
     return {"system": platform.platform(), "processor": platform.machine(), "num_cores": os.cpu_count()}
+
+
+def list_instruction_sets() -> list[str]:
+    """Return the vector instruction sets of the processor, sorted; none where the system does not list them."""
+    try:
+        described = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return []
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", described, re.MULTILINE)
+    return sorted(flag for flag in (found[1].split() if found else ()) if flag.startswith(_VECTOR_FLAGS))
 
 
 def count_usable_cores() -> int:

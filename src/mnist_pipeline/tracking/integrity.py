@@ -18,7 +18,7 @@ from mnist_pipeline.tracking.record import Artifact, Tag
 
 # MLflow writes it beside a model that it loads from the registry.
 WRITTEN_BY_LOADING = "registered_model_meta"
-_WRITTEN_LATER = (Artifact.FILES, Artifact.REPORT)
+_WRITTEN_LATER = (Artifact.FILES, Artifact.REPORT, Artifact.REPRODUCTION)
 _MODEL = "model/"
 _MODEL_STAGE = ("layers.csv", "summary.txt", "untrained.json")
 """The files of a run's own folder `model/`; version 0.1 listed them together with the files of the logged model."""

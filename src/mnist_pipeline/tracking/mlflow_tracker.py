@@ -315,6 +315,11 @@ class MlflowTracker:
             found = [self._read_training(entity) for entity in self._search({Tag.TRAINING_FINGERPRINT: fingerprint})]
         return max(found, key=lambda training: len(training.points), default=None)
 
+    def read_training(self, run_id: str) -> RecordedTraining:
+        """Return the epochs that a run has tracked."""
+        with self._store.reporting_errors():
+            return self._read_training(self._client.get_run(run_id))
+
     def _read_training(self, entity: MlflowEntity) -> RecordedTraining:
         run_id = entity.info.run_id
         epochs: dict[int, dict[str, MlflowMetric]] = {}

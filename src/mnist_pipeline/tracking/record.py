@@ -32,6 +32,7 @@ class Kind:
     TRIAL = "trial"
     CONFIRM = "confirm"
     FINAL = "final"
+    REPRODUCTION = "reproduction"  # of any of those that train
     PROMOTION = "promotion"  # an entry of a ledger
 
 
@@ -68,6 +69,8 @@ class Tag:
     TRIAL_STATE = "trial.state"  # COMPLETE, PRUNED or FAIL
     CONFIRMED = "confirm.of"  # name of the candidate
     SOURCE_RUN = "source.run_id"  # the run whose epochs were reused
+    REPRODUCED = "reproduction.of"  # id of the run that was trained again
+    VERDICT = "reproduction.verdict"  # identical or different
     WINNER = "sweep.winner"
 
     DESCRIPTION = "mlflow.note.content"
@@ -86,6 +89,9 @@ class Artifact:
     VERSIONS = "environment/versions.json"
     MACHINE = "environment/machine.json"
     PATCH = "environment/code.patch"
+    IDENTITY = (
+        "environment/identity.json"  # what decides the result: settings, data, code by module, versions, processor
+    )
     FILES = "environment/files.json"  # every other file of the run and its model, with its SHA-256; logged last
 
     CLASS_COUNTS = "data/class_counts.csv"
@@ -111,6 +117,8 @@ class Artifact:
     RELIABILITY_PICTURE = "evaluate/reliability.png"
     MISTAKES_PICTURE = "evaluate/mistakes.png"
     FIRST_PREDICTIONS_PICTURE = "evaluate/first_predictions.png"
+
+    REPRODUCTION = "reproduction/verdict.json"  # of the last time; a run has it if it was reproduced, or reproduces one
 
     TRIALS = "sweep/trials.parquet"
     TRIALS_CSV = "sweep/trials.csv"

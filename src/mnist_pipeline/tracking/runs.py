@@ -1,6 +1,6 @@
 """The runs in an MLflow store, read back as records."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.entities import LoggedModel, ViewType
@@ -12,7 +12,7 @@ from mnist_pipeline.system import secrets
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.record import Artifact, RunRecord, of_kept_epoch
+from mnist_pipeline.tracking.record import Artifact, Kind, RunRecord, Tag, of_kept_epoch
 
 _PAGE = 1000
 
@@ -118,6 +118,11 @@ def filter_runs(store: MlflowStore, experiment_ids: list[str], condition: str | 
         ) from error
 
 
+def experiment_name(store: MlflowStore, run: RunRecord) -> str:
+    """Return the name of the experiment that a run is in."""
+    return str(store.client.get_experiment(run.experiment_id).name)
+
+
 def experiment_ids(store: MlflowStore, *, with_deleted: bool = False) -> list[str]:
     """Return the ids of all experiments."""
     found: list[str] = []
@@ -132,8 +137,11 @@ def experiment_ids(store: MlflowStore, *, with_deleted: bool = False) -> list[st
 
 
 def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:
-    """Return how many runs with all of `tags` were ever scored on the test split, deleted ones included."""
-    scored = ("metrics.`test/accuracy` >= 0",)
+    """Return how many runs with all of `tags` were ever scored on the test split, deleted ones included.
+
+    A reproduction does not count: its score is known before.
+    """
+    scored = ("metrics.`test/accuracy` >= 0", f"tags.{Tag.KIND} != '{Kind.REPRODUCTION}'")
     experiments = experiment_ids(store, with_deleted=True)
     return sum(1 for _ in search_entities(store, experiments, tags, conditions=scored, view=ViewType.ALL))
 
@@ -177,6 +185,13 @@ def has_report(store: MlflowStore, run_id: str) -> bool:
     """Return whether a page about the run was logged."""
     infos = store.client.list_artifacts(run_id, str(Path(Artifact.REPORT).parent))
     return any(info.path == Artifact.REPORT for info in infos)
+
+
+def log_verdict(store: MlflowStore, verdict: str, run_ids: Sequence[str], *, is_identical: bool) -> None:
+    """Log the verdict of a reproduction on the original and on the new run, in the place of an earlier one."""
+    for run_id in run_ids:
+        store.client.log_text(run_id, verdict, Artifact.REPRODUCTION)
+        store.client.set_tag(run_id, Tag.VERDICT, "identical" if is_identical else "different")
 
 
 def report_page(experiment_id: str, run_id: str) -> str:
