@@ -1,6 +1,7 @@
 """A function of the user's own as a model: what it may do wrong is one line before anything is trained."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import command, digits_arrays
+from forked import run_command
+from PIL import Image
+from sweep_home import KILL_AT
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import Component
@@ -301,6 +306,31 @@ def test_the_executor_and_the_threads_are_those_that_suit_the_model(
     )
 
 
+def test_a_layer_of_the_users_own_is_trained_promoted_used_and_reported(package: str, home: Path) -> None:
+    """Each command is a process of its own that imports the module for its layer."""
+
+    def run(*words: str) -> str:
+        done = run_command(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("train", "data=digits", "model.hidden_width=1", "train.num_epochs=1")
+    run("promote", "data=digits", "digits-dense-w1-e1-s0", "promote.min_test_accuracy=0")
+    run("train", "--config-dir", "own", "data=digits", "model=scaled", "train.num_epochs=3")
+    assert "promoted: version 2 is the champion (before: version 1)" in run(
+        "promote", "data=digits", "digits-scaled-e3-s0", "promote.min_test_accuracy=0.2"
+    )
+    Image.fromarray(digits_arrays()["x_test"][0]).save("some.png")
+    assert "some.png" in run("predict", "data=digits", "some.png")
+    run("report", "data=digits", "champion", "--output", "report.html")
+    assert f"{package}.my_model.scaled" in Path("report.html").read_text()
+    run("reproduce", "data=digits", "champion")
+    Path(package).rename("gone")
+    lost = run_command("predict", "data=digits", "some.png")
+    assert (lost.returncode, lost.stderr.count("\n")) == (2, 1)
+    assert f"there is no module {package}.my_model" in lost.stderr
+
+
 def test_the_outputs_of_the_layers_are_counted() -> None:
     built = catalogue.build(compose.compose([]).model, image_shape=(8, 8), num_classes=10, seed=0)
     assert output_bytes(built) == 4 * (64 + 64 + 128 + 128 + 10)  # scaled, flat, hidden, dropped out, logits
@@ -319,3 +349,32 @@ def test_images_too_small_for_the_convolutions_are_refused() -> None:
     component = compose.compose(["model=conv", "model.filters=[4,8,8,8]"]).model
     with pytest.raises(ConfigError, match="model=conv: "):
         catalogue.build(component, image_shape=(5, 5), num_classes=7, seed=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("model", ["mlp", "conv", "everything"])
+def test_a_killed_run_ends_with_the_bits_of_one_that_never_was(
+    model: str, num_threads: int, package: str, home: Path
+) -> None:
+    words = [
+        "train", "--config-dir", str(Path("own").absolute()), "data=digits", f"model={model}",
+        f"train.num_threads={num_threads}", "train.num_epochs=4", "train.augment.shift=0.1", "train.schedule=cosine",
+    ]  # fmt: skip
+    if model == "conv":
+        words.append("model.filters=[8,16]")
+    environment = {"PYTHONPATH": str(Path.cwd())}
+    killed = subprocess.run(
+        [sys.executable, KILL_AT, "call mnist_pipeline.pipeline.checkpoints Checkpoints.save 2 after", *words],
+        env={**os.environ, **environment}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert killed.returncode == -9
+    digests = []
+    for more in ((), ("force=true",)):
+        done = subprocess.run(
+            command(*words, *more), env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("resume    after epoch 2 of 4" in done.stderr) is (not more)
+        digests += re.findall(r"^result digest +(\w+)$", done.stdout, re.MULTILINE)
+    assert digests[0] == digests[1]

@@ -1,12 +1,15 @@
 """A tracked run is trained again: identical to the bit, or the first difference is named, and what has changed."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Cli, digits_arrays
+from conftest import ROOT, Cli, command, digits_arrays
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from sweep_home import sweep_here
@@ -90,6 +93,34 @@ def test_another_setting_of_the_library_is_named(fresh_cli: Cli, home: Path) -> 
     assert "TF_ENABLE_ONEDNN_OPTS is new" in found.stdout
     assert found.returncode == 1  # other kernels round otherwise
     assert "from epoch 1 on" in found.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="needs a git checkout")
+def test_the_code_and_the_versions_of_a_run_are_brought_back(home: Path, tmp_path: Path) -> None:
+    """In a clone whose code changes after the run; its worktree gets a .venv of its own."""
+    clone = tmp_path / "clone"
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(clone / "src")}
+
+    def call(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(*words), env=environment, capture_output=True, text=True, check=False)
+
+    preset = clone / "conf" / "preset" / "mine.yaml"
+    preset.write_text("# @package _global_\ntrain: {num_epochs: 2}\n")  # an uncommitted change, kept as a patch
+    assert call("train", *SMOKE, "preset=mine").returncode == 0
+    preset.unlink()
+    source = clone / "src" / "mnist_pipeline" / "model" / "dense.py"
+    source.write_text(source.read_text().replace("GlorotUniform", "HeUniform"))
+    subprocess.run(["git", "-C", str(clone), *identity, "commit", "-qam", "other weights"], check=True)
+
+    plain = call("reproduce", NAME, "data=digits")
+    assert plain.returncode == 1
+    assert "mnist_pipeline.model.dense has changed" in plain.stdout
+    again = call("reproduce", NAME, "data=digits", "--worktree")
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "every bit of the result is the same" in again.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sweep's tests look for processes in /proc")

@@ -68,7 +68,8 @@ def reproduce(arguments: Sequence[str]) -> None:
 def _reproduce_in(folder: Path, run_id: str, uri: str, overrides: Sequence[str]) -> None:
     """Run this command in another checkout, on the same store and data."""
     command = [str(folder / ".venv" / "bin" / "mnist-pipeline"), "reproduce", run_id, *overrides]
-    environment = {**os.environ, "MNIST_PIPELINE_HOME": str(paths.home()), "MLFLOW_TRACKING_URI": uri}
+    own = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}  # it could name this checkout
+    environment = {**own, "MNIST_PIPELINE_HOME": str(paths.home()), "MLFLOW_TRACKING_URI": uri}
     done = subprocess.run(command, env=environment, check=False)
     if done.returncode:
         raise ReportedError(UserError(f"{folder}: exit code {done.returncode}"))
