@@ -18,6 +18,7 @@ from mnist_pipeline.system.text import printable
 
 BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "#9aa5ad"
 
+mpl.rcdefaults()  # the user's own style is for the user's own figures; with text.usetex ours would need LaTeX
 mpl.rcParams.update(
     {"axes.spines.top": False, "axes.spines.right": False, "figure.dpi": 110, "font.size": 10, "axes.titlesize": 11}
 )

@@ -94,7 +94,9 @@ def git(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> bytes:
         OSError, subprocess.SubprocessError: git is missing or fails.
     """
     arguments = ["git", "--no-optional-locks", "-C", str(folder), *words]
-    done = subprocess.run(arguments, capture_output=True, timeout=10, check=False)
+    # A hook of another repository leaves variables that point there.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    done = subprocess.run(arguments, capture_output=True, timeout=10, check=False, env=own)
     if done.returncode not in codes:
         raise subprocess.CalledProcessError(done.returncode, arguments)
     return done.stdout

@@ -1,6 +1,7 @@
 """The run to promote."""
 
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -85,7 +86,11 @@ def find_best(
             f"no run {whose}can be promoted in the experiment {experiment} (runs that fell back on other data do not "
             f"count): train one (mnist-pipeline train), or give tracking.experiment= another name"
         )
-    ranked = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
+    measured = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
+    ranked = [run for run in measured if math.isfinite(run.metrics[Metric.VALIDATION_ACCURACY])]
+    for run in measured:
+        if run not in ranked:
+            _log.warning("%s is left out: its validation accuracy is not a number", run.label)
     if not ranked:
         raise UserError(
             f"none of the {len(found)} runs has a validation split to rank them by: name the one to promote"

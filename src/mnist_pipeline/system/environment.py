@@ -12,10 +12,26 @@ _SETTINGS = {
 }
 
 
+_OURS = {"KERAS_BACKEND": "tensorflow", "MPLBACKEND": "agg"}
+"""Settings without which the commands do not work; a notebook leaves others to the programs that it starts."""
+
+_FOREIGN = (
+    "TF_USE_LEGACY_KERAS",  # another Keras
+    "MLFLOW_REGISTRY_URI",  # models and the ledger of their decisions belong in one store
+    "MLFLOW_ACTIVE_MODEL_ID",  # MLflow would add our metrics to another program's model
+    *("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"),
+)
+"""Settings that other programs leave behind, and that must not reach a run."""
+
+
 def prepare_libraries() -> None:
     """Keep MLflow from sending telemetry, and libraries from logging to the terminal and from retrying for minutes.
 
-    Call it before they are imported; child processes inherit the settings. Variables that the user has set stay.
+    Call it before they are imported; child processes inherit the settings. Variables that the user has set stay, except
+    for those that would break a run.
     """
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(_OURS)
+    for name in _FOREIGN:
+        os.environ.pop(name, None)

@@ -131,9 +131,10 @@ def _read_network(content: bytes, target: str | None) -> "keras.Model":
         import keras
         import tensorflow as tf
 
-        from mnist_pipeline.train.runtime import hide_gpus
+        from mnist_pipeline.train.runtime import hide_gpus, reset_keras
 
     hide_gpus()
+    reset_keras()
     if target is not None:
         _import_layers(target)
     with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:

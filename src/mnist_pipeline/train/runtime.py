@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+import keras
 import tensorflow as tf
 
 from mnist_pipeline.system.errors import UserError
@@ -40,12 +41,21 @@ def hide_gpus() -> None:
     tf.config.set_visible_devices([], "GPU")
 
 
+def reset_keras() -> None:
+    """Give Keras its own defaults, whatever the user's keras.json says: models and their bits depend on them."""
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_dtype_policy("float32")
+
+
 def start_tensorflow(num_threads: int) -> None:
     """Give TensorFlow its number of threads before it starts, and keep its results the same with any of them.
 
     Raises:
         UserError: TensorFlow has already started in this process with another number.
     """
+    reset_keras()
     try:
         hide_gpus()
         tf.config.threading.set_intra_op_parallelism_threads(num_threads)
