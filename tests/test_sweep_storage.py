@@ -1,5 +1,6 @@
 """Where a study is kept: files of others stay as they are, and a journal stays whole."""
 
+import contextlib
 import io
 import json
 import os
@@ -14,12 +15,16 @@ import numpy as np
 import optuna
 import pytest
 from conftest import Cli
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sweep_home import ALONE, Recorder, sweep_here
 from test_sweep_study import make_config, open_study
 
 from mnist_pipeline.sweep import storage
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.tracking.record import Point
 
 
 def npz() -> bytes:
@@ -181,3 +186,21 @@ def test_the_commands_refuse_in_one_line_before_anything_starts(home: Path, cli:
         assert found.stderr.count("\n") == 1
     assert [item.name for item in home.iterdir()] == ["notes.txt"]
     assert path.read_bytes() == FOREIGN["text"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the sweep's workers")
+@pytest.mark.parametrize("kept", ["database", "journal"])
+def test_a_study_that_is_deleted_meanwhile_is_one_line(kept: str, home: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    given = [f"sweep.storage={url}"] if kept == "database" else []
+
+    def delete(name: str, point: Point) -> None:
+        if name == "trial 1":
+            storage = url if given else JournalStorage(JournalFileBackend(str(journal_path("s"))))
+            with contextlib.suppress(KeyError):
+                optuna.delete_study(study_name="s", storage=storage)
+
+    words = [*ALONE, "sweep.num_trials=3", *given]
+    with pytest.raises(UserError, match="the study s was deleted"):
+        sweep_here(*words, recorder=Recorder(delete))
+    assert len(sweep_here(*words).study.trials()) == 3

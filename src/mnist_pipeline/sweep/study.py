@@ -65,8 +65,9 @@ class Study:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with warnings.catch_warnings(), self._opening():
             warnings.simplefilter("ignore")  # about experimental features of Optuna: the versions are pinned
+            self._storage = open_storage(config.storage, name)
             self.optuna = optuna.create_study(
-                storage=open_storage(config.storage, name),
+                storage=self._storage,
                 study_name=name,
                 sampler=_Repeatable(config),
                 pruner=_make_pruner(config.pruner, max_epochs=max_epochs),
@@ -155,7 +156,7 @@ class Study:
         """Report in one line that Optuna cannot read or write the study.
 
         Raises:
-            UserError: Its storage fails. Everything written before is kept.
+            UserError: Its storage fails, or somebody has deleted it. Everything written before is kept.
         """
         try:
             yield
@@ -163,6 +164,13 @@ class Study:
             raise UserError(
                 f"{_reason(error)}: the study cannot be written to sweep.storage={self._shown()}; fix that and run the "
                 "same command again, which resumes"
+            ) from error
+        except KeyError as error:  # how Optuna's storages say that a record is gone
+            if self.name in optuna.get_all_study_names(self._storage):
+                raise
+            raise UserError(
+                f"the study {self.name} was deleted from sweep.storage={self._shown()} meanwhile: the same command "
+                "begins it anew, and reuses the epochs that are tracked"
             ) from error
 
     @contextlib.contextmanager
