@@ -73,6 +73,7 @@ def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> Non
         "data/class_counts.png",
         "data/digests.json",
         "data/samples.png",
+        "environment/identity.json",
         "environment/machine.json",
         "environment/versions.json",
         "evaluate/calibration.csv",

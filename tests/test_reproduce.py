@@ -123,6 +123,7 @@ def test_the_code_and_the_versions_of_a_run_are_brought_back(home: Path, tmp_pat
     assert "every bit of the result is the same" in again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the sweep's tests look for processes in /proc")
 def test_the_trainings_of_a_sweep_are_reproduced(cli: Cli, home: Path) -> None:
     sweep_here(

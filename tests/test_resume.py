@@ -40,7 +40,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -
     subprocess.run(command(*SMOKE), env=environment, check=True, capture_output=True)
     end = read_end(home)
     assert end.points["train/loss"][-1][0] == 4
-    assert len(end.files) == 24
+    assert len(end.files) == 25
     assert len(end.model_metrics) == 9
     return end
 
