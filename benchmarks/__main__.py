@@ -21,7 +21,7 @@ from scipy.stats import t as student_t
 
 from benchmarks.champion import measure_predict, measure_promotion, measure_serve
 from benchmarks.data import measure_data
-from benchmarks.measuring import PIPELINE, ROOT, Row, in_turns, python, run
+from benchmarks.measuring import PIPELINE, ROOT, Row, describe_speed, in_turns, python, run
 from benchmarks.models import measure_conv_accuracy, measure_models
 from benchmarks.reports import measure_compare
 
@@ -33,13 +33,13 @@ NUM_SEEDS = 30  # ten leave the interval about as wide as the bound
 
 def measure_training() -> Iterator[Row]:
     """Compare the training alone with Keras's fit, tracing included."""
-    ways = (python("-m", "benchmarks.fit_once", "keras", "0"), python("-m", "benchmarks.fit_once", "compiled", "0"))
-    pairs = [tuple(float(child.output.split()[0]) for child in pair) for pair in in_turns(*ways, times=3)]
-    ratio = statistics.median(keras / compiled for keras, compiled in pairs)
-    keras, compiled = (statistics.median(column) for column in zip(*pairs, strict=True))
+    ours, theirs = (python("-m", "benchmarks.fit_once", way, "0") for way in ("compiled", "keras"))
+    pairs = [
+        (float(one.output.split()[0]), float(other.output.split()[0])) for one, other in in_turns(ours, theirs, times=3)
+    ]
     yield Row(
         "training, 9 epochs of 60,000 images, against Keras `fit` with its defaults",
-        f"{ratio:.1f} times faster ({compiled:.1f} s against {keras:.1f} s)",
+        describe_speed(pairs),
         "at least 7 times",
     )
 

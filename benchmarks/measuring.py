@@ -1,10 +1,12 @@
 """What the measurements have in common: a command's time in a home of its own, and the table's rows."""
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +58,13 @@ def in_turns(first: list[str], second: list[str], *, times: int) -> list[tuple[C
     """Run two commands in turns; the first of each is a warm-up and not counted."""
     pairs = [(run(first), run(second)) for _ in range(times + 1)]
     return pairs[1:]
+
+
+def describe_speed(pairs: Sequence[tuple[float, float]]) -> str:
+    """Return how many times faster ours is than the other, from pairs of their seconds: medians."""
+    ratio = statistics.median(other / ours for ours, other in pairs)
+    ours, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return f"{ratio:.1f} times faster ({ours:.1f} s against {other:.1f} s)"
 
 
 def python(*arguments: str) -> list[str]:

@@ -1,12 +1,12 @@
 """Measurements of the other models: an epoch against Keras's `fit` and PyTorch, and what the convolutions reach."""
 
 import importlib.util
-import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from scipy.stats import t as student_t
+import numpy as np
 
-from benchmarks.measuring import Row, in_turns, python, run
+from benchmarks.measuring import Row, describe_speed, in_turns, python, run
+from mnist_pipeline.stats import find_interval
 
 NUM_SEEDS = 5
 FEW_EPOCHS = "train.num_epochs=2"
@@ -21,32 +21,24 @@ def measure_models() -> Iterator[Row]:
         ("`model=conv`", ("model=conv",), "at least 1.5 times"),
         ("`model=mlp model.hidden_widths=[128,64]`", ("model=mlp", "model.hidden_widths=[128,64]"), "at least 5 times"),
     ):
-        ours, theirs = (
-            python("-m", "benchmarks.fit_once", way, "0", FEW_EPOCHS, *overrides) for way in ("compiled", "keras")
-        )
-        pairs = [tuple(_epoch_sec(child.output) for child in pair) for pair in in_turns(ours, theirs, times=2)]
-        ratio = statistics.median(keras / compiled for compiled, keras in pairs)
-        compiled, keras = (statistics.median(column) for column in zip(*pairs, strict=True))
         yield Row(
             f"an epoch of {what}, 60,000 images, against Keras `fit` with its defaults",
-            f"{ratio:.1f} times faster ({compiled:.1f} s against {keras:.1f} s)",
+            _compare_epochs(overrides, python("-m", "benchmarks.fit_once", "keras", "0", FEW_EPOCHS, *overrides)),
             bound,
         )
     if importlib.util.find_spec("torch"):
-        torch = python("-m", "benchmarks.torch_once")
-        pairs = [
-            tuple(_epoch_sec(child.output) for child in pair)
-            for pair in in_turns(
-                python("-m", "benchmarks.fit_once", "compiled", "0", FEW_EPOCHS, "model=conv"), torch, times=2
-            )
-        ]
-        ratio = statistics.median(other / compiled for compiled, other in pairs)
-        compiled, other = (statistics.median(column) for column in zip(*pairs, strict=True))
         yield Row(
             "an epoch of `model=conv`, against the same network in PyTorch, its images in memory",
-            f"{ratio:.1f} times faster ({compiled:.1f} s against {other:.1f} s)",
+            _compare_epochs(("model=conv",), python("-m", "benchmarks.torch_once")),
             "reported",
         )
+
+
+def _compare_epochs(overrides: Sequence[str], other: list[str]) -> str:
+    """Return how much faster our epoch is than that of another program, which prints its seconds last."""
+    ours = python("-m", "benchmarks.fit_once", "compiled", "0", FEW_EPOCHS, *overrides)
+    pairs = in_turns(ours, other, times=2)
+    return describe_speed([(float(one.output.split()[-1]), float(two.output.split()[-1])) for one, two in pairs])
 
 
 def measure_conv_accuracy() -> Iterator[Row]:
@@ -57,14 +49,9 @@ def measure_conv_accuracy() -> Iterator[Row]:
             for seed in range(NUM_SEEDS)
         ]
         accuracies = [float(run(command).output.split()[1]) for command in commands]
-        mean = statistics.mean(accuracies)
-        half = float(student_t.ppf(0.975, NUM_SEEDS - 1)) * statistics.stdev(accuracies) / NUM_SEEDS**0.5
+        mean, _, high = find_interval(np.array(accuracies), alpha=0.05)
         yield Row(
             f"test accuracy of {what}, 6 epochs, cosine schedule, {NUM_SEEDS} seeds, 95 % interval",
-            f"{mean:.4f} ± {half:.4f}",
+            f"{mean:.4f} ± {high - mean:.4f}",
             "0.99",
         )
-
-
-def _epoch_sec(output: str) -> float:
-    return float(output.split()[-1])

@@ -1,4 +1,4 @@
-"""docs/your-own-model.md, run word by word in an empty folder, and what a function of the user's may do wrong."""
+"""docs/your-own-model.md, run word by word in an empty folder."""
 
 import json
 import re

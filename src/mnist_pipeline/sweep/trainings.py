@@ -110,10 +110,10 @@ class Trainings:
             if source:
                 tracked.set_tags({Tag.SOURCE_RUN: source})
             logged = tracked.list_steps(Metric.TRAIN_LOSS) if tracked.is_resumed else set()
-            if not tracked.is_resumed:
-                log_contents(tracked, {Artifact.CONFIG: config.to_yaml()})
-                identity = describe_identity(config, data_digest=self._plan.request.found.identity)
-                log_contents(tracked, {Artifact.IDENTITY: identity})
+            # A resumed run too: it may have been killed before they were logged.
+            log_contents(tracked, {Artifact.CONFIG: config.to_yaml()})
+            identity = describe_identity(config, data_digest=self._plan.request.found.identity)
+            log_contents(tracked, {Artifact.IDENTITY: identity})
             is_pruned = False
             try:
                 with contextlib.closing(self._epochs(executor, label, Task(config, folder), known)) as epochs:

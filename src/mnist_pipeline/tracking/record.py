@@ -89,9 +89,7 @@ class Artifact:
     VERSIONS = "environment/versions.json"
     MACHINE = "environment/machine.json"
     PATCH = "environment/code.patch"
-    IDENTITY = (
-        "environment/identity.json"  # what decides the result: settings, data, code by module, versions, processor
-    )
+    IDENTITY = "environment/identity.json"  # everything that decides the result, the code module by module
     FILES = "environment/files.json"  # every other file of the run and its model, with its SHA-256; logged last
 
     CLASS_COUNTS = "data/class_counts.csv"
