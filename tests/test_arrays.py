@@ -45,6 +45,16 @@ def test_colour_and_boolean_arrays_become_grey(tmp_path: Path) -> None:
         assert (grey == 255).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_and_to_255_are_the_same_bytes(dtype: type, tmp_path: Path) -> None:
+    grey = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    np.savez(tmp_path / "a.npz", small=(grey / 255).astype(dtype), large=grey.astype(dtype))
+    found = list(read(tmp_path / "a.npz"))
+    assert [name for name, _ in found] == ["small", "large"]
+    for _, pixels in found:
+        np.testing.assert_array_equal(pixels, grey)
+
+
 def npz(tmp_path: Path, **arrays: npt.NDArray[np.generic]) -> Path:
     path = tmp_path / "a.npz"
     np.savez(path, **arrays)  # type: ignore[arg-type]
@@ -54,11 +64,12 @@ def npz(tmp_path: Path, **arrays: npt.NDArray[np.generic]) -> Path:
 @pytest.mark.parametrize(
     ("array", "reason"),
     [
-        (np.zeros((2, 28, 28)), "float64.*multiply by 255"),
+        (np.full((2, 28, 28), np.nan), "nan to nan: expected 0 to 255"),
+        (np.full((2, 28, 28), 0.5j), "complex128"),
         (np.full((2, 28, 28), 256), "256 to 256: expected 0 to 255"),
         (np.full((2, 28, 28), -1), "-1 to -1: expected 0 to 255"),
         (np.array([[{}, {}]] * 3, dtype=object), "pickled objects"),
-        (np.zeros((2, 28, 28), "M8[s]"), "not whole numbers"),
+        (np.zeros((2, 28, 28), "M8[s]"), "datetime64"),
         (np.zeros((2, 2, 28, 28), np.uint8), "its shape is"),
         (np.zeros((2, 0, 28), np.uint8), r"\(2, 0, 28\)"),
         (np.zeros((0, 28, 28), np.uint8), r"\(0, 28, 28\)"),
@@ -115,7 +126,7 @@ def test_an_image_of_too_many_pixels_is_refused(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_bad_array_does_not_stop_the_others(tmp_path: Path) -> None:
     good = np.zeros((2, 28, 28), np.uint8)
-    path = npz(tmp_path, a=good, embedding=np.zeros((2, 64, 64)), b=good, names=np.array([{}], dtype=object))
+    path = npz(tmp_path, a=good, embedding=np.full((2, 64, 64), -1.5), b=good, names=np.array([{}], dtype=object))
     told: list[str] = []
     found = [name for name, _ in arrays.read_arrays(path, lambda name, reason: told.append(name))]
     assert (found, told) == (["a", "b"], ["embedding"])

@@ -54,6 +54,11 @@ def test_presets_are_small_differences() -> None:
         (["+model.depth=2"], "unknown key model.depth"),
         (["foo"], "foo: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"),
         (["model.hidden_width=[1,2"], "not an override"),
+        (["preset=glob(*)"], "several values need --multirun"),
+        (["model.hidden_width=glob(*)"], "among the options of a group, e.g. preset="),
+        (["preset=glob(x*)"], "no option matches; there are smoke, tutorial"),
+        (["hydra/launcher=joblib"], "hydra/launcher: the runs of a --multirun are started here"),
+        (["hydra.sweeper.max_batch_size=2"], "hydra.sweeper.max_batch_size: the runs"),
         (["preset=nope"], "preset=nope: no such option; expected smoke or tutorial"),
         (["data=nope"], "data=nope: no such option; expected arrays or csv or digits"),
         (["~model"], "expected a section of keys, e.g. model="),
@@ -181,3 +186,28 @@ def test_configuration_is_checked_without_heavy_imports() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_a_glob_stands_for_the_options_that_match(tmp_path: Path) -> None:
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "slow.yaml").write_text("# @package _global_\ntrain:\n  num_epochs: 77\n")
+    asked = ["preset=glob(s*)", "train.seed=1"]
+    configs = compose.check(asked, multirun=True, config_dir=str(tmp_path))
+    assert [config.train.num_epochs for config in configs] == [77, 2]
+    assert compose.expand_globs(asked, config_dir=str(tmp_path)) == ["preset=slow,smoke", "train.seed=1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xef\xbb\xbf# @package _global_\nmodel:\n  hidden_width: 24\n", "starts with a byte order mark"),
+        ("# @package _global_\n".encode("utf-16"), "is not in UTF-8"),
+        (b"# @package _global_\nmodel: [\n", "a YAML file is damaged: .*mine.yaml"),
+    ],
+)
+def test_a_file_that_hydra_would_misread_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "preset").mkdir()
+    (tmp_path / "preset" / "mine.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        compose.check(["preset=mine"], config_dir=str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -35,6 +35,14 @@ def test_values_are_listed_and_written_in_the_same_grammar() -> None:
     assert list(map(hydra_internals.write_value, hydra_internals.list_values(single))) == ["{c:[1,null]}"]
 
 
+def test_a_glob_is_found_and_chooses_among_names() -> None:
+    glob, other = OverridesParser.create().parse_overrides(["preset=glob([a*,b],exclude=ab)", "x=1"])
+    found = hydra_internals.find_glob(glob)
+    assert found is not None
+    assert found.filter(["a", "ab", "b", "c"]) == ["a", "b"]
+    assert hydra_internals.find_glob(other) is None
+
+
 def test_an_unfinished_trial_is_continued_with_its_number_and_values() -> None:
     study = optuna.create_study()
     value = optuna_internals.suggest(study.ask(), "width", IntDistribution(1, 1000))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, read_grey
 
@@ -67,6 +67,34 @@ def test_images_of_mnist_are_unchanged(mnist_dir: Path) -> None:
 def save(path: Path, image: Image.Image, **named: object) -> Path:
     image.save(path, **named)  # type: ignore[arg-type]
     return path
+
+
+@pytest.mark.parametrize("ink", [0, 255])
+@pytest.mark.parametrize("margin", [0, 3])
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_thin_frame_changes_nothing(ink: int, margin: int, width: int) -> None:
+    page = np.full((180, 180), 255 - ink, np.uint8)
+    page[40:50, 60:120] = page[50:140, 110:120] = ink  # a seven
+    framed = Image.fromarray(page)
+    ImageDraw.Draw(framed).rectangle([margin, margin, 179 - margin, 179 - margin], outline=ink, width=width)
+    expected = fit_digit(page, image_shape=(28, 28), invert=Invert.auto)
+    invert = Invert.no if ink else Invert.yes
+    for way in (Invert.auto, invert):
+        np.testing.assert_array_equal(fit_digit(np.asarray(framed), image_shape=(28, 28), invert=way), expected)
+
+
+def test_an_empty_frame_has_no_digit() -> None:
+    framed = np.full((90, 90), 255, np.uint8)
+    framed[[0, -1]] = framed[:, [0, -1]] = 0
+    with pytest.raises(BadImageError):
+        fit_digit(framed, image_shape=(28, 28), invert=Invert.auto)
+
+
+def test_strokes_along_the_edges_are_no_frame() -> None:
+    seven = np.zeros((90, 60), np.uint8)
+    seven[:8] = seven[:, 26:34] = 255  # cropped tightly
+    fitted = fit_digit(seven, image_shape=(28, 28), invert=Invert.no)
+    assert ((fitted > 128).any(axis=1).sum(), (fitted > 128).any(axis=0).sum()) == (20, 13)
 
 
 def test_pictures_of_every_kind_are_read_as_the_same_grey(tmp_path: Path) -> None:

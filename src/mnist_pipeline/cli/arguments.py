@@ -54,16 +54,20 @@ def listen_by_default(port: int) -> socket.socket:
         return listen(0)
 
 
-def require_store(config: TrackingConfig) -> None:
+def require_store(config: TrackingConfig, *, to_write: bool) -> None:
     """Refuse a store that does not exist, for a command that needs runs.
 
+    Args:
+        config: Names the store.
+        to_write: Whether one that can only be read is refused too.
+
     Raises:
-        UserError: It does not exist.
+        UserError: It does not exist, or cannot be used.
     """
     uri = store.resolve_uri(config)
     if store.is_missing(uri):
         raise UserError("there are no runs yet: train one first (mnist-pipeline train)")
-    store.check(uri)
+    store.check(uri, to_write=to_write)
 
 
 def require_output(output: Path | None, *, formats: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ def compare(arguments: Sequence[str]) -> None:
     where = settings.read(overrides)
     require_output(parsed.output, formats=_FORMATS)
     _require_folder(parsed.figures)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=False)
     group_by = parsed.group_by.split(",") if parsed.group_by else None
 
     with heavy_imports():

@@ -7,6 +7,7 @@ from mnist_pipeline.cli.arguments import WAIT_HELP, make_parser, require_store
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import store
 
 
 def history(arguments: Sequence[str]) -> None:
@@ -14,7 +15,7 @@ def history(arguments: Sequence[str]) -> None:
     parser = make_parser("history", "Shows every decision about the champion of <data>-classifier.")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=WAIT_HELP)
     where = settings.read(parser.parse_intermixed_args(arguments).overrides)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=False)
 
     with heavy_imports():
         from mnist_pipeline.registry import changes
@@ -26,8 +27,9 @@ def history(arguments: Sequence[str]) -> None:
     opened = mlflow_store.MlflowStore(where.tracking)
     with opened.reporting_errors():
         registry = Registry(opened, where.model_name)
-        with contextlib.suppress(UserError), changes.alone(registry, wait=False):
-            pass  # settle what a killed command left; a running command settles its own entry
+        if not store.is_read_only(opened.uri):
+            with contextlib.suppress(UserError), changes.alone(registry, wait=False):
+                pass  # settle what a killed command left; a running command settles its own entry
         found = past.read_history(registry)
     if not found.entries:
         raise UserError(

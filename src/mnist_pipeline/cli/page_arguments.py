@@ -27,14 +27,19 @@ def read_page_arguments(
         raise ConfigError(f"expected {what}: got {len(named)}")
     where = settings.read(overrides)
     require_output(parsed.output, formats=(".html",))
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=False)
+    if parsed.output is None:
+        try:
+            paths.require_writable(_pages_dir())
+        except ConfigError as error:
+            raise ConfigError(f"{error}, or give --output FILE.html") from error
     return named, where, parsed.output
 
 
 def place_page(output: Path | None, name: str) -> Path:
     """Return the path of a page."""
-    if output is not None:
-        return output
-    folder = paths.mlruns_dir() / "reports"
-    paths.require_writable(folder)
-    return folder / f"{name}.html"
+    return output or _pages_dir() / f"{name}.html"
+
+
+def _pages_dir() -> Path:
+    return paths.mlruns_dir() / "reports"

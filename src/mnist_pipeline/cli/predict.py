@@ -27,7 +27,7 @@ def predict(arguments: Sequence[str]) -> None:
     paths, overrides = _split(parsed.words)
     where = settings.read(overrides)
     require_output(parsed.output, formats=tables.FORMATS)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=False)
     with contextlib.ExitStack() as stack:
         output = stack.enter_context(tables.TableFile(parsed.output)) if parsed.output else None
 

@@ -27,7 +27,7 @@ def promote(arguments: Sequence[str]) -> None:
     if len(named) > 1:
         raise ConfigError(f"{' '.join(named)}: one run at a time")
     where, bounds = settings.read_promote(overrides)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=True)
 
     with heavy_imports():
         from mnist_pipeline.registry import history, promote

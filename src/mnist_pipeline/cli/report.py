@@ -6,6 +6,7 @@ from mnist_pipeline.cli.arguments import make_parser
 from mnist_pipeline.cli.errors import report_problems
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.cli.page_arguments import place_page, read_page_arguments
+from mnist_pipeline.tracking.store import is_read_only
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -31,5 +32,7 @@ def report(arguments: Sequence[str]) -> None:
         path = place_page(output, f"report-{run.run_id[:8]}")
         page.write(card.page, path)
         view.print_report(card.page, path)
-        view.print_addresses(cards.log(store, card))
+        is_logged = not is_read_only(store.uri)
+        note = "the store can only be read, so the page is not logged on the run"
+        view.print_addresses(cards.log(store, card) if is_logged else {"note": note})
     report_problems(card.problems)

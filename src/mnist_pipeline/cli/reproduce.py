@@ -30,7 +30,7 @@ def reproduce(arguments: Sequence[str]) -> None:
     if len(named) != 1:
         raise ConfigError(f"expected one run: got {len(named)}")
     where = settings.read(overrides)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=True)
     begin()
 
     with heavy_imports():

@@ -23,7 +23,7 @@ def rollback(arguments: Sequence[str]) -> None:
     if not parsed.reason.strip() or not parsed.reason.isprintable():
         raise ConfigError("--reason: expected one line of text, for the ledger")
     where = settings.read(parsed.overrides)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=True)
 
     with heavy_imports():
         from mnist_pipeline.registry import rollback as way_back

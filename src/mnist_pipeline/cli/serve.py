@@ -18,7 +18,7 @@ def serve(arguments: Sequence[str]) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=WAIT_HELP)
     parsed = parser.parse_intermixed_args(arguments)
     where = settings.read(parsed.overrides)
-    require_store(where.tracking)
+    require_store(where.tracking, to_write=False)
     listener = listen(parsed.port)
 
     with heavy_imports():

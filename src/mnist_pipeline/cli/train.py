@@ -33,7 +33,8 @@ def train(arguments: Sequence[str]) -> None:
         return
     for uri in {store.resolve_uri(config.tracking) for config in configs}:
         store.begin(uri)
-    runs = split_runs(parsed.overrides, multirun=parsed.multirun)
+    expanded = compose.expand_globs(parsed.overrides, config_dir=parsed.config_dir)
+    runs = split_runs(expanded, multirun=parsed.multirun)
     *others, last = zip(configs, runs, strict=True)
     failure = None
     for config, overrides in others:

@@ -29,7 +29,7 @@ def ui(arguments: Sequence[str]) -> None:
         page = Address(uri.connection()[0])
         raise ConfigError(f"{page} is a server with its own UI: open that address in a browser")
     listener = listen_by_default(DEFAULT_PORT) if parsed.port is None else listen(parsed.port)
-    store.check(uri)
+    store.check(uri, to_write=False)
     if parsed.port is None and listener.getsockname()[1] != DEFAULT_PORT:
         print(f"port {DEFAULT_PORT} is taken: another one is used", file=sys.stderr)
 

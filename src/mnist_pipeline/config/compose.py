@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -21,7 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_pipeline.config import functions
+from mnist_pipeline.config import functions, hydra_internals
 from mnist_pipeline.config import overrides as given
 from mnist_pipeline.config.coerce import coerce, fill, list_keys, refuse_unknown, unknown_key
 from mnist_pipeline.config.sections import (
@@ -228,10 +229,13 @@ def compose_runs(
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise ConfigError(f"--config-dir {config_dir}: no such folder")
+    _require_utf8(config_dir)
     shown = [given.mask(override) for override in overrides]  # from here on no error quotes a secret in them
     with _hydra(config_dir) as added:
         try:
+            overrides = expand_globs(overrides, config_dir=config_dir)
             parsed = given.parse(overrides)
+            _refuse_launchers(parsed)
             _refuse_unknown_options(parsed, config_dir)
             _refuse_names(parsed)
             runs = given.split_runs(overrides, multirun=multirun)
@@ -246,11 +250,35 @@ def compose_runs(
                 for run in runs
             ]
             return [_to_values(one) for one in composed]
+        except yaml.YAMLError as error:
+            raise ConfigError(f"a YAML file is damaged: {' '.join(str(error).split())}") from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             missing = re.search(r"Missing mandatory value: ([\w.]+)", str(error))
             if missing:
                 raise ConfigError(f"{missing[1]} is missing: give {missing[1]}=VALUE") from error
             raise ConfigError(_explain(schema, overrides, shown, error, multirun=multirun)) from error
+
+
+def expand_globs(overrides: Sequence[str], *, config_dir: str | None) -> list[str]:
+    """Return the overrides with `preset=glob(*)` as a choice of the presets that match, and the like for every group.
+
+    Raises:
+        ConfigError: None match, or the key is not a group.
+        HydraException, ValueError: An override is not in Hydra's grammar.
+    """
+    expanded = list(overrides)
+    for number, override in enumerate(given.parse(overrides)):
+        glob = hydra_internals.find_glob(override)
+        if glob is None:
+            continue
+        if given.group_of(override) not in _list_groups():
+            raise ConfigError(f"{overrides[number]}: glob() chooses among the options of a group, e.g. preset=glob(*)")
+        options = _list_options(given.group_of(override), config_dir)
+        matching = glob.filter(options)
+        if not matching:
+            raise ConfigError(f"{overrides[number]}: no option matches; there are {', '.join(options)}")
+        expanded[number] = f"{override.get_key_element()}={','.join(matching)}"
+    return expanded
 
 
 @functools.cache
@@ -310,6 +338,20 @@ def _search_path(config_dir: str) -> list[str]:
     return [f"hydra.searchpath=['{quoted}']"]
 
 
+def _require_utf8(config_dir: str | None) -> None:
+    """Refuse files that Hydra would misread: behind a byte order mark it does not see the line `# @package`."""
+    for folder in (paths.conf_dir(), *([Path(config_dir)] if config_dir else [])):
+        for file in folder.rglob("*.yaml"):
+            try:
+                text = file.read_text("utf-8")
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{file} is not in UTF-8: save it as UTF-8") from error
+            except OSError as error:
+                raise ConfigError(f"{file} cannot be read ({error.strerror})") from error
+            if text.startswith("\ufeff"):
+                raise ConfigError(f"{file} starts with a byte order mark: save it as UTF-8 without one")
+
+
 def _list_options(group: str, config_dir: str | None = None) -> list[str]:
     folders = [paths.conf_dir(), *([Path(config_dir)] if config_dir else [])]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
@@ -335,6 +377,14 @@ def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | Non
             if str(option) not in known and (option is not None or group != "preset"):
                 shown = f"{override.key_or_group}={mask(str(option))}"
                 raise ConfigError(f"{shown}: no such option; expected {' or '.join(known)}")
+
+
+def _refuse_launchers(overrides: Sequence[Override]) -> None:
+    for override in overrides:
+        if re.match(r"hydra[./](launcher|sweeper|sweep|mode)\b", override.key_or_group):
+            raise ConfigError(
+                f"{override.key_or_group}: the runs of a --multirun are started here, one after the other; leave it out"
+            )
 
 
 def _refuse_names(overrides: Sequence[Override]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -23,6 +23,12 @@ def list_values(override: Override) -> list[Any]:
     """Return the values of an override: several for a choice `A,B`, else one."""
     value = override._value
     return list(value.list) if isinstance(value, ChoiceSweep) else [value]
+
+
+def find_glob(override: Override) -> Glob | None:
+    """Return the `glob(...)` that is the value of an override; None for any other value."""
+    value = override._value
+    return value if isinstance(value, Glob) else None
 
 
 def write_value(value: Any) -> str:

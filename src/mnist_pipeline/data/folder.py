@@ -11,14 +11,13 @@ import numpy.typing as npt
 
 from mnist_pipeline.data.dataset import Attempt, Images
 from mnist_pipeline.data.decoding import decode
-from mnist_pipeline.data.pictures import SUFFIXES, Form
+from mnist_pipeline.data.pictures import SUFFIXES, Form, is_ignored
 from mnist_pipeline.system import paths
 
 _SPLITS = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
 _MAX_STRAY_SHARE = 0.1
 _MIN_STRAY = 10
 
@@ -131,7 +130,7 @@ class _Bad:
 
 def _find_splits(root: Path) -> dict[str, Path]:
     """Return the folders of the splits; a root that has none is that of train."""
-    folders = [place for place in sorted(root.iterdir()) if place.is_dir() and not _is_ignored(place.name)]
+    folders = [place for place in sorted(root.iterdir()) if place.is_dir() and not is_ignored(place.name)]
     named = [(_SPLITS.get(folder.name.lower()), folder) for folder in folders]
     if not folders or any(name is None for name, _ in named):
         return {"train": root}
@@ -150,7 +149,7 @@ def _list_classes(folder: Path, bad: _Bad) -> dict[str, list[str]]:
     """Return the pictures of each class, sorted."""
     classes: dict[str, list[str]] = {}
     for place in sorted(folder.iterdir()):
-        if _is_ignored(place.name):
+        if is_ignored(place.name):
             continue
         if not place.is_dir():
             bad.add_stray(place)
@@ -164,12 +163,12 @@ def _list_classes(folder: Path, bad: _Bad) -> dict[str, list[str]]:
 
 def _list_pictures(folder: Path, bad: _Bad) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder):  # a link to a folder is not followed
-        folders[:] = sorted(name for name in folders if not _is_ignored(name))
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
         for name in folders:
             _require_inside(Path(parent) / name, folder, bad)
         for name in sorted(names):
             file = Path(parent) / name
-            if _is_ignored(name):
+            if is_ignored(name):
                 continue
             if file.suffix.lower() not in SUFFIXES:
                 bad.add_stray(file)
@@ -187,7 +186,3 @@ def _require_inside(place: Path, folder: Path, bad: _Bad) -> bool:
             bad.add(place, "a link that leads out of its folder, or nowhere")
             return False
     return True
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _IGNORED

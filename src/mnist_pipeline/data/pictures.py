@@ -33,6 +33,13 @@ _MAX_SIDE = 512
 _LEAST_CONTRAST = 32
 _NOISE = 20  # of 255; the noise that JPEG leaves around a stroke
 _BOX_SHARE = 20 / 28
+_MAX_FRAME = 0.06
+"""Of the side of an image: how far in a thin frame may lie."""
+_LINE_SHARE = 0.9
+"""Of the pixels of a row that is a line; beside it, a margin may be left."""
+
+
+_IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
 
 
 class BadImageError(ValueError):
@@ -200,7 +207,8 @@ def fit_digit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], inve
     """Return an image fitted as MNIST's images were (LeCun, Bottou, Bengio and Haffner, 1998, section III.A).
 
     The digit is scaled to a box of 20x20 of the 28x28 pixels, with its proportions kept, and its centre of mass is
-    moved to the centre of the image. An MNIST image does not change, except for its faintest pixels.
+    moved to the centre of the image. An MNIST image does not change, except for its faintest pixels. A thin frame, as
+    screenshots and forms have it, is cut off first.
 
     Args:
         grey: uint8 (height, width).
@@ -210,6 +218,7 @@ def fit_digit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], inve
     Raises:
         BadImageError: It has too little contrast.
     """
+    grey = _cut_frame(grey)
     dark_strokes = bool(is_bright(grey[None])[0]) if invert is Invert.auto else invert is Invert.yes
     values = 255 - grey.astype(np.int16) if dark_strokes else grey.astype(np.int16)
     edges = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
@@ -232,6 +241,29 @@ def fit_digit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], inve
     return _place(np.round(digit).astype(np.uint8), image_shape)
 
 
+def _cut_frame(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return what is inside a frame: of a line along each of the four sides, close to the edge, that is of one grey."""
+    cuts = [_find_line(lines) for lines in (grey, grey[::-1], grey.T, grey.T[::-1])]
+    if 0 in cuts:
+        return grey
+    top, bottom, left, right = cuts
+    return grey[top : len(grey) - bottom, left : grey.shape[1] - right]
+
+
+def _find_line(rows: npt.NDArray[np.uint8]) -> int:
+    """Return the number of rows down to, and one beyond, the last line near the first row; 0 if there is none.
+
+    A line is a row of one grey that differs from the ground behind it. The row beyond may be blended with it.
+    """
+    depth = max(2, round(_MAX_FRAME * len(rows)))
+    if len(rows) < 4 * depth:
+        return 0
+    greys = np.median(rows[: depth + 1], axis=1, keepdims=True)
+    is_uniform = (np.abs(rows[: depth + 1] - greys) < _LEAST_CONTRAST).mean(axis=1) > _LINE_SHARE
+    is_line = is_uniform & (np.abs(greys[:, 0] - greys[depth]) > 2 * _LEAST_CONTRAST)
+    return int(np.flatnonzero(is_line)[-1]) + 2 if is_line.any() else 0
+
+
 def _crop(ink: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     rows, columns = np.nonzero(ink.any(axis=1))[0], np.nonzero(ink.any(axis=0))[0]
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -247,6 +279,11 @@ def _place(digit: npt.NDArray[np.uint8], image_shape: tuple[int, int]) -> npt.ND
     top, left = corner
     placed[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
     return placed
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of this name is none of the user's: hidden, or made by a file manager."""
+    return name.startswith(".") or name.lower() in _IGNORED
 
 
 def describe_damage(error: Exception) -> str:

@@ -27,7 +27,7 @@ def read_arrays(
     """Yield the images of an NPZ file in chunks: the array's name, and uint8 (n, height, width[, channels]).
 
     Arrays with one axis, such as labels, are skipped. No array is ever in memory as a whole, and a damaged array yields
-    nothing.
+    nothing. Floats from 0 to 1 are multiplied by 255, and floats up to 255 are only rounded.
 
     Args:
         path: The file.
@@ -45,24 +45,27 @@ def read_arrays(
             for info in members:
                 name = info.filename.removesuffix(".npy")
                 try:
-                    is_image = _check_member(archive, info)
+                    factor = _check_member(archive, info)
                 except Exception as error:  # a hostile member may raise anything
                     num_arrays += 1
                     on_bad(name, describe_damage(error))
                     continue
-                if is_image:
+                if factor:
                     num_arrays += 1
                     with archive.open(info) as member:
                         for pixels in _read_chunks(member):
-                            yield name, _as_grey(pixels) if is_grey else _as_bytes(pixels)
+                            as_bytes = _as_bytes(pixels, factor)
+                            yield name, _as_grey(as_bytes) if is_grey else as_bytes
             if num_arrays == 0:
                 raise BadImageError("it has no array of images: expected uint8 (n, height, width)")
     except (OSError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         raise BadImageError(describe_damage(error)) from error
 
 
-def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
-    """Return whether a member holds images. It is read once completely, which checks its length, CRC and range.
+def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
+    """Return what brings a member's pixels to 0..255: 1 or 255; 0 if it holds no images.
+
+    It is read once completely, which checks its length, CRC and range.
 
     Raises:
         BadImageError: It cannot be used.
@@ -70,21 +73,20 @@ def _check_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
     with archive.open(info) as member:
         shape, dtype = _read_header(member)
         if len(shape) < 2:
-            return False
+            return 0
         _split_shape(shape)
-        if dtype.kind not in "bui":
-            advice = "multiply by 255, round, and store as uint8" if dtype.kind == "f" else "store them as uint8"
-            raise BadImageError(f"its pixels are of type {dtype}, not whole numbers from 0 to 255: {advice}")
-        num_bytes = 0
+        if dtype.kind not in "buif":
+            raise BadImageError(f"its pixels are of type {dtype}: expected numbers from 0 to 255")
+        num_bytes, highest = 0, 0.0
         while block := member.read(_BLOCK_BYTES):
             num_bytes += len(block)
-            whole = len(block) // dtype.itemsize * dtype.itemsize
-            if (dtype.kind in "iu" and dtype.itemsize > 1) or dtype.kind == "i":
-                _require_range(np.frombuffer(block[:whole], dtype))
+            pixels = np.frombuffer(block[: len(block) // dtype.itemsize * dtype.itemsize], dtype)
+            _require_range(pixels)
+            highest = max(highest, float(pixels.max(initial=0)))
     expected = math.prod(shape) * dtype.itemsize
     if num_bytes != expected:
         raise BadImageError(f"it has {num_bytes:,} bytes, but its header announces {expected:,}")
-    return True
+    return 255 if dtype.kind == "b" or (dtype.kind == "f" and highest <= 1) else 1
 
 
 def _read_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -127,18 +129,17 @@ def _read_chunks(member: IO[bytes]) -> Iterator[npt.NDArray[Any]]:
 
 
 def _require_range(pixels: npt.NDArray[Any]) -> None:
-    if pixels.size and (pixels.min() < 0 or pixels.max() > 255):
+    if pixels.size and not (pixels.min() >= 0 and pixels.max() <= 255):  # false for NaN too
         raise BadImageError(f"its pixels range from {pixels.min()} to {pixels.max()}: expected 0 to 255")
 
 
-def _as_bytes(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    if pixels.dtype.kind == "b":
-        return pixels.astype(np.uint8) * 255
-    return pixels.astype(np.uint8, copy=False)
+def _as_bytes(pixels: npt.NDArray[Any], factor: int) -> npt.NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.rint(pixels.astype(np.float64) * factor).astype(np.uint8)
 
 
-def _as_grey(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    pixels = _as_bytes(pixels)
+def _as_grey(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     if pixels.ndim == 3:
         return pixels
     if pixels.shape[-1] == 1:

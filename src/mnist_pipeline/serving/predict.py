@@ -1,5 +1,6 @@
 """Predictions for any number of files in bounded memory. A bad file is reported and skipped."""
 
+import mimetypes
 import os
 import stat
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline.data.pictures import SUFFIXES as PICTURES
-from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, is_bright, make_image, read_grey
+from mnist_pipeline.data.pictures import BadImageError, Invert, fit_digit, is_bright, is_ignored, make_image, read_grey
 from mnist_pipeline.serving.arrays import SUFFIXES, read_arrays
 from mnist_pipeline.serving.champion import Champion
 from mnist_pipeline.serving.tables import TableFile
@@ -125,30 +126,53 @@ def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[
             continue
         if is_folder:
             yield from _walk(path, skip)
-        elif not path.is_file():
-            skip(_name(path), "not a regular file")  # a pipe could block, and a device could be read for ever
-        elif path.suffix.lower() not in (*PICTURES, *SUFFIXES):
-            skip(_name(path), "its name is that of neither a picture nor an NPZ file")
+        elif reason := _refuse(path):
+            skip(_name(path), reason)
         else:
             yield path
 
 
+def _refuse(path: Path) -> str | None:
+    """Return why a file is not read; None if it is."""
+    suffix = path.suffix.lower()
+    if suffix in (*PICTURES, *SUFFIXES):
+        # A pipe could block, and a device could be read for ever.
+        return None if path.is_file() else "not a regular file"
+    if suffix == ".npy":
+        return "arrays are read from NPZ files: save it with numpy.savez"
+    if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
+        return "pictures of this format are not read: save it as PNG"
+    return "its name is that of neither a picture nor an NPZ file"
+
+
 def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
+    """Yield the files of a folder to read. Hidden files are left out; whatever else looks like a picture is named."""
+
     def report(error: OSError) -> None:
         skip(_name(Path(error.filename)), error.strerror or str(error))
 
     is_empty = True
     for parent, folders, names in os.walk(folder, onerror=report):
-        folders.sort()
-        for path in (Path(parent) / name for name in sorted(names)):
-            if path.suffix.lower() in (*PICTURES, *SUFFIXES):
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        for path in (Path(parent) / name for name in folders):
+            if path.is_symlink():
                 is_empty = False
-                if path.is_file():
-                    yield path
-                else:
-                    skip(_name(path), "not a regular file")
+                skip(_name(path), "a link to a folder, which is not followed: name that folder itself")
+        for path in (Path(parent) / name for name in sorted(names) if not is_ignored(name)):
+            if not _may_hold_images(path):
+                continue
+            is_empty = False
+            if reason := _refuse(path):
+                skip(_name(path), reason)
+            else:
+                yield path
     if is_empty:
         skip(_name(folder), "a folder without pictures and NPZ files")
+
+
+def _may_hold_images(path: Path) -> bool:
+    is_known = path.suffix.lower() in (*PICTURES, *SUFFIXES, ".npy")
+    return is_known or (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _array_images(path: Path, champion: Champion, invert: Invert, skip: Callable[[str, str], None]) -> Iterator[Batch]:

@@ -106,16 +106,16 @@ def begin(uri: str) -> None:
         )
 
 
-def check(uri: str, *, may_be_moved: bool = False) -> None:
-    """Refuse a store that cannot be written to, without importing MLflow.
+def check(uri: str, *, to_write: bool = True, may_be_moved: bool = False) -> None:
+    """Refuse a store that cannot be used, without importing MLflow.
 
     Args:
         uri: Of the store.
+        to_write: Whether a SQLite store that can only be read is refused.
         may_be_moved: Whether a SQLite store is accepted even if it was moved or copied.
 
     Raises:
-        ConfigError: MLflow cannot write to this kind of URI, its file is not a SQLite store, or the folder of the
-            store is not writable.
+        ConfigError: MLflow cannot write to this kind of URI, its file is not a SQLite store, or it can only be read.
         UserError: The server or database does not answer; the SQLite store was moved, or stays locked.
     """
     _require_known(uri)
@@ -129,7 +129,8 @@ def check(uri: str, *, may_be_moved: bool = False) -> None:
             raise ConfigError(
                 f"{database.parent}: MLflow cannot keep artifacts under a path with a % in it; give another"
             )
-        paths.require_writable(database.parent)
+        if to_write:
+            paths.require_writable(database.parent)
         if database.exists():
             _require_sqlite(database)
             if not may_be_moved:
@@ -156,6 +157,12 @@ def require_in_place(uri: str) -> None:
             f"the store was moved or copied from {before.parent} to {database.parent}, and its runs still point to the "
             f"old folder: run mnist-pipeline doctor --fix{given}, then the same command again"
         )
+
+
+def is_read_only(uri: str) -> bool:
+    """Return whether `uri` names a SQLite store that this user cannot write to."""
+    database = database_of(uri)
+    return database is not None and not all(os.access(path, os.W_OK) for path in (database, database.parent))
 
 
 def is_missing(uri: str) -> bool:
