@@ -75,12 +75,12 @@ def measure_startup() -> Iterator[Row]:
 def measure_shares() -> Iterator[Row]:
     """Measure the shares of the training time that the logging of the epochs and the checkpoints take."""
     for what, method, bound in (
-        ("logging of the epochs", "mlflow_tracker.MlflowRun.log_metrics", 5),
+        ("logging of the epochs", "mlflow_run.MlflowRun.log_metrics", 5),
         ("checkpoints after every epoch", "checkpoints.Checkpoints.save", 3),
     ):
         code = (
             "import time; from mnist_pipeline.config import compose\n"
-            "from mnist_pipeline.tracking import mlflow_tracker\n"
+            "from mnist_pipeline.tracking import mlflow_run, mlflow_tracker\n"
             "from mnist_pipeline.pipeline import checkpoints, request, run\n"
             f"spent = 0.0; original = {method}\n"
             "def timed(self, *arguments, **named):\n"

@@ -83,9 +83,10 @@ def fresh_cli(home: Path, tmp_path: Path) -> Cli:
 
 
 @contextlib.contextmanager
-def server(database: Path, artifacts: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+def server(database: Path, artifacts: Path, *, port: int | None = None) -> Iterator[str]:
+    if port is None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
     child = subprocess.Popen(
         [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}",

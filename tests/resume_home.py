@@ -95,7 +95,10 @@ def read_end(home: Path, experiment: str = "digits") -> EndState:
             key: value
             for key, value in run.data.tags.items()
             if key
-            not in ("mlflow.runName", "resume.id", "files.sha256", "mlflow.source.git.commit", "git.dirty", "git.patch")
+            not in (
+                *("mlflow.runName", "resume.id", "process", "files.sha256"),
+                *("mlflow.source.git.commit", "git.dirty", "git.patch"),
+            )
         },
         points={
             key: [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)]

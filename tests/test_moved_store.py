@@ -268,9 +268,6 @@ def test_an_interrupted_run_resumes_after_a_move(home: Path, tmp_path: Path, cli
     assert lie_under(elsewhere)
 
 
-def test_only_sqlite_stores_have_a_doctor(cli: Cli, tmp_path: Path) -> None:
-    result = cli("doctor", "tracking.uri=postgresql://user@host/database")
-    assert (result.returncode, result.stderr.count("\n")) == (2, 1)
-    assert "SQLite" in result.stderr
+def test_a_store_that_is_missing_is_not_created(cli: Cli, tmp_path: Path) -> None:
     missing = cli("doctor", "--fix", f"tracking.uri={store.sqlite_uri(tmp_path / 'none.db')}")
     assert (missing.returncode, (tmp_path / "none.db").exists()) == (1, False)

@@ -21,8 +21,9 @@ from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking import retries, store
+from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.mlflow_tracker import MlflowRun, MlflowTracker
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.registered_models import RegisteredModel
 from mnist_pipeline.tracking.tracker import RunSpec
 

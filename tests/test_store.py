@@ -139,7 +139,7 @@ def test_no_file_of_the_user_is_emptied(tmp_path: Path) -> None:
 
 
 NEWER = r"newer than .*upgrade the package mlflow"
-OLDER = r"older MLflow\): back it up and run mlflow db upgrade sqlite:"
+OLDER = r"older MLflow\): run mnist-pipeline doctor --fix, which upgrades it"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_schema_of_another_version(
     connection.close()
     with pytest.raises(UserError, match=expected) as caught:
         MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
-    assert ("db upgrade" in str(caught.value)) == (expected == OLDER)
+    assert ("doctor" in str(caught.value)) == (expected == OLDER)
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -223,6 +223,8 @@ class TrackingConfig:
     """MLflow tracking URI; null: `MLFLOW_TRACKING_URI` if it is set, else the SQLite store under `mlruns/`."""
     experiment: str
     """MLflow experiment that the run belongs to."""
+    patience_sec: Annotated[float, Ge(0)] = 300.0
+    """How long a run that is done waits for a tracking server that is away."""
 
     def __post_init__(self) -> None:
         _require(

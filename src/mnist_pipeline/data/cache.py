@@ -71,7 +71,6 @@ def find_by_digest(digest: str, *, name: str) -> Found | None:
 
 def save(found: Found, key: str | None) -> None:
     """Keep a data set. What cannot be written is not kept: the next command reads the files again."""
-    folder = paths.mlruns_dir() / "cache"
     splits = {"learn": found.learn, "validation": found.validation, "test": found.test}
     arrays = {
         f"{name}_{part}": getattr(split, part)
@@ -81,12 +80,12 @@ def save(found: Found, key: str | None) -> None:
     }
     if sum(array.nbytes for array in arrays.values()) > MAX_BYTES:
         return
-    entry = folder / f"{(key or hashlib.sha256(b'').hexdigest())[:_LENGTH]}-{found.digest[:_LENGTH]}.npz"
+    entry = folder() / f"{(key or hashlib.sha256(b'').hexdigest())[:_LENGTH]}-{found.digest[:_LENGTH]}.npz"
     if entry.exists():
         return
     about = {"class_names": found.class_names, "source": found.attempts[-1].source, "skipped": found.skipped}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder().mkdir(parents=True, exist_ok=True)
         with files.whole(entry) as unfinished, unfinished.open("wb") as file:
             _write(file, {"about": np.array(json.dumps(about)), **arrays})
         _remove_old()
@@ -106,22 +105,7 @@ def _write(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 
 def _read(entry: Path, *, name: str) -> Found | None:
     try:
-        with entry.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            about = json.loads(str(archive["about"]))
-            splits = {
-                one: Split(archive[f"{one}_images"], archive[f"{one}_labels"])
-                for one in ("learn", "validation", "test")
-                if f"{one}_images" in archive.files
-            }
-        found = Found(
-            name=name,
-            learn=splits["learn"],
-            validation=splits.get("validation"),
-            test=splits["test"],
-            class_names=tuple(about["class_names"]),
-            attempts=(Attempt(about["source"], "found, decoded before"),),
-            skipped=tuple(about["skipped"]),
-        )
+        found = _decode(entry, name=name)
         if found.digest[:_LENGTH] == entry.stem.rpartition("-")[2]:
             os.utime(entry)  # it was used now
             return found
@@ -133,12 +117,49 @@ def _read(entry: Path, *, name: str) -> Found | None:
     return None
 
 
+def _decode(entry: Path, *, name: str) -> Found:
+    with entry.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        about = json.loads(str(archive["about"]))
+        splits = {
+            one: Split(archive[f"{one}_images"], archive[f"{one}_labels"])
+            for one in ("learn", "validation", "test")
+            if f"{one}_images" in archive.files
+        }
+    return Found(
+        name=name,
+        learn=splits["learn"],
+        validation=splits.get("validation"),
+        test=splits["test"],
+        class_names=tuple(about["class_names"]),
+        attempts=(Attempt(about["source"], "found, decoded before"),),
+        skipped=tuple(about["skipped"]),
+    )
+
+
+def folder() -> Path:
+    """Return where they are kept."""
+    return paths.mlruns_dir() / "cache"
+
+
+def list_entries() -> list[Path]:
+    """Return the file of every data set that is kept."""
+    return _entries("*.npz")
+
+
+def is_whole(entry: Path) -> bool:
+    """Return whether a data set is as it was written."""
+    try:
+        return _decode(entry, name="").digest[:_LENGTH] == entry.stem.rpartition("-")[2]
+    except Exception:  # whatever a damaged archive causes
+        return False
+
+
 def _entries(pattern: str) -> list[Path]:
-    return sorted((paths.mlruns_dir() / "cache").glob(pattern))
+    return sorted(folder().glob(pattern))
 
 
 def _remove_old() -> None:
-    entries = sorted(_entries("*.npz"), key=lambda entry: entry.stat().st_mtime, reverse=True)
+    entries = sorted(list_entries(), key=lambda entry: entry.stat().st_mtime, reverse=True)
     total = 0
     for entry in entries:
         total += entry.stat().st_size

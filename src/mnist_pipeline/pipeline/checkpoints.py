@@ -113,6 +113,11 @@ def has_checkpoints(fingerprint: str | None) -> bool:
     return bool(fingerprint) and any((paths.checkpoints_dir() / str(fingerprint)).glob("*.checkpoint"))
 
 
+def lock_of(fingerprint: str) -> Path:
+    """Return the file of the lock that a command holds while it carries out the run with this fingerprint."""
+    return paths.checkpoints_dir() / f"{fingerprint}.lock"
+
+
 @contextlib.contextmanager
 def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
     """Hold the checkpoints of the run with this fingerprint; if they were cleared, remove the lock file too.
@@ -124,8 +129,7 @@ def claim(fingerprint: str, *, wait: bool) -> Iterator[Checkpoints]:
     Raises:
         UserError: Another process holds them and `wait` is false.
     """
-    folder = paths.checkpoints_dir() / fingerprint
-    lock = folder.with_name(f"{fingerprint}.lock")
+    folder, lock = paths.checkpoints_dir() / fingerprint, lock_of(fingerprint)
     next_step = "or give it another train.seed"
     with hold(lock, what="this run", wait=wait, next_step=next_step):
         yield Checkpoints(folder)

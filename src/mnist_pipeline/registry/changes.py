@@ -24,7 +24,7 @@ from mnist_pipeline.registry.ledger import (
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.system import files, paths
 from mnist_pipeline.system.errors import GoneError, Terminated, UserError
-from mnist_pipeline.system.locks import hold
+from mnist_pipeline.system.locks import hold, is_held
 from mnist_pipeline.system.secrets import hide
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION
 
@@ -42,8 +42,7 @@ def alone(registry: Registry, *, wait: bool) -> Iterator[None]:
     Raises:
         UserError: Another command holds it and `wait` is false.
     """
-    which = hashlib.sha256(f"{registry.store.uri} {registry.name}".encode()).hexdigest()[:12]
-    lock = paths.mlruns_dir() / "locks" / f"{registry.name}-{which}.lock"
+    lock = _lock_of(registry)
     paths.require_writable(lock.parent)
     with hold(lock, what=f"the registered model {registry.name}", wait=wait, next_step=""):
         registry.ledger.lock_id = _identify(lock)
@@ -56,6 +55,20 @@ def alone(registry: Registry, *, wait: bool) -> Iterator[None]:
             has_said = True
             time.sleep(_POLL_SEC)
         yield
+
+
+def list_left_over(registry: Registry) -> list[Entry]:
+    """Return the open entries whose commands have ended; `alone` closes them."""
+    lock = _lock_of(registry)
+    if is_held(lock):
+        return []
+    registry.ledger.lock_id = _identify(lock) if lock.with_suffix(".id").exists() else ""
+    return [entry for entry in registry.ledger.entries() if registry.ledger.is_abandoned(entry)]
+
+
+def _lock_of(registry: Registry) -> Path:
+    which = hashlib.sha256(f"{registry.store.uri} {registry.name}".encode()).hexdigest()[:12]
+    return paths.mlruns_dir() / "locks" / f"{registry.name}-{which}.lock"
 
 
 def _identify(lock: Path) -> str:

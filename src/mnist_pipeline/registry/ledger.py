@@ -21,6 +21,8 @@ from mnist_pipeline.tracking.record import Artifact, Kind, RunRecord, Tag, show_
 ABANDONED_AFTER_SEC = 600.0
 """After this time an open entry of another machine counts as abandoned; a promotion takes seconds."""
 
+_SUFFIX = " ledger"
+_SET_ASIDE = "ledger.set_aside"
 _MAX_NUMBER = 1_000_000  # of comparisons on a test split
 
 
@@ -100,14 +102,39 @@ class Ledger:
 
     def __init__(self, store: MlflowStore, model_name: str) -> None:
         self._store = store
-        self._model_name = model_name
-        self.experiment = f"{model_name} ledger"
+        self.model_name = model_name
+        self.experiment = f"{model_name}{_SUFFIX}"
         self.lock_id = ""  # of the lock that this process holds; see `changes.alone`
 
     def entries(self) -> list[Entry]:
         """Return every entry, the oldest first, in the same order for every reader."""
+        return sorted(map(_read, self._list_runs()), key=lambda entry: (entry.opened_ms, entry.id))
+
+    def list_damaged(self) -> list[tuple[str, str]]:
+        """Return the ids of the entries that cannot be read, and what is wrong with each."""
+        damaged = []
+        for run in self._list_runs():
+            try:
+                _read(run)
+            except UserError as error:
+                damaged.append((run.run_id, str(error)))
+        return damaged
+
+    def set_aside(self, entry_id: str) -> str:
+        """Let an entry that cannot be read no longer count; say so."""
+        entries.write_entry(self._store, entry_id, tags={_SET_ASIDE: "true"})
+        entries.close_entry(self._store, entry_id, status="KILLED")
+        return f"the ledger's entry {entry_id} does not count any more"
+
+    def list_run_ids(self) -> set[str]:
+        """Return the ids of the runs that its entries name, and of the entries; those that cannot be read too."""
+        found = self._list_runs(with_set_aside=True)
+        named = {run.tags.get(key, "") for run in found for key in ("ledger.run_id", "ledger.from_run_id")}
+        return {*named, *(run.run_id for run in found)}
+
+    def _list_runs(self, *, with_set_aside: bool = False) -> list[RunRecord]:
         found = entries.list_entries(self._store, self.experiment, Kind.PROMOTION)
-        return sorted(map(_read, found), key=lambda entry: (entry.opened_ms, entry.id))
+        return [run for run in found if with_set_aside or _SET_ASIDE not in run.tags]
 
     def read(self, entry_id: str) -> Entry:
         """Return one entry.
@@ -130,7 +157,7 @@ class Ledger:
         newest_ms = max((entry.opened_ms for entry in self.entries()), default=0)
         tags = {
             Tag.KIND: Kind.PROMOTION,
-            "registered_model": self._model_name,
+            "registered_model": self.model_name,
             "ledger.host": host(),
             "ledger.lock_id": self.lock_id,
         }
@@ -174,6 +201,12 @@ class Ledger:
         tags = {"ledger.outcome": Outcome.interrupted.value, "ledger.reason": reason, "mlflow.runName": "interrupted"}
         entries.write_entry(self._store, entry_id, tags=tags)
         entries.close_entry(self._store, entry_id, status="KILLED")
+
+
+def list_ledgers(store: MlflowStore) -> list[Ledger]:
+    """Return the ledgers of all registered models."""
+    names = runs.experiment_names(store)
+    return [Ledger(store, name.removesuffix(_SUFFIX)) for name in sorted(names) if name.endswith(_SUFFIX)]
 
 
 def champion_of(entries: Sequence[Entry]) -> int | None:
@@ -235,7 +268,7 @@ def _read(run: RunRecord) -> Entry:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f"the ledger's entry {run.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
-            "edited, or written by a newer version of mnist-pipeline"
+            "edited, or written by a newer version of mnist-pipeline; mnist-pipeline doctor --fix sets it aside"
         ) from error
 
 

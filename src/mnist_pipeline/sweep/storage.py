@@ -4,13 +4,15 @@ Optuna is not imported here, so that a wrong `sweep.storage` is reported at once
 """
 
 import contextlib
+import hashlib
 import json
 import re
 import sqlite3
 from pathlib import Path
 
-from mnist_pipeline.system import paths
+from mnist_pipeline.system import files, paths
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.locks import hold
 from mnist_pipeline.system.secrets import Address
 
 _MAX_LINE_LENGTH = 1_000_000
@@ -22,6 +24,16 @@ def journal_path(study: str) -> Path:
     """Return the default path of the journal of a study."""
     safe = "".join(sign if sign.isalnum() or sign in "-_." else "-" for sign in study)
     return paths.mlruns_dir() / "optuna" / f"{safe}.journal"
+
+
+def list_journals() -> list[Path]:
+    """Return the journals that are at their default path, sorted."""
+    return sorted((paths.mlruns_dir() / "optuna").glob("*.journal"))
+
+
+def lock_of_study(study: str) -> Path:
+    """Return the file of the lock that a command holds while it carries out a sweep."""
+    return journal_path(study).with_suffix(".lock")
 
 
 def is_url(storage: str) -> bool:
@@ -63,12 +75,36 @@ def check_journal(path: Path, *, is_ours: bool = False) -> None:
                 raise ConfigError(f"sweep.storage={path} is not an Optuna journal and was left untouched: {hint}")
             for number, line in enumerate(file, start=2):
                 if line.endswith(b"\n") and not _is_entry(line):
+                    how = "run mnist-pipeline doctor --fix, which cuts" if path in list_journals() else "cut"
                     raise UserError(
-                        f"sweep.storage={path} is damaged in line {number} and was left untouched: truncate the "
-                        "file before that line, or give another one"
+                        f"sweep.storage={path} is damaged in line {number} and was left untouched: {how} it before "
+                        "that line"
                     )
     except OSError as error:
         raise ConfigError(f"sweep.storage={path} cannot be read ({error.strerror}): give another file") from error
+
+
+def repair_journal(path: Path) -> str:
+    """Cut a damaged journal before its first damaged line, and keep what it was beside it; say so.
+
+    Raises:
+        UserError: A command uses it, or it cannot be written.
+    """
+    with hold(path.with_suffix(".lock"), what=f"the study in {path}", wait=False, next_step=""):
+        content = path.read_bytes()
+        whole = 0
+        for line in content.splitlines(keepends=True):
+            if not _is_entry(line):
+                break
+            whole += len(line)
+        if whole == len(content):
+            return f"{path} is whole"
+        kept = path.with_name(f"{path.name}.damaged-{hashlib.sha256(content).hexdigest()[:8]}")
+        with files.output(kept) as unfinished:
+            unfinished.write_bytes(content)
+        with files.output(path) as unfinished:
+            unfinished.write_bytes(content[:whole])
+    return f"{path} ends before the damaged line; what it was is {kept.name}"
 
 
 def cut_torn_line(path: Path) -> None:

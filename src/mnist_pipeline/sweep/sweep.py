@@ -22,7 +22,7 @@ from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_params, li
 from mnist_pipeline.sweep.pool import ExecutorPool, Job, StopRequest
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.settings import SweepConfig
-from mnist_pipeline.sweep.storage import journal_path
+from mnist_pipeline.sweep.storage import lock_of_study
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.trainings import Progress, Trainings
 from mnist_pipeline.system import paths, quiet
@@ -71,7 +71,7 @@ def sweep(
     """
     plan = SweepPlan(request, config)
     name = config.study or plan.default_name()
-    lock = journal_path(name).with_suffix(".lock")
+    lock = lock_of_study(name)
     next_step = "or give sweep.study another name"
     with hold(lock, what=f"the study {name}", wait=request.config.wait, next_step=next_step):
         study = Study(config, name=name, identity=plan.identity(), max_epochs=plan.max_epochs())

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from mnist_pipeline.system.errors import UserError
 
-__all__ = ["Timeout", "hold", "make"]
+__all__ = ["Timeout", "hold", "is_held", "make", "remove"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +58,30 @@ def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]
         yield
     finally:
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Return whether a process holds the lock whose file is `path`."""
+    if not path.exists():
+        return False
+    try:
+        with make(path).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def remove(path: Path) -> bool:
+    """Remove the file of a lock that no process holds; return whether that was done.
+
+    While it is held: a command that waits for it notices that the file is gone, and creates a new one.
+    """
+    try:
+        with make(path).acquire(blocking=False):
+            path.unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return True
 
 
 def _describe_holder(path: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from mlflow.entities import Metric, Param, RunTag, ViewType
 
+from mnist_pipeline.system import processes
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking.record import RunRecord, Tag
@@ -24,7 +25,13 @@ def open_entry(store: MlflowStore, experiment: str, *, name: str, tags: Mapping[
         store.require_experiment(experiment, has_trainings=False),
         start_time=started_ms,
         run_name=name,
-        tags={**tags, Tag.USER: user(), Tag.PROGRAM: "mnist-pipeline", Tag.PROGRAM_KIND: "LOCAL"},
+        tags={
+            **tags,
+            Tag.USER: user(),
+            Tag.PROGRAM: "mnist-pipeline",
+            Tag.PROGRAM_KIND: "LOCAL",
+            Tag.PROCESS: processes.current().to_json(),
+        },
     )
     return str(run.info.run_id)
 

@@ -9,7 +9,6 @@ import platform
 import re
 import shlex
 from collections.abc import Collection, Iterator
-from pathlib import Path
 
 import mlflow
 from alembic.util.exc import CommandError
@@ -188,21 +187,17 @@ class MlflowStore:
         why = explain(error)
         # MLflow also says of a newer schema that it is out of date and should be upgraded.
         found = re.search(r"(?:database schema \(found version|Can't locate revision identified by) '?(\w+)", why)
-        if found and not _is_known(found[1]):
+        if found and not sqlite_store.is_known(found[1]):
             return (
                 f"its schema {found[1]} is of an MLflow newer than {mlflow.__version__}",
                 "upgrade the package mlflow",
             )
         if found:
-            uri = shlex.quote(self.uri)
-            return f"its schema {found[1]} is of an older MLflow", f"back it up and run mlflow db upgrade {uri}"
+            database = store.database_of(self.uri)
+            backed_up = f"back it up and run mlflow db upgrade {shlex.quote(self.uri)}"
+            next_step = f"run {store.doctor_command(database)}, which upgrades it" if database else backed_up
+            return f"its schema {found[1]} is of an older MLflow", next_step
         return why, "fix that"
-
-
-def _is_known(revision: str) -> bool:
-    """Return whether this MLflow has a migration to the revision of the schema."""
-    folder = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
-    return any(folder.glob(f"{revision}_*.py"))
 
 
 def user() -> str:

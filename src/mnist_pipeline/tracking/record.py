@@ -41,6 +41,7 @@ class Tag:
 
     KIND = "kind"
     REASON = "reason"  # why a run is FAILED or KILLED
+    PROCESS = "process"  # that writes the run, or wrote it last; see `system/processes.py`
     RESUME_ID = "resume.id"  # by which a command finds the run that an earlier command began
     FINGERPRINT = "fingerprint"
     TRAINING_FINGERPRINT = "training.fingerprint"  # runs with the same one train the same way, however long

@@ -14,6 +14,9 @@ from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import Artifact, Kind, RunRecord, Tag, of_kept_epoch
 
+ALL = ViewType.ALL
+"""Of `search`: deleted runs too."""
+
 _PAGE = 1000
 
 
@@ -123,6 +126,11 @@ def experiment_name(store: MlflowStore, run: RunRecord) -> str:
     return str(store.client.get_experiment(run.experiment_id).name)
 
 
+def experiment_names(store: MlflowStore) -> list[str]:
+    """Return the names of all experiments that are not deleted."""
+    return [str(store.client.get_experiment(one).name) for one in experiment_ids(store)]
+
+
 def experiment_ids(store: MlflowStore, *, with_deleted: bool = False) -> list[str]:
     """Return the ids of all experiments."""
     found: list[str] = []
@@ -174,6 +182,32 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
     except MlflowException as error:
         if not is_absent(error):  # mlflow gc may have removed the run of a version
             raise
+
+
+def list_open(store: MlflowStore) -> Iterator[RunRecord]:
+    """Yield the runs of this project that are RUNNING, but not the entries of a ledger."""
+    is_running = ("attributes.status = 'RUNNING'", f"tags.{Tag.KIND} != '{Kind.PROMOTION}'")
+    return search(store, experiment_ids(store), {}, conditions=is_running)
+
+
+def abandon(store: MlflowStore, run: RunRecord, *, why: str) -> bool:
+    """Mark a run KILLED whose process has ended; return whether that was done.
+
+    It is left alone if another process has resumed it since: that writes its own tag before the status.
+    """
+    now = store.client.get_run(run.run_id)
+    if now.info.status != "RUNNING" or now.data.tags.get(Tag.PROCESS) != run.tags.get(Tag.PROCESS):
+        return False
+    store.client.set_tag(run.run_id, Tag.REASON, why)
+    store.client.set_terminated(run.run_id, "KILLED")
+    return True
+
+
+def find_last_sign(store: MlflowStore, run: RunRecord) -> int:
+    """Return when a run was last written to, as far as it shows: in milliseconds of Unix time."""
+    points = store.client.get_run(run.run_id).data.metrics
+    history = store.client.get_metric_history(run.run_id, next(iter(points))) if points else []
+    return max([run.started_ms, *(int(point.timestamp) for point in history)])
 
 
 def log_report(store: MlflowStore, run_id: str, page: str) -> None:

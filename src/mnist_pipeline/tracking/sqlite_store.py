@@ -26,6 +26,7 @@ KIND_TAG = "mlflow.experimentKind"
 """Tag of all of our experiments."""
 
 _BUSY_SEC = 0.5
+_NUM_NEWEST = 20
 _MLFLOW_TABLES = {"experiments", "runs"}
 # Every column that holds an artifact location, in the schema of MLflow 3.17. Older schemas lack some.
 _COLUMNS = (
@@ -48,10 +49,12 @@ class Look:
     Attributes:
         foreign_tables: Names of its tables if it belongs to another program; empty if it is MLflow's, or new.
         old_roots: URIs of the folders that held its artifacts before it was moved or copied.
+        schema: The revision of MLflow's schema; None if it is not MLflow's, or new.
     """
 
     foreign_tables: tuple[str, ...]
     old_roots: tuple[str, ...]
+    schema: str | None = None
 
 
 def artifacts_dir(database: Path) -> Path:
@@ -87,6 +90,39 @@ def repair(database: Path) -> int:
         return retry(str(database), _repair, database)
 
 
+def list_newest_runs(database: Path) -> list[str]:
+    """Return the artifact locations of the newest runs, in any schema.
+
+    Raises:
+        UserError: It stays locked, or cannot be read.
+    """
+    query = f"SELECT artifact_uri FROM runs ORDER BY start_time DESC LIMIT {_NUM_NEWEST}"
+
+    def read(connection: sqlite3.Connection) -> list[str]:
+        return [str(location) for (location,) in connection.execute(query)]
+
+    with _reporting_errors(database):
+        return retry(str(database), _read, database, read)
+
+
+def newest_schema() -> str:
+    """Return the revision of the schema of this MLflow."""
+    from alembic.script import ScriptDirectory  # imported here: what only looks at the file need not wait for it
+
+    return str(ScriptDirectory(str(_migrations().parent)).get_current_head())
+
+
+def is_known(revision: str) -> bool:
+    """Return whether this MLflow has a migration to a revision of the schema."""
+    return any(_migrations().glob(f"{revision}_*.py"))
+
+
+def _migrations() -> Path:
+    import mlflow
+
+    return Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+
+
 def folder_of(location: str) -> Path | None:
     """Return the local folder of an artifact location; None if it is remote, for example at s3://."""
     parts = urllib.parse.urlsplit(location)
@@ -118,7 +154,8 @@ def _look(connection: sqlite3.Connection, database: Path) -> Look:
         return Look((), ())
     if not tables >= _MLFLOW_TABLES:
         return Look(tuple(sorted(tables)), ())
-    return Look((), _old_roots(connection, database))
+    revisions = connection.execute("SELECT version_num FROM alembic_version") if "alembic_version" in tables else ()
+    return Look((), _old_roots(connection, database), next((str(revision) for (revision,) in revisions), None))
 
 
 def _old_roots(connection: sqlite3.Connection, database: Path) -> tuple[str, ...]:

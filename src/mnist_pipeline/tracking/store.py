@@ -26,6 +26,7 @@ _SQLITE_START = b"SQLite format 3\0"
 _SERVERS = ("http", "https")
 _DATABASES = ("postgresql", "mysql", "mssql")
 SERVER_TIMEOUT_SEC = 8.0
+_PROBE_TIMEOUT_SEC = 2.0
 UI_VIEW = "?workflowType=machine_learning"
 """End of an address of the MLflow UI that selects the view for model training instead of generative AI."""
 
@@ -36,7 +37,7 @@ def resolve_uri(config: TrackingConfig) -> Address:
     Raises:
         ConfigError: It was copied from a place that shows it with stars.
     """
-    uri = Address(config.uri or _default_uri())
+    uri = Address(config.uri or default_uri())
     if uri.is_masked:
         raise ConfigError(f"tracking URI {uri}: the stars stand for a secret that is not shown; give the whole URI")
     return uri
@@ -49,6 +50,9 @@ def log_in(uri: Address) -> str:
     """
     if not uri.is_server:
         return uri.reveal()
+    # MLflow would try seven times, for four minutes, before it reports that a server is away.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     url, credentials = uri.connection()
     if credentials is not None:
         user, password = credentials
@@ -150,19 +154,35 @@ def require_in_place(uri: str) -> None:
     if old_roots:
         before = sqlite_store.folder_of(old_roots[0])
         assert before is not None
-        given = (
-            "" if database_of(_default_uri()) == database else f" {shlex.quote(f'tracking.uri={sqlite_uri(database)}')}"
-        )
         raise UserError(
             f"the store was moved or copied from {before.parent} to {database.parent}, and its runs still point to the "
-            f"old folder: run mnist-pipeline doctor --fix{given}, then the same command again"
+            f"old folder: run {doctor_command(database)}, then the same command again"
         )
+
+
+def doctor_command(database: Path) -> str:
+    """Return the command that repairs a SQLite store, as a shell reads it."""
+    named = f"tracking.uri={sqlite_uri(database)}"
+    return " ".join(
+        ["mnist-pipeline doctor --fix", *([] if database_of(default_uri()) == database else [shlex.quote(named)])]
+    )
 
 
 def is_read_only(uri: str) -> bool:
     """Return whether `uri` names a SQLite store that this user cannot write to."""
     database = database_of(uri)
     return database is not None and not all(os.access(path, os.W_OK) for path in (database, database.parent))
+
+
+def is_up(uri: str) -> bool:
+    """Return whether a tracking server answers, whatever it says of the user."""
+    try:
+        with urllib.request.urlopen(Address(uri).join("health").connection()[0], timeout=_PROBE_TIMEOUT_SEC):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
 
 
 def is_missing(uri: str) -> bool:
@@ -194,7 +214,8 @@ def create(uri: str) -> None:
         files.move(unfinished, database)
 
 
-def _default_uri() -> str:
+def default_uri() -> str:
+    """Return the address of the store where the configuration names none."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(paths.mlruns_dir() / "mlflow.db")
 
 

@@ -1,0 +1,29 @@
+"""Results that a tracking server has not got yet."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from mnist_pipeline.doctor.finding import Finding, Remedy
+from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.tracking import outbox
+from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.outbox import Pending
+
+
+def find(opened: MlflowStore) -> Iterator[Finding]:
+    """Yield the runs with an outbox that no process holds."""
+    for left in outbox.list_left():
+        if left.uri != str(opened.uri):
+            what = (
+                f"a part of run {left.run_id} waits for {left.uri}: mnist-pipeline doctor --fix tracking.uri={left.uri}"
+            )
+            yield Finding(Remedy.none, what)
+            continue
+        what = f"a part of run {left.run_id} waits to be uploaded: upload it"
+        yield Finding(Remedy.fix, what, partial(_send, opened, left))
+
+
+def _send(opened: MlflowStore, left: Pending) -> str:
+    if not outbox.send_left(opened, left):
+        raise UserError("the server is away again, or another command uploads it")
+    return f"run {left.run_id} is uploaded"
