@@ -66,7 +66,6 @@ SLOW_COMMANDS = (
     "serve --port=0 data=digits",
     "diff a b",
     "report champion data=digits",
-    "doctor",
 )
 
 

@@ -154,7 +154,7 @@ def test_a_store_that_stays_locked_is_reported(
 
 def test_a_lock_after_the_check_is_reported_as_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "LOCK_PATIENCE_SEC", 1.0)
-    monkeypatch.setattr(store, "require_in_place", lambda uri: None)
+    monkeypatch.setattr(store, "require_sound", lambda uri: None)
     database = home / "mlruns" / "mlflow.db"
     held = Locker(database)
     try:

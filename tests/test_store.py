@@ -138,8 +138,8 @@ def test_no_file_of_the_user_is_emptied(tmp_path: Path) -> None:
     assert [path.read_text() for path in theirs] == ["mine", "mine"]
 
 
-NEWER = r"newer than .*upgrade the package mlflow"
-OLDER = r"older MLflow\): run mnist-pipeline doctor --fix, which upgrades it"
+NEWER = r"newer than the installed one: upgrade the package mlflow"
+OLDER = r"of an older MLflow: run mnist-pipeline doctor --fix, which upgrades it"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,8 @@ OLDER = r"older MLflow\): run mnist-pipeline doctor --fix, which upgrades it"
     [
         ("ffffffffffff", True, NEWER),
         ("ffffffffffff", False, NEWER),
-        ("0584bdc529eb", True, OLDER),  # MLflow upgrades by itself one that lacks tables
+        ("0584bdc529eb", True, OLDER),
+        ("0584bdc529eb", False, OLDER),  # MLflow would upgrade it by itself, without a copy
     ],
 )
 def test_a_schema_of_another_version(
@@ -161,7 +162,7 @@ def test_a_schema_of_another_version(
     connection.close()
     with pytest.raises(UserError, match=expected) as caught:
         MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
-    assert ("doctor" in str(caught.value)) == (expected == OLDER)
+    assert "mnist-pipeline doctor" in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
 
 

@@ -1,5 +1,6 @@
 """The command `doctor`."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,7 @@ def doctor(arguments: Sequence[str]) -> None:
     uri = store.resolve_uri(config)
     if store.is_missing(uri):
         raise UserError(f"{store.database_of(uri)}: there is no store yet: train a run first (mnist-pipeline train)")
-    store.check(uri, to_write=parsed.fix or parsed.prune, may_be_moved=True)
+    store.check(uri, to_write=parsed.fix or parsed.prune, may_be_unsound=True)
 
     with heavy_imports():
         from mnist_pipeline.doctor import examination, leftovers
@@ -52,14 +53,15 @@ def doctor(arguments: Sequence[str]) -> None:
         with opened.reporting_errors():
             examination.treat(examination.examine(opened), remedies, tally, show=show)
     show("space", leftovers.describe_space(store.database_of(uri)))
-    _conclude(tally)
+    _conclude(tally, shlex.join(parsed.overrides))
 
 
-def _conclude(tally: "Tally") -> None:
+def _conclude(tally: "Tally", overrides: str) -> None:
     if tally.num_to_prune:
-        print_fields({"next": "mnist-pipeline doctor --prune frees what is to prune"}, width=_WIDTH)
+        command = f"mnist-pipeline doctor --prune {overrides}".rstrip()
+        print_fields({"next": f"{command} frees what is to prune"}, width=_WIDTH)
     if tally.num_to_fix:
-        raise UserError(f"{tally.num_to_fix} to fix: run mnist-pipeline doctor --fix")
+        raise UserError(f"{tally.num_to_fix} to fix: run mnist-pipeline doctor --fix {overrides}".rstrip())
     if tally.num_by_hand:
         raise UserError(f"{tally.num_by_hand} cannot be repaired by a program: do what the lines above say")
     print_fields({"ok": "nothing to repair"}, width=_WIDTH)

@@ -15,15 +15,14 @@ def find(opened: MlflowStore) -> Iterator[Finding]:
     """Yield what is wrong with the ledgers of all registered models."""
     for ledger in list_ledgers(opened):
         registry = Registry(opened, ledger.model_name)
-        damaged = ledger.list_damaged()
-        for entry_id, problem in damaged:
+        for entry_id, problem in ledger.list_damaged():
             yield Finding(
                 Remedy.fix,
-                f"{problem}: set it aside, so that it does not count; it stays as it is otherwise",
+                f"{problem.partition(';')[0]}: set it aside, so that it does not count; it stays as it is otherwise",
                 partial(ledger.set_aside, entry_id),
             )
-        if damaged:
-            continue  # nothing can be said about the others before
+        if ledger.list_damaged():
+            continue  # nothing can be said about the others before these are set aside
         entries = ledger.entries()
         left, is_open = changes.list_left_over(registry), [entry for entry in entries if entry.is_open]
         champion, alias = champion_of(entries), registry.model.named(CHAMPION)

@@ -61,7 +61,7 @@ class MlflowStore:
         logging.getLogger("mlflow.store").setLevel(
             logging.CRITICAL
         )  # it logs a traceback of every error that it raises
-        store.require_in_place(self.uri)
+        store.require_sound(self.uri)
         with self._opening():
             store.create(self.uri)
             self.connected = store.log_in(self.uri)
@@ -193,10 +193,8 @@ class MlflowStore:
                 "upgrade the package mlflow",
             )
         if found:
-            database = store.database_of(self.uri)
-            backed_up = f"back it up and run mlflow db upgrade {shlex.quote(self.uri)}"
-            next_step = f"run {store.doctor_command(database)}, which upgrades it" if database else backed_up
-            return f"its schema {found[1]} is of an older MLflow", next_step
+            uri = shlex.quote(self.uri)
+            return f"its schema {found[1]} is of an older MLflow", f"back it up and run mlflow db upgrade {uri}"
         return why, "fix that"
 
 

@@ -5,6 +5,8 @@ to the folders of the original. So both are detected before MLflow opens the fil
 """
 
 import contextlib
+import functools
+import importlib.util
 import os
 import re
 import sqlite3
@@ -105,11 +107,16 @@ def list_newest_runs(database: Path) -> list[str]:
         return retry(str(database), _read, database, read)
 
 
+@functools.cache
 def newest_schema() -> str:
-    """Return the revision of the schema of this MLflow."""
-    from alembic.script import ScriptDirectory  # imported here: what only looks at the file need not wait for it
-
-    return str(ScriptDirectory(str(_migrations().parent)).get_current_head())
+    """Return the revision of the schema of this MLflow: the one that no other revision follows."""
+    texts = [file.read_text() for file in _migrations().glob("*.py")]
+    revisions, followed = (
+        {str(name) for text in texts for name in re.findall(rf"^{key} = [\"'](\w+)", text, re.MULTILINE)}
+        for key in ("revision", "down_revision")
+    )
+    (newest,) = revisions - followed
+    return newest
 
 
 def is_known(revision: str) -> bool:
@@ -118,9 +125,10 @@ def is_known(revision: str) -> bool:
 
 
 def _migrations() -> Path:
-    import mlflow
-
-    return Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    found = importlib.util.find_spec("mlflow")  # to import it would take seconds
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "store" / "db_migrations" / "versions"
 
 
 def folder_of(location: str) -> Path | None:

@@ -110,13 +110,13 @@ def begin(uri: str) -> None:
         )
 
 
-def check(uri: str, *, to_write: bool = True, may_be_moved: bool = False) -> None:
+def check(uri: str, *, to_write: bool = True, may_be_unsound: bool = False) -> None:
     """Refuse a store that cannot be used, without importing MLflow.
 
     Args:
         uri: Of the store.
         to_write: Whether a SQLite store that can only be read is refused.
-        may_be_moved: Whether a SQLite store is accepted even if it was moved or copied.
+        may_be_unsound: Whether a SQLite store is accepted that only `doctor` can use.
 
     Raises:
         ConfigError: MLflow cannot write to this kind of URI, its file is not a SQLite store, or it can only be read.
@@ -137,22 +137,34 @@ def check(uri: str, *, to_write: bool = True, may_be_moved: bool = False) -> Non
             paths.require_writable(database.parent)
         if database.exists():
             _require_sqlite(database)
-            if not may_be_moved:
-                require_in_place(uri)
+            if not may_be_unsound:
+                require_sound(uri)
 
 
-def require_in_place(uri: str) -> None:
-    """Refuse a SQLite store that was moved or copied, so that nothing is written to the folders at the old path.
+def require_sound(uri: str) -> None:
+    """Refuse a SQLite store that was moved or copied, or whose schema is not that of this MLflow.
+
+    So nothing is written to the folders at the old path, and MLflow upgrades no schema without a copy.
 
     Raises:
-        UserError: It was moved or copied, or it stays locked.
+        UserError: It was moved or copied, its schema is another, or it stays locked.
     """
     database = database_of(uri)
     if database is None or not database.exists():
         return
-    old_roots = sqlite_store.look(database).old_roots
-    if old_roots:
-        before = sqlite_store.folder_of(old_roots[0])
+    found = sqlite_store.look(database)
+    if found.schema is not None and not sqlite_store.is_known(found.schema):
+        raise UserError(
+            f"{database} has the schema {found.schema} of an MLflow newer than the installed one: upgrade the package "
+            "mlflow (mnist-pipeline doctor says to which version), or give tracking.uri= another store"
+        )
+    if found.schema is not None and found.schema != sqlite_store.newest_schema():
+        raise UserError(
+            f"{database} has the schema {found.schema} of an older MLflow: run {doctor_command(database)}, which "
+            "upgrades it and keeps a copy, then the same command again"
+        )
+    if found.old_roots:
+        before = sqlite_store.folder_of(found.old_roots[0])
         assert before is not None
         raise UserError(
             f"the store was moved or copied from {before.parent} to {database.parent}, and its runs still point to the "
