@@ -1,11 +1,17 @@
 """Settings of other programs reach no run: the result is the same, to the bit."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import Cli
+import pytest
+from conftest import Cli, command
 from mlflow import MlflowClient
 
 RUN = ["train", "data=digits", "train.num_epochs=1", "model.hidden_width=8", "force=true"]
@@ -56,3 +62,114 @@ def test_a_run_whose_accuracy_is_no_number_is_never_the_best(cli: Cli, home: Pat
     promoted = cli("promote", "data=digits", "promote.min_test_accuracy=0", "--dry-run")
     assert f"candidate {first.info.run_name}" in promoted.stderr
     assert f"{second.info.run_name} ({second.info.run_id[:8]}) is left out" in promoted.stderr
+
+
+CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
+
+
+@pytest.mark.parametrize("closed", [*(pytest.param(one, marks=pytest.mark.slow) for one in CLOSED[:3]), CLOSED[3]])
+def test_a_closed_stream_harms_nothing(closed: str, home: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "MNIST_PIPELINE_HOME": str(home)}
+    script = f'"$@" {closed}'
+    for words in (RUN, ["compare", "data=digits"]):
+        arguments = ["sh", "-c", script, "sh", *command(*words)]
+        done = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+    (run,) = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db").search_runs(["1"])
+    assert run.info.status == "FINISHED"
+    assert list(tmp_path.glob("*.*")) == []
+
+
+class People:
+    """Users that the machine does not know, without a home, who share a folder by their group."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        home.mkdir(mode=0o755)
+        os.chown(home, 12345, 20000)
+        home.chmod(0o2775)
+
+    def run(self, user: int, *words: str, umask: int = 0o002) -> subprocess.CompletedProcess[str]:
+        unknown = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "TMPDIR")
+        environment = {key: value for key, value in os.environ.items() if key not in unknown}
+        can_read = "dac_read_search"  # the interpreter may lie where only root looks
+        become = [
+            "setpriv", f"--reuid={user}", "--regid=20000", "--clear-groups", f"--inh-caps=+{can_read}",
+            f"--ambient-caps=+{can_read}", f"--bounding-set=-all,+{can_read}",
+        ]  # fmt: skip
+        return subprocess.run(
+            [*become, *command(*words)],
+            env={**environment, "MNIST_PIPELINE_HOME": str(self._home)},
+            umask=umask,
+            cwd="/tmp",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def people() -> Iterator[People]:
+    if os.getuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("to become another user takes root and Linux's setpriv")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        yield People(Path(folder) / "shared")
+
+
+@pytest.mark.slow
+def test_two_users_without_home_and_name_share_a_store(people: People) -> None:
+    for user in (12345, 12346):
+        done = people.run(user, *RUN)
+        assert done.returncode == 0, done.stderr
+    for user, words in (
+        (12346, ["promote", "data=digits", "promote.min_test_accuracy=0"]),
+        (12345, ["history", "data=digits"]),
+        (12345, ["report", "champion", "data=digits"]),
+        (12346, ["doctor"]),
+    ):
+        done = people.run(user, *words)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False), (words, done)
+
+
+@pytest.mark.slow
+def test_a_store_of_a_user_who_shares_nothing_can_be_read(people: People) -> None:
+    assert people.run(12345, *RUN, umask=0o022).returncode == 0
+    assert people.run(12346, "compare", "data=digits").returncode == 0
+    refused = people.run(12346, *RUN)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "mlruns" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_clock_that_is_set_back_changes_no_result(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
+    long = [*RUN[:2], "train.num_epochs=3", "model.hidden_width=8"]
+    moment = "call mnist_pipeline.pipeline.checkpoints Checkpoints.save 2 after"
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kill_at.py")), moment, *long],
+        start_new_session=True,
+        check=False,
+        capture_output=True,
+        env={**os.environ, "MNIST_PIPELINE_HOME": str(home)},
+    )
+    (tmp_path / "sitecustomize.py").write_text(
+        "import time\nfor name, hour in (('time', 3600), ('time_ns', 3600 * 10**9)):\n"
+        "    setattr(time, name, lambda now=getattr(time, name), hour=hour: now() - hour)\n"
+    )
+    back = {"PYTHONPATH": str(tmp_path)}
+    resumed = fresh_cli(*long, **back)
+    assert "resume    after epoch 2 of 3" in resumed.stderr
+    (run,) = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db").search_runs(["1"])
+    history = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db").get_metric_history(run.info.run_id, "train/loss")
+    last = max(history, key=lambda point: point.step)
+    assert [point.step for point in sorted(history, key=lambda point: point.step)] == [1, 2, 3]
+    assert last.timestamp < min(point.timestamp for point in history if point.step < 3)
+    assert run.data.metrics["train/loss"] == last.value
+    forced = fresh_cli(*long, "force=true", **back)
+    assert digest(resumed.stdout) == digest(forced.stdout)
+    assert fresh_cli("promote", "data=digits", "promote.min_test_accuracy=0").returncode == 0
+    assert fresh_cli("rollback", "data=digits", "--reason", "x", **back).returncode == 1  # nothing to go back to
+    assert fresh_cli("history", "data=digits", **back).returncode == 0
+    assert fresh_cli("doctor", **back).returncode == 0

@@ -34,6 +34,7 @@ COMMANDS = {
 
 def main() -> int:
     """Run the command that the arguments name; return the exit code."""
+    _open_closed_streams()
     signals.install()
     prepare_libraries()
     _never_fail_to_encode()
@@ -58,6 +59,17 @@ def main() -> int:
         print_error(error)
         return error.exit_code if isinstance(error, UserError) else 1
     return 0
+
+
+def _open_closed_streams() -> None:
+    """Open what the caller has closed: else the next file, such as the database, would get what a library prints."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.dup2(opened, descriptor)  # which child processes inherit
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def _never_fail_to_encode() -> None:

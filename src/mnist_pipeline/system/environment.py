@@ -1,6 +1,7 @@
 """The environment variables that libraries read when they are first imported."""
 
 import os
+import tempfile
 
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -35,3 +36,5 @@ def prepare_libraries() -> None:
     os.environ.update(_OURS)
     for name in _FOREIGN:
         os.environ.pop(name, None)
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 (pathlib raises)
+        os.environ["HOME"] = tempfile.gettempdir()  # MLflow cannot be imported without a home

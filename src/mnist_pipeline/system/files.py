@@ -44,6 +44,13 @@ def move(unfinished: Path, place: Path) -> None:
         _sync(place.parent)
 
 
+def read_umask() -> int:
+    """Return which rights a new file is not given."""
+    umask = os.umask(0o077)  # it can only be read by setting it
+    os.umask(umask)
+    return umask
+
+
 def _sync(path: Path) -> None:
     """Wait until the disk has the file, or the entries of the folder."""
     descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)

@@ -50,9 +50,6 @@ def log_in(uri: Address) -> str:
     """
     if not uri.is_server:
         return uri.reveal()
-    # MLflow would try seven times, for four minutes, before it reports that a server is away.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
     url, credentials = uri.connection()
     if credentials is not None:
         user, password = credentials
@@ -137,6 +134,8 @@ def check(uri: str, *, to_write: bool = True, may_be_unsound: bool = False) -> N
             paths.require_writable(database.parent)
         if database.exists():
             _require_sqlite(database)
+            if to_write and is_read_only(uri):
+                raise ConfigError(f"{database} can only be read: ask its owner for write access, or give tracking.uri=")
             if not may_be_unsound:
                 require_sound(uri)
 
@@ -223,6 +222,7 @@ def create(uri: str) -> None:
 
         store = SqlAlchemyStore(sqlite_uri(unfinished), (database.parent / "artifacts").as_uri())
         store.engine.dispose()
+        unfinished.chmod(0o666 & ~files.read_umask())  # SQLite gives a group no right to write, whatever the umask
         files.move(unfinished, database)
 
 
