@@ -100,6 +100,47 @@ def test_both_forms_are_read_from_disk(
     assert str(own) in attempts[0].source
 
 
+def write_kaggle(arrays: Arrays, folder: Path) -> None:
+    write_idx(arrays, folder, zipped=False)
+    for file in list(folder.iterdir()):
+        place = folder / file.name.replace(".idx", "-idx")
+        content = file.read_bytes()
+        file.unlink()
+        place.mkdir()
+        (place / file.name).write_bytes(content)
+
+
+@pytest.mark.parametrize("form", ["unpacked", "torchvision", "raw", "kaggle", "goes on", "goes on zipped"])
+def test_it_is_found_as_people_keep_it(
+    form: str,
+    arrays: Arrays,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    own = tmp_path / "own"
+    match form:
+        case "unpacked":
+            write_idx(arrays, own, zipped=False)
+            for file in list(own.iterdir()):
+                file.rename(file.with_name(f"{file.name}.gz"))
+        case "torchvision":
+            write_idx(arrays, own / "MNIST" / "raw", zipped=False)
+        case "raw":
+            write_idx(arrays, own / "raw", zipped=True)
+        case "kaggle":
+            write_kaggle(arrays, own)
+        case _:
+            write_idx(arrays, own, zipped=form == "goes on zipped")
+            for file in own.iterdir():
+                file.write_bytes(file.read_bytes() + b"more")
+    monkeypatch.setenv("MNIST_PIPELINE_DATA_DIR", str(own))
+    found, _ = find(make_config())
+    assert_same(found, arrays)
+    assert len(caplog.records) == (4 if form.startswith("goes on") else 0)
+
+
 def test_the_sources_are_asked_in_order(arrays: Arrays, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keras_home = home / "keras"
     write_idx(arrays, keras_home / "datasets", zipped=True)

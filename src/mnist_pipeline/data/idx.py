@@ -4,6 +4,7 @@ The format is that of Y. LeCun's page of MNIST: two zero bytes, the type, the nu
 then the numbers, big-endian.
 """
 
+import contextlib
 import gzip
 import logging
 import os
@@ -23,6 +24,7 @@ _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _NAME = re.compile(
     r"(?P<subset>.*?)-?(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-(ubyte|int|short|float|double)(\.gz)?"
 )
+_GZIP_START = b"\x1f\x8b"
 _LOOKS_TRANSPOSED = 1.2
 _MAX_DEPTH = 3
 
@@ -94,8 +96,14 @@ def read_file(path: Path) -> npt.NDArray[Any]:
         MemoryError: It does not fit.
     """
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            return _read(file)
+        with path.open("rb") as raw:
+            is_zipped = raw.read(len(_GZIP_START)) == _GZIP_START  # people unpack files, and keep their names
+            raw.seek(0)
+            with gzip.open(raw) if is_zipped else contextlib.nullcontext(raw) as file:
+                array = _read(file)
+                if _goes_on(file):
+                    _log.warning("%s goes on after its last number: what follows is ignored", path)
+                return array
     except (gzip.BadGzipFile, EOFError, struct.error) as error:
         raise ValueError(f"{path.name} cannot be read: {error}") from error
     except ValueError as error:
@@ -117,9 +125,14 @@ def _read(file: BinaryIO | gzip.GzipFile) -> npt.NDArray[Any]:
             if not count:
                 raise ValueError(f"it ends after {done:,} of {len(target):,} bytes")
             done += count
-    if file.read(1):
-        raise ValueError("it goes on after its last number")
     return array
+
+
+def _goes_on(file: BinaryIO | gzip.GzipFile) -> bool:
+    try:
+        return bool(file.read(1))
+    except gzip.BadGzipFile:  # what follows is not zipped
+        return True
 
 
 def _look_transposed(images: npt.NDArray[np.uint8], num_images: int = 500) -> bool:

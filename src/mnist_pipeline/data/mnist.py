@@ -102,4 +102,6 @@ def _verified(arrays: Arrays, files: dict[str, Path]) -> Arrays:
     return arrays
 
 
-MNIST = Published("mnist", ("", "MNIST/raw"), (read_npz, read_idx), "mnist.npz or the four IDX files")
+MNIST = Published(
+    "mnist", ("", "MNIST/raw", "raw", "MNIST", "mnist"), (read_npz, read_idx), "mnist.npz or the four IDX files"
+)

@@ -211,9 +211,11 @@ def read_idx_files(folder: Path) -> tuple[Arrays, dict[str, Path]] | None:
     files: dict[str, Path] = {}
     for array, name in IDX_NAMES.items():
         for spelling in (name, name.replace("-idx", ".idx")):
-            for path in (folder / spelling, folder / f"{spelling}.gz"):
-                if path.is_file():
-                    files.setdefault(array, path)
+            # Kaggle's archive has a folder around each file.
+            for place in (folder, folder / spelling, folder / name):
+                for path in (place / spelling, place / f"{spelling}.gz"):
+                    if path.is_file():
+                        files.setdefault(array, path)
     if not files:
         return None
     missing = [name for array, name in IDX_NAMES.items() if array not in files]
