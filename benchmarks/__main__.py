@@ -24,6 +24,7 @@ from benchmarks.data import measure_data
 from benchmarks.measuring import PIPELINE, ROOT, Row, describe_speed, in_turns, python, run
 from benchmarks.models import measure_conv_accuracy, measure_models
 from benchmarks.reports import measure_compare
+from benchmarks.trust import measure_outages, measure_reproduction, measure_surroundings
 
 README = ROOT / "README.md"
 MARKS = ("<!-- bench -->\n", "<!-- /bench -->")
@@ -239,6 +240,9 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "serve": measure_serve,
     "compare": measure_compare,
     "data": measure_data,
+    "reproduction": measure_reproduction,
+    "outages": measure_outages,
+    "surroundings": measure_surroundings,
 }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Cli, command, digits_arrays
+from conftest import ROOT, Cli, command, digits_arrays, server
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from sweep_home import sweep_here
@@ -84,6 +84,24 @@ def test_what_has_changed_is_named_before_the_training(cli: Cli, home: Path, tmp
     assert "images have another class" in after
     (again,) = runs(home, "reproduction", "mine")
     assert again.data.tags["reproduction.verdict"] == "different"
+
+
+@pytest.mark.slow
+def test_a_run_on_a_server_is_reproduced(cli: Cli, home: Path, tmp_path: Path) -> None:
+    with server(tmp_path / "server.db", tmp_path / "server") as address:
+        uri = f"tracking.uri={address}"
+        assert cli("train", *SMOKE, uri).returncode == 0
+        found = cli("reproduce", NAME, "data=digits", uri)
+        assert found.returncode == 0, found.stderr
+        client = MlflowClient(address)
+        experiment = client.get_experiment_by_name("digits")
+        assert experiment is not None
+        kinds = [run.data.tags["kind"] for run in client.search_runs([experiment.experiment_id])]
+        assert sorted(kinds) == ["reproduction", "train"]
+        for run in client.search_runs([experiment.experiment_id]):
+            assert run.data.tags["reproduction.verdict"] == "identical"
+            text = client.download_artifacts(run.info.run_id, "reproduction/verdict.json", str(tmp_path))
+            assert json.loads(Path(text).read_text())["is_identical"] is True
 
 
 @pytest.mark.slow

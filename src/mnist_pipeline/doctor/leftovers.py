@@ -102,7 +102,9 @@ def find_files() -> Iterator[Finding]:
             what = f"{file} was left unfinished: remove it, {show_bytes(file.stat().st_size)}"
             yield Finding(Remedy.fix, what, partial(_unlink, file))
     orphaned = [lock for lock in sorted(paths.checkpoints_dir().glob("*.lock")) if not lock.with_suffix("").exists()]
-    orphaned += [lock for lock in sorted((root / "optuna").glob("*.lock")) if not lock.with_suffix(".journal").exists()]
+    orphaned += [
+        lock for lock in sorted((root / "optuna").glob("[!.]*.lock")) if not lock.with_suffix(".journal").exists()
+    ]
     for lock in orphaned:
         if not locks.is_held(lock):
             yield Finding(Remedy.fix, f"{lock} locks nothing: remove it", partial(_remove_lock, lock))

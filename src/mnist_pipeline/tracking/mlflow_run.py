@@ -198,6 +198,7 @@ class MlflowRun:
         folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
         # An earlier command that was killed may have left files too.
         left = {path for path in folder.sizes() if path not in (*self._logged, Artifact.FILES, Artifact.REPORT)}
+        self._logged.pop(Artifact.FILES, None)  # an earlier attempt logged the list, and then was not answered
         seals = Seals(
             run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
             model=self._logged_of_model,
@@ -208,7 +209,6 @@ class MlflowRun:
             path.parent.mkdir()
             path.write_bytes(content)
             self.log_artifacts(path.parent)
-        del self._logged[Artifact.FILES]  # it is not in the list itself, even if that is logged again
         self.set_tags({Tag.FILES_DIGEST: hashlib.sha256(content).hexdigest()})
 
     def end(self, status: str, *, why: str | None = None, is_patient: bool = True) -> None:
