@@ -66,7 +66,7 @@ ui: $(INSTALLED) ## look at the runs in the MLflow UI
 reproduce: $(INSTALLED) ## train a run again and compare every bit: make reproduce ARGS=champion
 	@$(BIN)/mnist-pipeline reproduce $(ARGS)
 
-doctor: $(INSTALLED) ## check the store (ARGS=--fix repairs one that was moved or copied)
+doctor: $(INSTALLED) ## check the store (ARGS=--fix repairs it, ARGS=--prune frees space)
 	@$(BIN)/mnist-pipeline doctor $(ARGS)
 
 test: $(INSTALLED) ## run the tests (set MNIST_PIPELINE_DATA_DIR for those on the real MNIST)

@@ -27,7 +27,7 @@ COMMANDS = {
     "dashboard": "view a sweep's study in Optuna's dashboard",
     "ui": "view the runs in the MLflow UI",
     "reproduce": "train a run again, and compare every bit of its result",
-    "doctor": "check the store, and repair one that was moved or copied",
+    "doctor": "check the store and what lies beside it; repair it, free space",
 }
 """What each command does. Its function has its name, in a module of its name."""
 
