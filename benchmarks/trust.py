@@ -106,7 +106,7 @@ def measure_surroundings() -> Iterator[Row]:
         ]
     num_different = sum(digest != digests[0] for digest in digests)
     yield Row(
-        "settings of other programs, each alone: matplotlib, Keras, MLflow, git, the terminal, threads, home and time zone",
+        "settings of others, each alone: matplotlib, Keras, MLflow, git, the terminal, threads, home and time zone",
         f"{len(_SETTINGS)} tried, {num_different} change a bit or break a run",
         "0",
     )

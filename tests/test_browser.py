@@ -104,6 +104,7 @@ def test_a_run_page_shows_its_tables_and_figures(page: Page, ui: str, reports_ho
     keep(page, "run")
 
 
+@pytest.mark.slow
 def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, ui: str, reports_home: Path) -> None:
     client = client_of(reports_home)
     experiment = client.get_experiment_by_name("digits")
@@ -119,6 +120,7 @@ def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, 
     keep(page, "parallel_coordinates")
 
 
+@pytest.mark.slow
 def test_the_registry_shows_alias_tags_and_the_model_card(
     page: Page, ui: str, reports_home: Path, report: Path
 ) -> None:
@@ -135,6 +137,7 @@ def test_the_registry_shows_alias_tags_and_the_model_card(
     keep(page, "model_card")
 
 
+@pytest.mark.slow
 def test_optunas_dashboard_shows_the_study(page: Page, reports_home: Path) -> None:
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -168,7 +171,9 @@ def made(home: Path, path: Path, *arguments: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("what", ["report", "study", "diff", "compare"])
+@pytest.mark.parametrize(
+    "what", ["report", *(pytest.param(one, marks=pytest.mark.slow) for one in ("study", "diff", "compare"))]
+)
 def test_a_page_opens_from_disk_without_a_network(
     what: str, browser: Browser, reports_home: Path, report: Path, tmp_path: Path
 ) -> None:

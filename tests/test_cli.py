@@ -110,6 +110,7 @@ def test_train_from_the_command_to_the_store(fresh_cli: Cli, home: Path, tmp_pat
     assert list((tmp_path / "current").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_bar(home: Path) -> None:
     leader, follower = pty.openpty()
     with subprocess.Popen(command("train", "preset=smoke"), stdout=follower, stderr=follower) as child:
@@ -135,6 +136,7 @@ def test_a_home_of_any_name_gets_a_store(fresh_cli: Cli, tmp_path: Path) -> None
     assert not list(home.rglob("*.unfinished"))
 
 
+@pytest.mark.slow
 def test_the_fallback_keeps_the_users_own_presets(cli: Cli, home: Path, tmp_path: Path) -> None:
     (tmp_path / "preset").mkdir()
     (tmp_path / "preset" / "tiny.yaml").write_text("# @package _global_\nmodel:\n  hidden_width: 3\n")

@@ -206,7 +206,14 @@ def entries_of(home: Path) -> list[Outcome | None]:
     return [entry.outcome for entry in Registry(open_store(home), MODEL).ledger.entries()]
 
 
-@pytest.mark.parametrize(("key", "value"), [("ledger.to", "x"), ("ledger.outcome", "won"), ("ledger.comparison", "{")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ledger.to", "x"),
+        pytest.param("ledger.outcome", "won", marks=pytest.mark.slow),
+        pytest.param("ledger.comparison", "{", marks=pytest.mark.slow),
+    ],
+)
 def test_an_entry_that_no_command_can_read_is_set_aside(key: str, value: str, copied: Path, cli: Cli) -> None:
     (entry,) = Registry(open_store(copied), MODEL).ledger.entries()
     open_store(copied).client.set_tag(entry.id, key, value)

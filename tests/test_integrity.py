@@ -196,6 +196,7 @@ def test_the_same_result_replaces_its_damaged_twin_without_a_comparison(made: Ho
     assert [entry.spent for entry in history.entries[spent:]] == [None] * (len(history.entries) - spent)
 
 
+@pytest.mark.slow
 def test_a_twin_of_a_whole_champion_is_tested_as_before(made: Home) -> None:
     twin = train([*SECOND, "force=true"])
     result = made.promote(twin)
@@ -214,6 +215,7 @@ def test_only_a_damaged_champion_can_be_removed(made: Home) -> None:
     assert [entry.version for entry in read_history(Registry(made.store, MODEL)).entries] == [1, 2, None, 1]
 
 
+@pytest.mark.slow
 def test_champions_whose_runs_are_gone_can_be_replaced(made: Home) -> None:
     client: MlflowClient = made.store.client
     for run_id in (made.first, made.second):

@@ -225,7 +225,13 @@ def kill(moment: str, arguments: list[str], home: Path) -> None:
     assert child.wait(120) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("moment", ["_require_moved 1 after", "_known 2 after", "_repair 1 after"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "_known 2 after",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("_require_moved 1 after", "_repair 1 after")),
+    ],
+)
 def test_a_killed_repair_is_done_or_not_started(moment: str, moved: tuple[Path, Path], cli: Cli) -> None:
     new, _ = moved
     before = locations(new)

@@ -306,6 +306,7 @@ def test_the_executor_and_the_threads_are_those_that_suit_the_model(
     )
 
 
+@pytest.mark.slow
 def test_a_layer_of_the_users_own_is_trained_promoted_used_and_reported(package: str, home: Path) -> None:
     """Each command is a process of its own that imports the module for its layer."""
 

@@ -187,6 +187,7 @@ def test_without_any_image_the_old_output_stays(loaded: Champion, tmp_path: Path
     assert (tmp_path / "out.json").read_text() == "what was there before"
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(loaded: Champion, tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "many.npz", x=np.zeros((400_000, 28, 28), np.uint8))  # 314 MB, if it were read
     np.savez_compressed(tmp_path / "few.npz", x=np.zeros((20_000, 28, 28), np.uint8))

@@ -22,6 +22,7 @@ from mnist_pipeline.system.errors import UserError
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
 
 
+@pytest.mark.slow
 def test_a_second_command_on_this_machine_fails_or_waits(local: str, trained: Trained) -> None:
     registry = Registry(open_store(local), MODEL)
     with (

@@ -174,6 +174,7 @@ def test_params_that_decide_nothing_may_change_in_between(home: Path, uninterrup
     assert end.params["train.checkpoint_every"] == "2"
 
 
+@pytest.mark.slow
 def test_a_fallback_run_is_not_continued_on_mnist(
     home: Path, mnist_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -188,6 +189,7 @@ def test_a_fallback_run_is_not_continued_on_mnist(
     assert "resume    after epoch 1 of 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_second_owner_fails_or_waits(cli: Cli, home: Path) -> None:
     arguments = [*SMOKE, "train.num_epochs=1000000"]
     with subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True) as owner:
@@ -266,6 +268,7 @@ def test_a_run_whose_files_are_gone_does_not_count(home: Path, caplog: pytest.Lo
     assert again.digest == first.digest
 
 
+@pytest.mark.slow
 def test_predictions_that_cannot_be_read_do_not_count(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run_here(*SMOKE[1:])
     (predictions,) = home.rglob("predictions.parquet")
@@ -274,6 +277,7 @@ def test_predictions_that_cannot_be_read_do_not_count(home: Path, caplog: pytest
     assert "changed: evaluate/predictions.parquet" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_grow_stops_the_run_cleanly(home: Path) -> None:
     """As on a full disk: the kernel refuses what is beyond the limit."""
     arguments = [*SMOKE, "model.hidden_width=2000"]  # a checkpoint of 19 MB

@@ -137,6 +137,7 @@ def test_a_locked_store_is_waited_for(locker: Locker) -> None:
     assert "has no history yet" in errors
 
 
+@pytest.mark.slow
 def test_a_store_that_stays_locked_is_reported(
     locker: Locker, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -67,7 +67,8 @@ def test_a_run_whose_accuracy_is_no_number_is_never_the_best(cli: Cli, home: Pat
 CLOSED = ("<&-", ">&-", "2>&-", "<&- >&- 2>&-")
 
 
-@pytest.mark.parametrize("closed", [*(pytest.param(one, marks=pytest.mark.slow) for one in CLOSED[:3]), CLOSED[3]])
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", CLOSED)
 def test_a_closed_stream_harms_nothing(closed: str, home: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "MNIST_PIPELINE_HOME": str(home)}
     script = f'"$@" {closed}'

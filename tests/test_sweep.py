@@ -89,6 +89,7 @@ def test_bad_usage_is_one_line_and_leaves_nothing(
     assert sorted(home.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_trials_that_diverge_are_recorded_and_replaced_up_to_a_cap(home: Path) -> None:
     diverging = "+sweep.space.train.learning_rate={type:categorical,choices:[0.001,1e30]}"
     overrides = [*SMOKE, diverging, "sweep.num_trials=6", "sweep.sampler=random", "sweep.max_failures=20"]

@@ -105,6 +105,7 @@ def widths(states: list[tuple[TrialState, int]], wanted: TrialState) -> list[int
     return sorted(width for state, width in states if state is wanted)
 
 
+@pytest.mark.slow
 def test_a_grid_keeps_a_point_whose_workers_crash(home: Path) -> None:
     """The baseline: at once in the same command; and where too many fail, in a later one."""
 

@@ -53,6 +53,7 @@ def test_a_sweep_killed_as_a_whole_resumes_to_the_same_result(home: Path, uninte
     require_whole(home, result.study)
 
 
+@pytest.mark.slow
 def test_when_the_command_is_killed_its_workers_die_too(home: Path, uninterrupted_sweep: Trials) -> None:
     with start_sweep(*ALONE) as child:
         assert child.stderr is not None
@@ -100,6 +101,7 @@ def kill_always(number: signal.Signals) -> Recorder:
     return Recorder(kill)
 
 
+@pytest.mark.slow
 def test_repeatedly_killed_workers_stop_the_sweep_which_resumes(home: Path, uninterrupted_sweep: Trials) -> None:
     with pytest.raises(UserError) as caught:
         sweep_here(*ALONE, "sweep.max_failures=0", recorder=kill_always(signal.SIGKILL))

@@ -180,6 +180,7 @@ def sum_finished(home: Path) -> int:
     return text.count('"state": 1')
 
 
+@pytest.mark.slow
 @linux
 def test_early_stopping_ends_trials_and_their_value_is_that_of_the_kept_epoch(home: Path) -> None:
     overrides = [

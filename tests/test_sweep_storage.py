@@ -188,6 +188,7 @@ def test_the_commands_refuse_in_one_line_before_anything_starts(home: Path, cli:
     assert path.read_bytes() == FOREIGN["text"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the sweep's workers")
 @pytest.mark.parametrize("kept", ["database", "journal"])
 def test_a_study_that_is_deleted_meanwhile_is_one_line(kept: str, home: Path, tmp_path: Path) -> None:
