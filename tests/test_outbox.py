@@ -138,6 +138,11 @@ def test_a_server_that_stays_away_gets_it_from_doctor(
     (pending,) = outbox.list_left()
     assert cli("doctor", f"tracking.uri={tracking.address}").returncode == 1  # it is still away
     tracking.come_back()
+    client = MlflowClient(tracking.address)
+    client.delete_run(pending.run_id)  # a run that was deleted meanwhile takes nothing
+    failed = cli("doctor", "--fix", f"tracking.uri={tracking.address}")
+    assert (failed.returncode, f"pending/{pending.run_id}" in failed.stdout) == (1, True)
+    client.restore_run(pending.run_id)
     assert cli("doctor", f"tracking.uri={tracking.address}").returncode == 1
     fixed = cli("doctor", "--fix", f"tracking.uri={tracking.address}")
     assert fixed.returncode == 0, fixed

@@ -98,7 +98,7 @@ def find_files() -> Iterator[Finding]:
     root = paths.mlruns_dir()
     now = time.time()
     for file in sorted(root.rglob(".*.unfinished")):
-        if now - file.stat().st_mtime > UNFINISHED_SEC:
+        if file.is_file() and now - file.stat().st_mtime > UNFINISHED_SEC:
             what = f"{file} was left unfinished: remove it, {show_bytes(file.stat().st_size)}"
             yield Finding(Remedy.fix, what, partial(_unlink, file))
     orphaned = [lock for lock in sorted(paths.checkpoints_dir().glob("*.lock")) if not lock.with_suffix("").exists()]

@@ -1,6 +1,5 @@
 """Studies that are damaged, unfinished, or disagree with the runs in MLflow."""
 
-import contextlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -57,12 +56,3 @@ def _examine(study: Summary, run: RunRecord | None) -> Iterator[Finding]:
     if study.num_unfinished:
         what = f"the study {study.name} has {study.num_unfinished} unfinished trials: the same command resumes them"
         yield Finding(Remedy.none, what)
-
-
-def list_study_ids() -> set[str]:
-    """Return the ids of the studies in the journals that can be read."""
-    found: set[str] = set()
-    for journal in list_journals():
-        with contextlib.suppress(Exception):  # `find` reports it
-            found |= {study.id or "" for study in studies.read_journal(journal)}
-    return found

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import processes
-from mnist_pipeline.system.errors import Terminated
+from mnist_pipeline.system.errors import Terminated, UserError
 from mnist_pipeline.tracking import integrity, outbox, runs, store
 from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.mlflow_run import MlflowRun
@@ -36,10 +36,12 @@ class MlflowTracker:
         self._store = MlflowStore(config)
         self._client = self._store.client
         self._patience_sec = config.patience_sec
-        with self._store.reporting_errors():
-            for left in outbox.list_left():
-                if left.uri == str(self._store.uri):
+        for left in outbox.list_left():
+            if left.uri == str(self._store.uri):
+                try:
                     outbox.send_left(self._store, left)
+                except UserError as error:
+                    _log.warning("%s", error)
         self._experiment_id = self._store.require_experiment(config.experiment)
         self._shown: set[str] = set()
         self._showing = threading.Lock()

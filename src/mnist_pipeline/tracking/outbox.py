@@ -26,6 +26,7 @@ from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.system import files, locks, paths
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import store
+from mnist_pipeline.tracking.database_errors import explain
 from mnist_pipeline.tracking.mlflow_run import MODEL_NAME, MlflowRun, describe_split
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.tracker import Predict
@@ -190,8 +191,9 @@ class Outbox:
                 self._lock = locks.make(self.folder.with_suffix(".lock"))
                 self._lock.acquire()
             self.folder.mkdir(exist_ok=True)
-            about = Pending(run.run_id, str(run.uri), run.experiment_id)
-            (self.folder / "about.json").write_text(json.dumps(vars(about)))
+            if not (self.folder / "about.json").exists():
+                with files.whole(self.folder / "about.json") as about:
+                    about.write_text(json.dumps(vars(Pending(run.run_id, str(run.uri), run.experiment_id))))
             number = len(self._list()) and int(self._list()[-1].name.partition("-")[0])
             unfinished = self.folder / f".{uuid.uuid4().hex}.unfinished"
             unfinished.mkdir()
@@ -239,19 +241,27 @@ def list_left() -> list[Pending]:
     return found
 
 
-def send_left(opened: MlflowStore, left: Pending) -> bool:
-    """Send what a process has left for this server; return whether it has everything now."""
+def send_left(opened: MlflowStore, left: Pending) -> None:
+    """Send what a process has left for this server.
+
+    Raises:
+        UserError: The server is away, or does not take it; another command sends it just now.
+    """
     outbox = Outbox(left.run_id)
     lock = locks.make(outbox.folder.with_suffix(".lock"))
     try:
         with lock.acquire(blocking=False):
             run = MlflowRun(opened, experiment_id=left.experiment_id, run_id=left.run_id, is_resumed=True)
-            is_sent = outbox.send(run)
-            if is_sent:
-                outbox.folder.with_suffix(".lock").unlink(missing_ok=True)
-    except locks.Timeout:
-        return False
-    return is_sent
+            if not outbox.send(run):
+                raise UserError(f"the tracking server {left.uri} is away again: run the same command when it is back")
+            outbox.folder.with_suffix(".lock").unlink(missing_ok=True)
+    except locks.Timeout as error:
+        raise UserError(f"another command sends what run {left.run_id} has left") from error
+    except (MlflowException, OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"the tracking server {left.uri} does not take what run {left.run_id} has left ({explain(error)}): restore "
+            f"the run there if it was deleted, or remove {outbox.folder}"
+        ) from error
 
 
 def is_away(error: BaseException) -> bool:
