@@ -211,3 +211,17 @@ def test_a_file_that_hydra_would_misread_is_named(content: bytes, message: str, 
     with pytest.raises(ConfigError, match=message) as caught:
         compose.check(["preset=mine"], config_dir=str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "007", "1_000", "1.50", "+5", "2024-01-01", "NaN", "1.0", "12", ":smile:", "0x10"]
+)
+def test_a_text_is_kept_as_typed(text: str) -> None:
+    quoted = f"'{text}'" if text == ":smile:" else text
+    assert compose.compose([f"tracking.experiment={quoted}"]).tracking.experiment == text
+    assert compose.compose(["data=arrays", f"data.path=x/{text}"]).data.arguments["path"] == f"x/{text}"
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), (".002", 0.002), ("1_0", 10.0), ("0.10", 0.1)])
+def test_a_number_may_be_typed_in_any_way(text: str, value: float) -> None:
+    assert compose.compose([f"train.learning_rate={text}"]).train.learning_rate == value

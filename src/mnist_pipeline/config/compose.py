@@ -244,7 +244,7 @@ def compose_runs(
             composed = [
                 hydra_compose(
                     schema.config_name,
-                    overrides=[*added, *given.loosen(run, schema.sections)],
+                    overrides=[*added, *given.loosen(given.keep_texts(run), schema.sections)],
                     return_hydra_config=True,
                 )
                 for run in runs

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from mnist_pipeline.config import hydra_internals
@@ -44,6 +44,27 @@ def loosen(overrides: Sequence[str], sections: Collection[str] = _LOOSE_SECTIONS
         HydraException, ValueError: One of them is not in Hydra's grammar.
     """
     return [_loosen(override, parsed, sections) for override, parsed in zip(overrides, parse(overrides), strict=True)]
+
+
+def keep_texts(overrides: Sequence[str]) -> list[str]:
+    """Return overrides of which Hydra keeps the text as it was typed, where it would write a number in another way.
+
+    A number in quotes is read as one where a number is expected; elsewhere `sweep.study=1e3` would become `1000.0`.
+
+    Raises:
+        HydraException, ValueError: One of them is not in Hydra's grammar.
+    """
+    return [_keep_text(override, parsed) for override, parsed in zip(overrides, parse(overrides), strict=True)]
+
+
+def _keep_text(override: str, parsed: Override) -> str:
+    key, _, text = override.partition("=")
+    value = hydra_internals.list_values(parsed)[0]
+    is_number = parsed.value_type is ValueType.ELEMENT and isinstance(value, int | float)
+    is_free = parsed.key_or_group.startswith(("sweep.space", "hydra"))  # their values are not read by `coerce.py`
+    if not is_number or is_free or isinstance(value, bool) or str(value) == text.strip():
+        return override
+    return f"{key}={QuotedString(text.strip(), Quote.single).with_quotes()}"
 
 
 def _loosen(override: str, parsed: Override, sections: Collection[str]) -> str:

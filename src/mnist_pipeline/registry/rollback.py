@@ -6,7 +6,7 @@ from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_ch
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.tracking import find_run
+from mnist_pipeline.tracking import find_run, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.registered_models import CHAMPION
 
@@ -86,12 +86,14 @@ def _find_target(registry: Registry, entries: list[Entry], champion: int | None,
         {
             entry.version
             for entry in moves
-            if entry.version not in (None, champion) and registry.model.run_id(entry.version) == entry.run_id
+            if entry.version not in (None, champion)
+            and registry.model.run_id(entry.version) == entry.run_id
+            and runs.get(registry.store, entry.run_id) is not None  # mlflow gc may have removed it
         }
     )
     if not earlier:
         raise UserError(
-            f"{registry.name} has no earlier champion: promote another run (mnist-pipeline promote RUN data="
+            f"{registry.name} has no earlier champion whose run is left: promote another run (mnist-pipeline promote RUN data="
             f"{registry.name.removesuffix('-classifier')}); a damaged champion can be replaced by its own run, "
             f"trained again and promoted, or removed with --to {NO_VERSION}"
         )

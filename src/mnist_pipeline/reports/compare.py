@@ -172,7 +172,10 @@ def _notes(order: pd.DataFrame, ranked_by: str, *, are_all_seeded: bool) -> tupl
     if ranked_by == TEST:
         notes.append("no run has a validation split: ranked by test accuracy, so the best is partly chance")
     elif num_unranked:
-        notes.append(f"{num_unranked} without a validation split cannot be ranked: they come last")
+        notes.append(
+            f"{num_unranked} without a validation split, or with a validation accuracy that is not a number, cannot be "
+            "ranked: they come last"
+        )
     if not are_all_seeded:
         notes.append("configurations whose runs differ in more than their seeds have no interval")
     if ranked_by == VALIDATION and {"final", "train"} <= set(order[Tag.KIND]):

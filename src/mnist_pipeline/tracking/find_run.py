@@ -55,8 +55,8 @@ def find_run_of_version(store: MlflowStore, run_id: str) -> RunRecord:
     run = runs.get(store, run_id)
     if run is None:
         raise GoneError(
-            f"the version's run {run_id} is gone, and with it the predictions to compare with: roll back to another "
-            "version (mnist-pipeline rollback --to VERSION --reason WHY), or remove the champion (--to none)"
+            f"the version's run {run_id} is gone, and with it the predictions to compare with: remove the champion "
+            "(mnist-pipeline rollback --to none --reason WHY), or roll back to another one (--to VERSION)"
         )
     return run
 

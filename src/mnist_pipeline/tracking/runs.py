@@ -1,5 +1,7 @@
 """The runs in an MLflow store, read back as records."""
 
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,11 +37,16 @@ def read(store: MlflowStore, entity: MlflowEntity) -> RunRecord:
         address=store.run_address(entity.info.experiment_id, run_id),
         started_ms=entity.info.start_time,
         params=_mask(entity.data.params),
-        metrics=of_kept_epoch(entity.data.metrics),
+        metrics=of_kept_epoch({key: _restore(value) for key, value in entity.data.metrics.items()}),
         tags=_mask(entity.data.tags),
         read_bytes=read_bytes,
         is_deleted=entity.info.lifecycle_stage != "active",
     )
+
+
+def _restore(value: float) -> float:
+    """Return the value that was logged: a database keeps an infinity as the largest float."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
 
 
 def _mask(logged: Mapping[str, str]) -> dict[str, str]:
