@@ -93,9 +93,9 @@ def _find_target(registry: Registry, entries: list[Entry], champion: int | None,
     )
     if not earlier:
         raise UserError(
-            f"{registry.name} has no earlier champion whose run is left: promote another run (mnist-pipeline promote RUN data="
-            f"{registry.name.removesuffix('-classifier')}); a damaged champion can be replaced by its own run, "
-            f"trained again and promoted, or removed with --to {NO_VERSION}"
+            f"{registry.name} has no earlier champion whose run is left: promote another run (mnist-pipeline promote "
+            f"RUN data={registry.name.removesuffix('-classifier')}); a damaged champion can be replaced by its own "
+            f"run, trained again and promoted, or removed with --to {NO_VERSION}"
         )
     known = " or ".join(map(str, earlier))
     if to is not None:
