@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mnist_pipeline.cli.arguments import listen, make_parser
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.sweep import settings
-from mnist_pipeline.sweep.storage import check, is_url, journal_path
+from mnist_pipeline.sweep.storage import check, is_url, journal_path, list_journals
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address
@@ -42,7 +42,7 @@ def dashboard(arguments: Sequence[str]) -> None:
 
 def _find_journal(study: str | None) -> str:
     folder = paths.mlruns_dir() / "optuna"
-    journals = sorted(folder.glob("*.journal"), key=lambda path: path.stat().st_mtime)
+    journals = sorted(list_journals(), key=lambda path: path.stat().st_mtime)
     if not journals:
         raise ConfigError(f"there is no study in {folder}: run mnist-pipeline sweep first, or give sweep.storage=")
     if study is None:

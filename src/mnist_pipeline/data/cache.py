@@ -106,10 +106,8 @@ def _write(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 def _read(entry: Path, *, name: str) -> Found | None:
     try:
         found = _decode(entry, name=name)
-        if found.digest[:_LENGTH] == entry.stem.rpartition("-")[2]:
-            os.utime(entry)  # it was used now
-            return found
-        _log.warning("%s is damaged: the files are read again", entry)
+        os.utime(entry)  # it was used now
+        return found
     except Exception as error:  # whatever a damaged archive causes
         _log.warning("%s is damaged (%s): the files are read again", entry, error)
     with contextlib.suppress(OSError):
@@ -125,7 +123,7 @@ def _decode(entry: Path, *, name: str) -> Found:
             for one in ("learn", "validation", "test")
             if f"{one}_images" in archive.files
         }
-    return Found(
+    found = Found(
         name=name,
         learn=splits["learn"],
         validation=splits.get("validation"),
@@ -134,6 +132,9 @@ def _decode(entry: Path, *, name: str) -> Found:
         attempts=(Attempt(about["source"], "found, decoded before"),),
         skipped=tuple(about["skipped"]),
     )
+    if found.digest[:_LENGTH] != entry.stem.rpartition("-")[2]:
+        raise ValueError("its digest is another")
+    return found
 
 
 def folder() -> Path:
@@ -149,9 +150,10 @@ def list_entries() -> list[Path]:
 def is_whole(entry: Path) -> bool:
     """Return whether a data set is as it was written."""
     try:
-        return _decode(entry, name="").digest[:_LENGTH] == entry.stem.rpartition("-")[2]
+        _decode(entry, name="")
     except Exception:  # whatever a damaged archive causes
         return False
+    return True
 
 
 def _entries(pattern: str) -> list[Path]:

@@ -37,8 +37,6 @@ _MAX_FRAME = 0.06
 """Of the side of an image: how far in a thin frame may lie."""
 _LINE_SHARE = 0.9
 """Of the pixels of a row that is a line; beside it, a margin may be left."""
-
-
 _IGNORED = ("thumbs.db", "desktop.ini", "__macosx")
 
 

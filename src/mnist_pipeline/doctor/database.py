@@ -21,14 +21,14 @@ def find(uri: str) -> Iterator[Finding]:
     if database is None:
         return
     found = sqlite_store.look(database)
-    if found.schema and not sqlite_store.is_known(found.schema):
+    if found.is_newer:
         wanted = _find_newest_mlflow(database)
         step = f"upgrade the package mlflow to {wanted}" if wanted else "upgrade the package mlflow"
         yield Finding(Remedy.person, f"{database} has the schema {found.schema} of a newer MLflow: {step}")
         return
-    if found.schema and found.schema != sqlite_store.newest_schema():
+    if found.is_older:
         what = f"{database} has the schema {found.schema} of an older MLflow: upgrade it, and keep a copy of it"
-        yield Finding(Remedy.fix, what, lambda: _upgrade(database, str(found.schema)))
+        yield Finding(Remedy.fix, what, partial(_upgrade, database, str(found.schema)))
     if found.old_roots:
         what = f"{database} was moved or copied, and its runs point to {', '.join(found.old_roots)}: update the paths"
         yield Finding(Remedy.fix, what, partial(_follow, database))

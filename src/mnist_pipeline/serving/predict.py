@@ -22,6 +22,7 @@ from mnist_pipeline.system.text import printable
 NUM_SHOWN = 20
 
 _CHUNK = 256
+_NO_IMAGES = "its name is that of neither a picture nor an NPZ file"
 
 
 @dataclass
@@ -142,7 +143,7 @@ def _refuse(path: Path) -> str | None:
         return "arrays are read from NPZ files: save it with numpy.savez"
     if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
         return "pictures of this format are not read: save it as PNG"
-    return "its name is that of neither a picture nor an NPZ file"
+    return _NO_IMAGES
 
 
 def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
@@ -159,20 +160,16 @@ def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
                 is_empty = False
                 skip(_name(path), "a link to a folder, which is not followed: name that folder itself")
         for path in (Path(parent) / name for name in sorted(names) if not is_ignored(name)):
-            if not _may_hold_images(path):
+            reason = _refuse(path)
+            if reason == _NO_IMAGES:
                 continue
             is_empty = False
-            if reason := _refuse(path):
+            if reason:
                 skip(_name(path), reason)
             else:
                 yield path
     if is_empty:
         skip(_name(folder), "a folder without pictures and NPZ files")
-
-
-def _may_hold_images(path: Path) -> bool:
-    is_known = path.suffix.lower() in (*PICTURES, *SUFFIXES, ".npy")
-    return is_known or (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _array_images(path: Path, champion: Champion, invert: Invert, skip: Callable[[str, str], None]) -> Iterator[Batch]:

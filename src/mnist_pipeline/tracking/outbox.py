@@ -194,7 +194,7 @@ class Outbox:
             if not (self.folder / "about.json").exists():
                 with files.whole(self.folder / "about.json") as about:
                     about.write_text(json.dumps(vars(Pending(run.run_id, str(run.uri), run.experiment_id))))
-            number = len(self._list()) and int(self._list()[-1].name.partition("-")[0])
+            number = max((int(place.name.partition("-")[0]) for place in self._list()), default=0)
             unfinished = self.folder / f".{uuid.uuid4().hex}.unfinished"
             unfinished.mkdir()
             (unfinished / "arguments.json").write_text(json.dumps(arguments))

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mlflow.entities import LoggedModel, ViewType
+from mlflow.entities import Experiment, LoggedModel, ViewType
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 
@@ -135,20 +135,23 @@ def experiment_name(store: MlflowStore, run: RunRecord) -> str:
 
 def experiment_names(store: MlflowStore) -> list[str]:
     """Return the names of all experiments that are not deleted."""
-    return [str(store.client.get_experiment(one).name) for one in experiment_ids(store)]
+    return [str(experiment.name) for experiment in _list_experiments(store, ViewType.ACTIVE_ONLY)]
 
 
 def experiment_ids(store: MlflowStore, *, with_deleted: bool = False) -> list[str]:
     """Return the ids of all experiments."""
-    found: list[str] = []
-    token = None
     view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
+    return [str(experiment.experiment_id) for experiment in _list_experiments(store, view)]
+
+
+def _list_experiments(store: MlflowStore, view: str) -> Iterator[Experiment]:
+    token = None
     while True:
         page = store.client.search_experiments(view_type=view, page_token=token)
-        found += [experiment.experiment_id for experiment in page]
+        yield from page
         token = page.token
         if not token:
-            return found
+            return
 
 
 def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:

@@ -58,6 +58,16 @@ class Look:
     old_roots: tuple[str, ...]
     schema: str | None = None
 
+    @property
+    def is_newer(self) -> bool:
+        """Whether its schema is of a newer MLflow than the installed one."""
+        return self.schema is not None and not is_known(self.schema)
+
+    @property
+    def is_older(self) -> bool:
+        """Whether its schema is of an older MLflow than the installed one."""
+        return self.schema is not None and not self.is_newer and self.schema != newest_schema()
+
 
 def artifacts_dir(database: Path) -> Path:
     """Return the folder that holds the artifacts of a store."""

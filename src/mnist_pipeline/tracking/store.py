@@ -152,12 +152,12 @@ def require_sound(uri: str) -> None:
     if database is None or not database.exists():
         return
     found = sqlite_store.look(database)
-    if found.schema is not None and not sqlite_store.is_known(found.schema):
+    if found.is_newer:
         raise UserError(
             f"{database} has the schema {found.schema} of an MLflow newer than the installed one: upgrade the package "
             "mlflow (mnist-pipeline doctor says to which version), or give tracking.uri= another store"
         )
-    if found.schema is not None and found.schema != sqlite_store.newest_schema():
+    if found.is_older:
         raise UserError(
             f"{database} has the schema {found.schema} of an older MLflow: run {doctor_command(database)}, which "
             "upgrades it and keeps a copy, then the same command again"
