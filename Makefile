@@ -1,6 +1,7 @@
 # `make` lists the targets. Each sets up .venv by itself, from requirements.lock, and then runs. The two tools that this
 # takes, uv and the builder of what comes as source only, stand in requirements-tools.lock.
-# ARGS passes overrides on:  make train ARGS="model.hidden_width=256 train.num_epochs=3"
+# ARGS passes words on:  make train ARGS="-m train.seed=0,1"
+# KEY=VALUE words need no ARGS:  make train model.hidden_width=256
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -9,28 +10,47 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist worksteal
+COMMANDS := train sweep studies compare diff report promote rollback history predict serve dashboard ui reproduce doctor
+TARGETS := $(COMMANDS) help test test-slow bench pictures lint format lock clean
+
+# Make takes KEY=VALUE for a variable and every other word for a target. The first are passed on, the others are refused
+# before anything runs.
+KEYS := $(filter-out ARGS PYTHON SHELL MAKEFLAGS,$(.VARIABLES))
+KEYS := $(foreach key,$(KEYS),$(if $(filter command,$(firstword $(origin $(key)))),$(key)))
+quote = '$(subst ','\'',$1)'
+override ARGS += $(foreach key,$(KEYS),$(call quote,$(key)=$(value $(key))))
 
 # Written last, so that a failed or interrupted installation is never taken for a good one; named after the folder,
 # since a virtual environment does not survive being moved.
 INSTALLED := .venv/installed-$(shell pwd | cksum | cut -d ' ' -f 1)
 
-.PHONY: help train sweep compare diff report promote predict serve dashboard ui reproduce doctor test test-slow bench pictures lint format lock clean
+WORDS := $(filter-out $(TARGETS) $(INSTALLED),$(MAKECMDGOALS))
+ifneq ($(WORDS),)
+  $(error not a target: $(WORDS). Pass it on with ARGS: make $(firstword $(filter $(COMMANDS),$(MAKECMDGOALS)) \
+    TARGET) ARGS="$(WORDS)")
+endif
+
+.PHONY: $(TARGETS)
 
 help: ## list the targets
-	@echo 'make TARGET [ARGS="KEY=VALUE ..."]'
+	@echo 'make TARGET [KEY=VALUE ...] [ARGS="..."]'
 	@echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1	\2/p' Makefile | expand -t 14
 
 $(INSTALLED): requirements.lock requirements-tools.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo 'error: $(PYTHON) is not Python 3.11, 3.12 or 3.13: make PYTHON=python3.12 ...' >&2; exit 1; }
-	@echo 'setting up .venv: some minutes the first time'
+	@if [ -e .venv ]; then echo 'setting up .venv again, because the lock or the folder has changed: about a minute'; \
+	  else echo 'setting up .venv: a minute or more, as fast as the network'; fi
 	@rm -rf .venv
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-tools.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
+	@echo '  1 of 3: the installer'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-tools.lock
+	@echo '  2 of 3: the libraries, 2 GB with TensorFlow'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
 	  --build-constraint requirements-tools.lock -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@echo '  3 of 3: this project'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 train: $(INSTALLED) ## train, evaluate and track the baseline
@@ -38,6 +58,9 @@ train: $(INSTALLED) ## train, evaluate and track the baseline
 
 sweep: $(INSTALLED) ## search for a better model around the baseline, and confirm it
 	@$(BIN)/mnist-pipeline sweep $(ARGS)
+
+studies: $(INSTALLED) ## list the studies that sweeps made
+	@$(BIN)/mnist-pipeline studies $(ARGS)
 
 compare: $(INSTALLED) ## compare the runs: which is best, by how much, and how certain that is
 	@$(BIN)/mnist-pipeline compare $(ARGS)
@@ -50,6 +73,12 @@ report: $(INSTALLED) ## write a page about a run or a study: make report ARGS=ch
 
 promote: $(INSTALLED) ## make the best run's model the champion, if it passes the gates
 	@$(BIN)/mnist-pipeline promote $(ARGS)
+
+rollback: $(INSTALLED) ## make an earlier champion the champion again: make rollback ARGS='--reason "why"'
+	@$(BIN)/mnist-pipeline rollback $(ARGS)
+
+history: $(INSTALLED) ## show every decision about the champion
+	@$(BIN)/mnist-pipeline history $(ARGS)
 
 predict: $(INSTALLED) ## classify images with the champion: make predict ARGS="some.png folder/"
 	@$(BIN)/mnist-pipeline predict $(ARGS)

@@ -21,6 +21,8 @@ from mnist_pipeline.tracking import store
 pytest_plugins = ["registry_home", "sweep_home"]
 
 prepare_libraries()
+os.environ.pop("MAKELEVEL", None)  # under make, messages would propose make's commands
+
 
 ROOT = Path(__file__).parents[1]
 DEAD_ADDRESS = "http://127.0.0.1:9"  # the discard port: nothing listens there

@@ -1,7 +1,7 @@
 """The tracker's twin in memory."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ class MemoryRun:
     run_id: str = "memory"
     name: str = ""
     address: str = "memory://"
+    trials_page: str = "/trials"
     is_resumed: bool = False
     status: str = "RUNNING"
     params: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +64,9 @@ class MemoryRun:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self.tags = {**self.tags, **tags}
+
+    def show_trials(self, *, params: Sequence[str], metric: str) -> None:
+        self.events.append(f"trials by {metric}")
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
         self.splits[context] = split.digest

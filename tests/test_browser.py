@@ -1,12 +1,10 @@
 """What a person sees: the MLflow UI and our own pages in a real browser. Its pictures are kept in test-results/."""
 
-import json
 import os
 import re
 import shutil
 import signal
 import subprocess
-import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,20 +102,24 @@ def test_a_run_page_shows_its_tables_and_figures(page: Page, ui: str, reports_ho
     keep(page, "run")
 
 
-@pytest.mark.slow
-def test_the_trials_of_a_sweep_are_compared_in_parallel_coordinates(page: Page, ui: str, reports_home: Path) -> None:
+def test_the_page_of_a_sweep_leads_with_the_verdict_and_to_its_trials(page: Page, ui: str, reports_home: Path) -> None:
     client = client_of(reports_home)
-    experiment = client.get_experiment_by_name("digits")
-    trials = client.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
-    runs = urllib.parse.quote(json.dumps([trial.info.run_id for trial in trials]))
-    experiments = urllib.parse.quote(json.dumps([experiment.experiment_id]))
-    go(page, ui, f"compare-runs?runs={runs}&experiments={experiments}")
-    expect(page.get_by_text(f"Comparing {len(trials)} Runs from 1 Experiment").first).to_be_visible()
-    axes = page.locator(".parcoords .axis-title")
-    expect(axes.filter(has_text="model.hidden_width")).to_be_visible()
-    expect(axes.filter(has_text="model.dropout_rate")).to_be_visible()
-    expect(page.locator("canvas.gl-canvas, .gl-container canvas").first).to_be_visible()
-    keep(page, "parallel_coordinates")
+    (sweep,) = client.search_runs(["1"], "tags.kind = 'sweep'")
+    trials = client.search_runs(["1"], "tags.kind = 'trial'")
+    final = client.get_run(sweep.data.tags["sweep.winner_run"])
+    assert sweep.data.metrics["sweep/winner_test_accuracy"] == final.data.metrics["test/accuracy"]
+    assert sweep.data.params == {}
+    go(page, ui, f"experiments/{sweep.info.experiment_id}/runs/{sweep.info.run_id}")
+    expect(page.get_by_text(re.compile("^The winner is ")).first).to_be_visible()
+    expect(page.get_by_role("link", name=final.info.run_name).first).to_be_visible()
+    link = page.get_by_role("link", name="Compare the trials")
+    go(page, ui, str(link.get_attribute("href")).partition("#/")[2])
+    expect(page.get_by_text(f"{len(trials)} matching runs")).to_be_visible()
+    expect(page.get_by_role("link", name=sweep.info.run_name)).to_have_count(0)
+    chart = page.locator("svg")
+    for axis in ("model.hidden_width", "model.dropout_rate", "train.num_epochs", "validation/accuracy"):
+        expect(chart.get_by_text(axis, exact=True).first).to_be_visible()
+    keep(page, "trials")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import contextlib
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -48,7 +49,8 @@ def test_the_composed_configuration_is_shown(fresh_cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trian"], "error: trian: no such command; expected train or sweep or compare"),
+        (["trian"], "error: trian: no such command; did you mean train?"),
+        (["xyz"], "error: xyz: no such command; expected train or sweep or studies"),
         (["train", "--bogus"], "error: unrecognized arguments: --bogus"),
         (["train", "--cfg", "job", "--multirun"], "choose one of them"),
         (["train", "--cfg", "job", "model.hiden_width=3"], "did you mean model.hidden_width?"),
@@ -159,6 +161,17 @@ def test_a_multirun_is_several_runs(cli: Cli, home: Path, tmp_path: Path) -> Non
     found = cli("train", "-m", "preset=smoke", "train.num_epochs=1", "train.seed=0,1")
     assert found.returncode == 0, found.stderr
     assert [run.data.params["train.seed"] for run in runs(home)] == ["0", "1"]
+    assert [line.strip() for line in found.stderr.splitlines() if line.startswith("run ")] == [
+        "run 1 of 2  train.seed=0",
+        "run 2 of 2  train.seed=1",
+    ]
+    rows = [re.split(r"  +", line.strip()) for line in found.stdout.splitlines() if "train.seed=" in line]
+    assert [row[:3] for row in rows] == [
+        ["1", "digits-dense-e1-s0", "train.seed=0"],
+        ["2", "digits-dense-e1-s1", "train.seed=1"],
+    ]
+    assert [float(row[4]) for row in rows] == [round(run.data.metrics["test/accuracy"], 4) for run in runs(home)]
+    assert sum(line.startswith("next ") for line in found.stdout.splitlines()) == 1
     assert {run.info.status for run in runs(home)} == {"FINISHED"}
     assert list((tmp_path / "current").iterdir()) == []
 
@@ -169,6 +182,8 @@ def test_one_run_that_fails_does_not_stop_the_others(cli: Cli, home: Path) -> No
     assert [run.info.status for run in runs(home)] == ["FAILED", "FINISHED"]
     (line,) = [line for line in found.stderr.splitlines() if "error" in line]
     assert line.startswith("error: the training loss became")
+    (row,) = [line for line in found.stdout.splitlines() if "train.learning_rate=1e+30" in line]
+    assert row.split() == ["1", "failed", "train.learning_rate=1e+30"]
     assert runs(home)[0].data.tags["reason"].startswith("LossNotFiniteError: the training loss became")
 
 
@@ -207,7 +222,9 @@ def test_a_run_that_is_stopped_is_marked_killed(number: int, times: int, code: i
             time.sleep(0.005)
         rest = child.stderr.read()
     assert child.returncode == code
-    assert rest.splitlines()[-1] == ("interrupted" if code == 130 else "terminated")
+    *_, stopped, last = rest.splitlines()
+    assert last == ("interrupted" if code == 130 else "terminated")
+    assert re.fullmatch(r"stopped   after epoch \d+ of 1000000; the same command resumes", stopped)
     assert "Traceback" not in rest
     (run,) = runs(home)
     assert run.info.status == "KILLED"

@@ -281,14 +281,16 @@ def test_a_and_b_may_be_given_in_many_ways(champion: str, cli: Cli, reports_home
     assert page.read_text().count('src="data:image/png;base64,') == 2  # curves and images
 
 
-def test_a_run_without_a_score_is_reported_and_the_rest_is_shown(cli: Cli, reports_home: Path) -> None:
+def test_a_trial_has_its_sweeps_code_and_versions_and_no_predictions(cli: Cli, reports_home: Path) -> None:
     client = client_of(reports_home)
     (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
     found = cli("diff", NAMES[0], trial.info.run_id, MNIST_PIPELINE_HOME=str(reports_home))
-    assert found.returncode == 1
-    assert found.stderr.count("\n") == 1
-    assert "of kind trial, has no evaluate/predictions.parquet, environment/versions.json and 2 more" in found.stderr
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "A run of a sweep is not scored on the test split" in found.stdout
     assert "model.hidden_width" in found.stdout
+    assert "The same commit, " in found.stdout
+    versions = found.stdout.partition("\nVersions\n")[2]
+    assert versions.startswith("The same.")
     assert (reports_home / "mlruns" / "reports").is_dir()
 
 

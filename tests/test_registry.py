@@ -29,9 +29,10 @@ from registry_home import (
 from mnist_pipeline.cli.history import history as run_history
 from mnist_pipeline.cli.rollback import rollback as run_rollback
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.registry import settings
 from mnist_pipeline.registry.changes import alone
 from mnist_pipeline.registry.history import read_history
-from mnist_pipeline.registry.ledger import Outcome
+from mnist_pipeline.registry.ledger import Ledger, Outcome
 from mnist_pipeline.registry.promote import promote
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.rollback import rollback
@@ -151,6 +152,8 @@ def test_a_dry_run_writes_nothing(local: str, trained: Trained, database: Path) 
 def test_a_run_that_cannot_be_a_candidate_is_reported(local: str, trained: Trained) -> None:
     client = MlflowClient(local)
     name = client.get_run(trained.weak).info.run_name
+    assert client.get_run(trained.equal).info.run_name == f"{name}-2"
+    client.set_tag(trained.equal, "mlflow.runName", name)  # as earlier versions named it
     with pytest.raises(UserError, match=f"{name}: 2 runs have this name"):
         call(local, name)
     with pytest.raises(UserError, match=f"did you mean {name}"):
@@ -274,7 +277,7 @@ def test_the_commands_report_their_result(
     assert refused.returncode == 3
     assert "p = 1 (0 gained, 0 lost)" in refused.stdout
     assert "refused: the champion stays version 1" in refused.stdout
-    assert refused.stderr.splitlines()[-1].startswith("refused: digits-dense-w8-e2-s0 does not pass")
+    assert refused.stderr.splitlines()[-1].startswith("refused: digits-dense-w8-e2-s0-2 does not pass")
     promoted = cli("promote", trained.better, "data=digits", *GATES)
     assert promoted.returncode == 0
     version = MlflowClient(local).get_model_version(MODEL, "3")
@@ -287,3 +290,61 @@ def test_the_commands_report_their_result(
     assert told.count("promoted") == 2
     assert "for [a] test [/b]" in told
     assert "scored runs         3 ever" in told
+
+
+def test_the_hint_where_nothing_can_be_promoted_fits_what_the_store_holds(local: str, home: Path) -> None:
+    def hint(data: str) -> str:
+        asked = settings.read([f"data.name={data}", f"tracking.uri={local}"])
+        with pytest.raises(UserError) as caught:
+            promote(open_store(local), asked, BOUNDS, named=None, is_dry_run=True)
+        return str(caught.value)
+
+    assert hint("mnist").endswith("the runs here are of digits: mnist-pipeline promote data=digits")
+    assert hint("pets").endswith("the runs here are of digits: mnist-pipeline promote data=digits")
+    client = MlflowClient(local)
+    for run in client.search_runs(["1"]):
+        client.set_tag(run.info.run_id, "data.fallback", "digits")
+        client.set_tag(run.info.run_id, "data.requested", "mnist")
+    assert "mnist-pipeline train data=digits, then mnist-pipeline promote data=digits" in hint("mnist")
+    assert hint("pets").endswith("train one (mnist-pipeline train)")
+
+
+def test_without_a_champion_that_of_other_data_is_named(cli: Cli, local: str, trained: Trained) -> None:
+    assert "promote a run first (mnist-pipeline promote)" in cli("history", "data=mnist").stderr
+    call(local, trained.weak)
+    for words in (["history"], ["predict", "x.png"]):
+        found = cli(*words, "data=mnist")
+        assert (found.returncode, found.stdout) == (1, "")
+        assert found.stderr.endswith("digits-classifier has one: data=digits\n")
+
+
+def test_the_twin_of_a_rolled_back_model_is_not_proposed_again(local: str, trained: Trained) -> None:
+    call(local, trained.weak)
+    call(local, trained.better)
+    run_rollback(["data=digits", "--reason", "sevens"])
+    twin = train([*BETTER, "force=true"])
+    client = MlflowClient(local)
+    digests = {client.get_run(run).data.tags["result.digest"] for run in (twin, trained.better)}
+    assert len(digests) == 1
+    assert call(local, None).candidate.run.run_id == trained.weak  # the champion already
+    assert outcome(call(local, twin)) is Outcome.promoted  # by name
+
+
+def test_a_rollback_that_cannot_be_examined_leaves_no_line(
+    local: str, trained: Trained, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call(local, trained.weak)
+    call(local, trained.better)
+    before = Ledger(open_store(local), MODEL).entries()
+
+    def fail(*arguments: object) -> None:
+        raise UserError("the test split is not here")
+
+    monkeypatch.setattr("mnist_pipeline.registry.evidence.examine", fail)
+    for _ in range(2):
+        with pytest.raises(UserError, match="the test split is not here"):
+            run_rollback(["data=digits", "--reason", "sevens"])
+    with pytest.raises(UserError, match="the test split is not here"):
+        call(local, trained.equal)
+    assert Ledger(open_store(local), MODEL).entries() == before
+    assert "closed" not in caplog.text

@@ -138,7 +138,7 @@ def test_ctrl_c_closes_the_entry(local: str, trained: Trained, monkeypatch: pyte
     def interrupt(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mnist_pipeline.registry.promote.judge", interrupt)
+    monkeypatch.setattr("mnist_pipeline.tracking.registered_models.RegisteredModel.register", interrupt)
     with pytest.raises(KeyboardInterrupt):
         call(local, trained.better)
     entry = Registry(open_store(local), MODEL).ledger.entries()[-1]

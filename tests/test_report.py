@@ -1,4 +1,5 @@
 import dataclasses
+import html
 import os
 import re
 import subprocess
@@ -135,16 +136,21 @@ def test_a_study_has_plots_and_verdict(reports_home: Path, tmp_path: Path) -> No
     assert "<code>mnist-pipeline sweep preset=smoke</code>" in text
 
 
-def test_missing_artifacts_are_reported_and_the_rest_is_shown(reports_home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["trial", "confirm"])
+def test_a_report_on_a_trial_lacks_nothing_that_a_trial_has(kind: str, reports_home: Path, tmp_path: Path) -> None:
     client = client_of(reports_home)
-    (trial,) = client.search_runs(["1"], "tags.kind = 'trial'", max_results=1)
+    (trial,) = client.search_runs(["1"], f"tags.kind = '{kind}'", max_results=1)
     found = report(reports_home, trial.info.run_id, "--output", str(tmp_path / "trial.html"))
-    assert found.returncode == 1
-    assert found.stderr.count("\n") == 1
-    assert "of kind trial, has no data/class_counts.csv, data/samples.png and " in found.stderr
-    text = (tmp_path / "trial.html").read_text()
-    assert "predictions for the test split cannot be read" in text
-    assert "evaluate/confusion.png is missing." in text
+    assert (found.returncode, found.stderr) == (0, "")
+    text = html.unescape((tmp_path / "trial.html").read_text())
+    assert f"with validation accuracy {trial.data.metrics['validation/accuracy']:.4f}. Such runs are not scored" in text
+    assert "missing" not in text
+    assert f"git checkout {trial.data.tags['mlflow.source.git.commit']}" in text
+    assert "<td>validation/loss</td>" not in text  # in the table of epochs, where it is a heading
+    assert text.count(f'<td class="number">{trial.data.metrics["train/loss"]:.4f}</td>') == 1
+
+
+def test_missing_artifacts_are_reported_and_the_rest_is_shown(reports_home: Path, tmp_path: Path) -> None:
     failed = report(reports_home, "a failed one", "--output", str(tmp_path / "failed.html"))
     assert failed.returncode == 1
     assert "a failed one is FAILED: " in failed.stderr

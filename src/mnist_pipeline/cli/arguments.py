@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mnist_pipeline.config.sections import TrackingConfig
+from mnist_pipeline.system import hints
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking import store
 
@@ -66,7 +67,7 @@ def require_store(config: TrackingConfig, *, to_write: bool) -> None:
     """
     uri = store.resolve_uri(config)
     if store.is_missing(uri):
-        raise UserError("there are no runs yet: train one first (mnist-pipeline train)")
+        raise UserError(f"there are no runs yet: train one first ({hints.command('train')})")
     store.check(uri, to_write=to_write)
 
 

@@ -12,10 +12,12 @@ from mnist_pipeline.cli.errors import ReportedError, print_error
 from mnist_pipeline.system import signals
 from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
+from mnist_pipeline.system.text import nearest
 
 COMMANDS = {
     "train": "train, evaluate and track a model",
     "sweep": "search for a better model, and confirm that it is better",
+    "studies": "list the studies that sweeps made, and what came of them",
     "compare": "compare runs: which is best, by how much, and how certain that is",
     "diff": "compare two runs, down to the images on which they disagree",
     "report": "write a page about a run or a study, and make it the model card",
@@ -92,7 +94,9 @@ def _dispatch(arguments: list[str]) -> None:
         case [command, *rest] if command in COMMANDS:
             _load(command)(rest)
         case [command, *_]:
-            raise ConfigError(f"{command}: no such command; expected {' or '.join(COMMANDS)}")
+            near = nearest(command, COMMANDS)
+            hint = f"did you mean {near}?" if near else f"expected {' or '.join(COMMANDS)}"
+            raise ConfigError(f"{command}: no such command; {hint}")
 
 
 def _help() -> str:

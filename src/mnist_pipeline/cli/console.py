@@ -1,6 +1,8 @@
 """The terminal output of a run and of predictions."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -11,6 +13,7 @@ from mnist_pipeline.evaluate.figures import NUM_SHOWN_PREDICTIONS
 from mnist_pipeline.reports.page import Table
 from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.system.console import err, out, print_fields
+from mnist_pipeline.system.hints import command
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.run import RunResult
@@ -37,6 +40,7 @@ class EpochProgress:
             transient=True,
         )
         self._task = self._bar.add_task("", total=num_epochs)
+        self._last = 0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -49,6 +53,7 @@ class EpochProgress:
 
     def __call__(self, epoch: "Epoch") -> None:
         """Show `epoch`."""
+        self._last = epoch.number
         self._num_shown += 1  # not the epoch's number: a resumed run starts in the middle
         left = (time.perf_counter() - self._started) / self._num_shown * (self._num_epochs - epoch.number)
         ending = "" if err().is_terminal else f"  {left:.0f} s left"
@@ -56,6 +61,11 @@ class EpochProgress:
             f"train     epoch {epoch.number}/{self._num_epochs}  {describe_epoch(epoch)}{ending}", soft_wrap=True
         )
         self._bar.update(self._task, completed=epoch.number, refresh=True)
+
+    def print_stopped(self) -> None:
+        """Print how far the training came when it was stopped, and how it goes on."""
+        where = f"after epoch {self._last} of {self._num_epochs}" if self._last else "before the end of an epoch"
+        err().print(f"stopped   {where}; the same command resumes", soft_wrap=True)
 
 
 def describe_epoch(epoch: "Epoch") -> str:
@@ -68,6 +78,13 @@ def describe_epoch(epoch: "Epoch") -> str:
 
 def print_result(result: "RunResult") -> None:
     """Print the first test predictions, the scores, the address of the run and the next step."""
+    _print_first_predictions(result)
+    print_scores(result)
+    another = "model.hidden_width=256" if "hidden_width" in result.config.model.arguments else "train.seed=1"
+    print_fields({"next": f"{command('ui')} shows the run; {command('train', another)} trains another"})
+
+
+def _print_first_predictions(result: "RunResult") -> None:
     class_names = result.dataset.class_names
     rows = []
     for row in result.predictions.head(NUM_SHOWN_PREDICTIONS).to_dict("records"):
@@ -82,10 +99,13 @@ def print_result(result: "RunResult") -> None:
     )
     out().print(table.caption, style="bold")
     print_table(table)
+
+
+def print_scores(result: "RunResult") -> None:
+    """Print the scores and the address of the run."""
     metrics = result.metrics
     validation = metrics.get("validation/accuracy")
     kept = metrics.get("kept/epoch")
-    another = "model.hidden_width=256" if "hidden_width" in result.config.model.arguments else "train.seed=1"
     lines = {
         "test accuracy": f"{metrics['test/accuracy']:.4f}",
         "test loss": f"{metrics['test/loss']:.4f}",
@@ -97,9 +117,45 @@ def print_result(result: "RunResult") -> None:
         "data": result.dataset.name,
         "run": f"{result.name} ({result.run_id})",
         "address": result.address,
-        "next": f'make ui shows the run; make train ARGS="{another}" trains another',
     }
     print_fields(lines)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One of the runs of a --multirun.
+
+    Attributes:
+        number: Counted from 1.
+        total: Of the runs.
+        own: The overrides that not all of them have.
+    """
+
+    number: int
+    total: int
+    own: tuple[str, ...]
+
+
+def print_job(job: Job) -> None:
+    """Print which run of a --multirun begins."""
+    err().print()
+    err().print(f"run {job.number} of {job.total}  {' '.join(job.own)}".rstrip(), style="bold", soft_wrap=True)
+
+
+def print_jobs(jobs: Sequence[tuple[Job, "RunResult | None"]]) -> None:
+    """Print what became of each run of a --multirun, where None is one that failed, and the next step."""
+    headings = ("run", "name", "given", "validation", "test", "train s")
+    rows = []
+    for job, result in jobs:
+        metrics = {} if result is None else result.metrics
+        accuracies = (metrics.get(key) for key in ("validation/accuracy", "test/accuracy"))
+        shown = ("" if accuracy is None else f"{accuracy:.4f}" for accuracy in accuracies)
+        name, seconds = (result.name, f"{metrics['time/train_sec']:.1f}") if result else ("failed", "")
+        rows.append((str(job.number), name, " ".join(job.own), *shown, seconds))
+    out().print()
+    out().print(f"{len(rows)} runs", style="bold")
+    print_table(Table("", headings, tuple(rows), (True, False, False, True, True, True)), most_rows=None)
+    print_fields({"next": f"{command('compare')} shows which is best; {command('ui')} shows them all"})
 
 
 def print_skipped(name: str, reason: str) -> None:

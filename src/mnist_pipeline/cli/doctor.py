@@ -9,6 +9,7 @@ from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.system.console import print_fields
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def doctor(arguments: Sequence[str]) -> None:
     config = compose.compose(parsed.overrides).tracking
     uri = store.resolve_uri(config)
     if store.is_missing(uri):
-        raise UserError(f"{store.database_of(uri)}: there is no store yet: train a run first (mnist-pipeline train)")
+        raise UserError(f"{store.database_of(uri)}: there is no store yet: train a run first ({command('train')})")
     store.check(uri, to_write=parsed.fix or parsed.prune, may_be_unsound=True)
 
     with heavy_imports():
@@ -53,15 +54,15 @@ def doctor(arguments: Sequence[str]) -> None:
         with opened.reporting_errors():
             examination.treat(examination.examine(opened), remedies, tally, show=show)
     show("space", leftovers.describe_space(store.database_of(uri)))
-    _conclude(tally, shlex.join(parsed.overrides))
+    _conclude(tally, list(map(shlex.quote, parsed.overrides)))
 
 
-def _conclude(tally: "Tally", overrides: str) -> None:
+def _conclude(tally: "Tally", overrides: list[str]) -> None:
     if tally.num_to_prune:
-        command = f"mnist-pipeline doctor --prune {overrides}".rstrip()
-        print_fields({"next": f"{command} frees what is to prune"}, width=_WIDTH)
+        pruning = command("doctor", "--prune", *overrides)
+        print_fields({"next": f"{pruning} frees what is to prune"}, width=_WIDTH)
     if tally.num_to_fix:
-        raise UserError(f"{tally.num_to_fix} to fix: run mnist-pipeline doctor --fix {overrides}".rstrip())
+        raise UserError(f"{tally.num_to_fix} to fix: run {command('doctor', '--fix', *overrides)}")
     if tally.num_by_hand:
         raise UserError(f"{tally.num_by_hand} cannot be repaired by a program: do what the lines above say")
     print_fields({"ok": "nothing to repair"}, width=_WIDTH)

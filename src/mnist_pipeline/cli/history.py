@@ -20,7 +20,7 @@ def history(arguments: Sequence[str]) -> None:
     with heavy_imports():
         from mnist_pipeline.registry import changes
         from mnist_pipeline.registry import history as past
-        from mnist_pipeline.registry.registry import Registry
+        from mnist_pipeline.registry.registry import Registry, propose_champion
         from mnist_pipeline.tracking import mlflow_store
     from mnist_pipeline.cli import registry_view as view
 
@@ -32,7 +32,5 @@ def history(arguments: Sequence[str]) -> None:
                 pass  # settle what a killed command left; a running command settles its own entry
         found = past.read_history(registry)
     if not found.entries:
-        raise UserError(
-            f"{where.model_name} has no history yet: promote a run (mnist-pipeline promote data.name={where.data_name})"
-        )
+        raise UserError(f"{where.model_name} has no history yet: {propose_champion(opened)}")
     view.print_history(found)

@@ -16,6 +16,7 @@ from mnist_pipeline.sweep.settings import Direction, SweepConfig
 from mnist_pipeline.sweep.sweep import SweepResult
 from mnist_pipeline.sweep.trainings import Ending
 from mnist_pipeline.system.console import err, out, print_fields
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking.record import Point
 
 NUM_SHOWN_TRIALS = 10
@@ -142,13 +143,13 @@ def print_result(result: SweepResult) -> None:
                 f"{'  better' if comparison.is_better(result.config.direction) else ''}"
             )
         lines["confidence"] = f"{result.verdict.confidence:.0%}, of all intervals together"
-        lines["winner"] = result.verdict.winner or "the baseline: no interval excludes 0"
+        lines["winner"] = result.verdict.winner or result.verdict.describe()
     if result.final is not None:
         lines["winner's test accuracy"] = f"{result.final.metrics['test/accuracy']:.4f}"
         lines["winner's run"] = f"{result.final.name} ({result.final.run_id})"
     lines["study"] = result.study.name
     lines["address"] = result.parent.address
-    lines["next"] = "make ui shows the trials; make dashboard shows the study"
+    lines["next"] = f"{command('ui')} shows the trials; {command('dashboard')} shows the study"
     print_fields(lines, width=24)
 
 

@@ -9,11 +9,12 @@ from mnist_pipeline.cli.errors import ReportedError, print_error
 from mnist_pipeline.cli.heavy_imports import begin, heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.overrides import split_runs
-from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.errors import ConfigError, Terminated
 from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:
     from mnist_pipeline.config.sections import Config
+    from mnist_pipeline.pipeline.run import RunResult
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -35,20 +36,44 @@ def train(arguments: Sequence[str]) -> None:
         store.begin(uri)
     expanded = compose.expand_globs(parsed.overrides, config_dir=parsed.config_dir)
     runs = split_runs(expanded, multirun=parsed.multirun)
-    *others, last = zip(configs, runs, strict=True)
+    if len(runs) == 1:
+        result = _train_once(configs[0], runs[0], config_dir=parsed.config_dir)
+        from mnist_pipeline.cli import console
+
+        console.print_result(result)
+    else:
+        _train_each(configs, runs, config_dir=parsed.config_dir)
+
+
+def _train_each(configs: "Sequence[Config]", runs: Sequence[Sequence[str]], *, config_dir: str | None) -> None:
+    """Train the runs of a --multirun one after the other.
+
+    Raises:
+        ReportedError: One of them failed.
+    """
+    begin()
+    from mnist_pipeline.cli import console
+
+    common = set.intersection(*map(set, runs))
+    done: list[tuple[console.Job, RunResult | None]] = []
     failure = None
-    for config, overrides in others:
+    for number, (config, overrides) in enumerate(zip(configs, runs, strict=True), start=1):
+        job = console.Job(number, len(runs), tuple(one for one in overrides if one not in common))
+        console.print_job(job)
+        result = None
         try:
-            _train_once(config, overrides, config_dir=parsed.config_dir)
+            result = _train_once(config, overrides, config_dir=config_dir)
+            console.print_scores(result)
         except Exception as error:
             print_error(error)
             failure = error
-    _train_once(*last, config_dir=parsed.config_dir)
+        done.append((job, result))
+    console.print_jobs(done)
     if failure is not None:
         raise ReportedError(failure)
 
 
-def _train_once(config: "Config", overrides: Sequence[str], *, config_dir: str | None) -> None:
+def _train_once(config: "Config", overrides: Sequence[str], *, config_dir: str | None) -> "RunResult":
     begin()
     from mnist_pipeline.pipeline import request
 
@@ -63,5 +88,8 @@ def _train_once(config: "Config", overrides: Sequence[str], *, config_dir: str |
 
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     with console.EpochProgress(asked.config.train.num_epochs) as progress:
-        result = run.execute(asked, tracker, on_epoch=progress)
-    console.print_result(result)
+        try:
+            return run.execute(asked, tracker, on_epoch=progress)
+        except (KeyboardInterrupt, Terminated):
+            progress.print_stopped()
+            raise

@@ -5,7 +5,6 @@ Numbers may be quoted, as `${oc.env:NAME}` gives them; nothing else is converted
 
 import contextlib
 import dataclasses
-import difflib
 import enum
 import math
 import types
@@ -17,6 +16,7 @@ import annotated_types
 
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address
+from mnist_pipeline.system.text import nearest
 
 _EXPECTED = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", Address: "an address"}
 
@@ -161,12 +161,16 @@ def unknown_key(key: str, known: Sequence[str]) -> ConfigError:
     section, _, name = key.rpartition(".")
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
     # Among keys of the same section only the last part can be a slip.
-    nearest = [beside[one] for one in difflib.get_close_matches(name, list(beside), n=1)]
-    nearest = nearest or ([] if beside else difflib.get_close_matches(key, known, n=1))
+    near = nearest(name, beside) if beside else nearest(key, known)
+    meant = beside.get(near, near) if near else None
+    if not section:
+        lasts = {one.rpartition(".")[2]: one for one in reversed(known)}
+        meant = meant or lasts.get(nearest(name, lasts) or "")
+    if meant:
+        return ConfigError(f"unknown key {key}: did you mean {meant}?")
     sections = sorted({name.split(".")[0] for name in known})
-    expected = f"a key of {', '.join(sections)}" if len(sections) > 1 else ", ".join(known) or "none"
-    hint = f"did you mean {nearest[0]}?" if nearest else f"expected {expected}"
-    return ConfigError(f"unknown key {key}: {hint}")
+    expected = ", ".join(beside.values()) or f"a key of {', '.join(sections)}" if known else "none"
+    return ConfigError(f"unknown key {key}: expected {expected}")
 
 
 def list_keys(schema: type, *, prefix: str) -> list[str]:

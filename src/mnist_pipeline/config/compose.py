@@ -85,7 +85,7 @@ RUN = Schema(
         "tracking": TrackingConfig,
     },
     switches=("force", "wait"),
-    several_values="need --multirun (-m) before them",
+    several_values='need --multirun (-m) before them (with make: ARGS="-m ...")',
 )
 
 
@@ -149,7 +149,7 @@ def read_section(schema: Schema, name: str, values: Any) -> Any:
     if name in COMPONENTS:
         return read_component(name, values)
     if not isinstance(values, dict):
-        raise ConfigError(f"{name}={values}: expected a section of keys, e.g. {name}={_list_options(name)[0]}")
+        raise ConfigError(f"{name}={values}: expected a section of keys, e.g. {name}={list_options(name)[0]}")
     if name == "data":
         return _read_data(values)
     nested = {group.rpartition("/")[2]: group for group in COMPONENTS if group.startswith(f"{name}/")}
@@ -167,7 +167,7 @@ def read_component(group: str, values: Any) -> Component:
     prefix = group.replace("/", ".")
     if not isinstance(values, dict) or "option" not in values:
         shown = "null" if values is None else values
-        raise ConfigError(f"{prefix}={shown}: expected a section of keys, e.g. {group}={_list_options(group)[0]}")
+        raise ConfigError(f"{prefix}={shown}: expected a section of keys, e.g. {group}={list_options(group)[0]}")
     values = {key: value for key, value in values.items() if key != SPACE}
     option, target = str(values.pop("option")), values.pop(functions.TARGET, None)
     if target is None:
@@ -202,7 +202,7 @@ def _list_arguments(sections: Collection[str]) -> list[str]:
         prefix = group.replace("/", ".")
         if prefix.partition(".")[0] not in sections:
             continue
-        for option in _list_options(group):
+        for option in list_options(group):
             target = read_defaults(group, option).get(f"{prefix}.{functions.TARGET}")
             function = functions.read(target, key=prefix, supplied=COMPONENTS.get(group, ()))
             keys += [f"{prefix}.{key}" for key in function.hints]
@@ -273,7 +273,7 @@ def expand_globs(overrides: Sequence[str], *, config_dir: str | None) -> list[st
             continue
         if given.group_of(override) not in _list_groups():
             raise ConfigError(f"{overrides[number]}: glob() chooses among the options of a group, e.g. preset=glob(*)")
-        options = _list_options(given.group_of(override), config_dir)
+        options = list_options(given.group_of(override), config_dir)
         matching = glob.filter(options)
         if not matching:
             raise ConfigError(f"{overrides[number]}: no option matches; there are {', '.join(options)}")
@@ -352,7 +352,8 @@ def _require_utf8(config_dir: str | None) -> None:
                 raise ConfigError(f"{file} starts with a byte order mark: save it as UTF-8 without one")
 
 
-def _list_options(group: str, config_dir: str | None = None) -> list[str]:
+def list_options(group: str, config_dir: str | None = None) -> list[str]:
+    """Return the options of a group: those in `conf/`, and those in a further folder."""
     folders = [paths.conf_dir(), *([Path(config_dir)] if config_dir else [])]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
@@ -373,7 +374,7 @@ def _refuse_unknown_options(overrides: Sequence[Override], config_dir: str | Non
             continue
         chosen = override.sweep_string_iterator() if override.is_sweep_override() else iter([override.value()])
         for option in chosen:
-            known = _list_options(group, config_dir)
+            known = list_options(group, config_dir)
             if str(option) not in known and (option is not None or group != "preset"):
                 shown = f"{override.key_or_group}={mask(str(option))}"
                 raise ConfigError(f"{shown}: no such option; expected {' or '.join(known)}")
@@ -393,7 +394,7 @@ def _refuse_names(overrides: Sequence[Override]) -> None:
         section, _, key = override.key_or_group.partition(".")
         if key == "name" and section != "data" and section in _list_groups():
             raise ConfigError(
-                f"{override.key_or_group}: select one with {section}=, e.g. {section}={_list_options(section)[0]}"
+                f"{override.key_or_group}: select one with {section}=, e.g. {section}={list_options(section)[0]}"
             )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from mnist_pipeline.doctor.finding import Finding, Remedy
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import outbox
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.outbox import Pending
@@ -14,7 +15,8 @@ def find(opened: MlflowStore) -> Iterator[Finding]:
     for left in outbox.list_left():
         if left.uri != str(opened.uri):
             what = (
-                f"a part of run {left.run_id} waits for {left.uri}: mnist-pipeline doctor --fix tracking.uri={left.uri}"
+                f"a part of run {left.run_id} waits for {left.uri}: "
+                f"{command('doctor', '--fix', f'tracking.uri={left.uri}')}"
             )
             yield Finding(Remedy.none, what)
             continue

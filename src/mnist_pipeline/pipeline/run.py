@@ -153,7 +153,7 @@ def carry_out(
         tracked.log_metrics(total, step=last.number, timestamp_ms=last.ended_ms)
     return RunResult(
         run_id=tracked.run_id,
-        name=name,
+        name=tracked.name,
         address=tracked.address,
         config=config,
         dataset=dataset,

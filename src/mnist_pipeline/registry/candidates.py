@@ -6,18 +6,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from mnist_pipeline.registry.gates import DIGEST_TAGS
+from mnist_pipeline.registry.settings import select
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
 
 KINDS = (Kind.TRAIN, Kind.FINAL)
-NEXT_STEPS = (
-    "train the same run again and promote it (its report has the command), roll back (mnist-pipeline rollback --reason "
-    "WHY), or remove the champion (mnist-pipeline rollback --to none --reason WHY)"
-)
-"""What a user can do about a champion whose files are damaged or gone."""
-
 _SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 
 _log = logging.getLogger(__name__)
@@ -35,6 +31,15 @@ class Candidate:
     run: RunRecord
     model_id: str
     why: str
+
+
+def replace_champion() -> str:
+    """Return what a user can do about a champion whose files are damaged or gone."""
+    return (
+        "train the same run again and promote it (its report has the command), roll back "
+        f"({command('rollback', '--reason WHY')}), or remove the champion "
+        f"({command('rollback', '--to none --reason WHY')})"
+    )
 
 
 def find_typed(store: MlflowStore, typed: str, *, model_name: str) -> Candidate:
@@ -67,25 +72,23 @@ def find_best(
         experiment: Name of the experiment to search.
         champion: The champion's run; None if there is no champion.
         data_name: Of the registered model.
-        shunned: Ids of runs that must not be chosen.
+        shunned: Ids of runs that must not be chosen, nor any run with the same result.
 
     Raises:
         UserError: There is no such run.
     """
     experiment_id = store.find_experiment(experiment)
+    refused = [run for run in (runs.get(store, run_id) for run_id in shunned) if run is not None]
+    digests = {run.tags[Tag.RESULT_DIGEST] for run in refused if Tag.RESULT_DIGEST in run.tags}
     found = [
         run
         for run in _list_finished(store, [experiment_id] if experiment_id else [])
         if Tag.DATA_FALLBACK not in run.tags and run.params.get("data.name") == data_name
-        if run.run_id not in shunned
+        if run.run_id not in shunned and run.tags.get(Tag.RESULT_DIGEST) not in digests
         if champion is None or all(run.tags.get(tag) == champion.tags.get(tag) for tag in DIGEST_TAGS)
     ]
     if not found:
-        whose = "on the champion's data " if champion else ""
-        raise UserError(
-            f"no run {whose}can be promoted in the experiment {experiment} (runs that fell back on other data do not "
-            f"count): train one (mnist-pipeline train), or give tracking.experiment= another name"
-        )
+        raise _nothing(store, experiment, data_name, champion)
     measured = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
     ranked = [run for run in measured if math.isfinite(run.metrics[Metric.VALIDATION_ACCURACY])]
     for run in measured:
@@ -112,6 +115,31 @@ def find_best(
     raise UserError(
         f"none of the {len(comparable)} runs with {names} has a model and all of its files: train one with force=true"
     )
+
+
+def _nothing(store: MlflowStore, experiment: str, data_name: str, champion: RunRecord | None) -> UserError:
+    """Return the error for an experiment without a candidate, with the next step that fits what the store holds."""
+    others = [run for run in _list_finished(store, runs.experiment_ids(store)) if run.params.get("data.name")]
+    asked = [run for run in others if Tag.DATA_FALLBACK not in run.tags]
+    fallbacks = [
+        run for run in others if Tag.DATA_FALLBACK in run.tags and run.tags.get(Tag.DATA_REQUESTED) == data_name
+    ]
+    whose = " on the champion's data" if champion else ""
+    start = f"no run{whose} can be promoted in the experiment {experiment}"
+    if any(run.params["data.name"] == data_name for run in asked):
+        return UserError(
+            f"{start}: train one ({command('train')}), name a run, or give tracking.experiment= another name"
+        )
+    if asked:
+        newest = asked[0].params["data.name"]
+        return UserError(f"{start}: the runs here are of {newest}: {command('promote', select(newest))}")
+    if fallbacks:
+        used = fallbacks[0].params["data.name"]
+        return UserError(
+            f"{start}: {data_name} could not be found, and a run that fell back to {used} does not count. Ask for "
+            f"{used} itself: {command('train', f'data={used}')}, then {command('promote', f'data={used}')}"
+        )
+    return UserError(f"{start}: train one ({command('train')})")
 
 
 def _split(run: RunRecord) -> tuple[str, ...]:

@@ -120,6 +120,7 @@ def settle(registry: Registry) -> list[Entry]:
     """
     for entry in registry.ledger.entries():
         if registry.ledger.is_abandoned(entry):
+            _log.warning("an interrupted promotion or rollback by %s on %s is closed", entry.user, entry.host)
             _settle_entry(registry, entry.id, reason="The command was killed before it moved the champion.")
     entries = registry.ledger.entries()
     others = [entry for entry in entries if entry.is_open]
@@ -150,7 +151,6 @@ def _settle_entry(registry: Registry, entry_id: str, *, reason: str) -> None:
     if has_nothing_to_do or is_done:
         _finish(registry, entry_id)
     else:
-        _log.warning("an interrupted promotion or rollback by %s on %s is closed", entry.user, entry.host)
         tag_runs(registry)
         registry.ledger.interrupt(entry_id, reason=reason)
 

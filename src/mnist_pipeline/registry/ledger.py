@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from mnist_pipeline.registry.comparison import Comparison, Spent
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.system.errors import GoneError, UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.text import markdown
 from mnist_pipeline.tracking import entries, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, host
@@ -268,7 +269,7 @@ def _read(run: RunRecord) -> Entry:
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UserError(
             f"the ledger's entry {run.run_id} cannot be read ({' '.join(str(error).split())}): its tags were "
-            "edited, or written by a newer version of mnist-pipeline; mnist-pipeline doctor --fix sets it aside"
+            f"edited, or written by a newer version of mnist-pipeline; {command('doctor', '--fix')} sets it aside"
         ) from error
 
 

@@ -86,7 +86,7 @@ def promote(
         past = None if champion is None else find_run.find_run_of_version(store, registry.model.run_of(champion))
         if past is not None and past.run_id == candidate.run.run_id:
             if damage := find_damage(registry, champion):
-                raise UserError(f"{past.name} is the champion, and damaged ({damage}): {candidates.NEXT_STEPS}")
+                raise UserError(f"{past.name} is the champion, and damaged ({damage}): {candidates.replace_champion()}")
             return _undecided(registry, candidate, ())
         return _decide(registry, candidate, bounds, where.data, champion=champion, past=past)
 
@@ -115,10 +115,10 @@ def _decide(
     alpha = fixed_alpha(registry.ledger.entries())
     if alpha is not None and bounds.alpha != alpha:
         raise ConfigError(f"promote.alpha={bounds.alpha}: it is fixed at {alpha} for {registry.name}")
+    verdicts, predictions = judge(candidate, registry.store, bounds, data)
     with opened(registry, champion=champion) as entry_id:
         version = model.register(run.run_id, candidate.model_id)
         model.point(CHALLENGER, version)
-        verdicts, predictions = judge(candidate, registry.store, bounds, data)
         contest = Contest()
         if past is not None:
             worthy = predictions if _are_passed(verdicts) else None
@@ -223,7 +223,7 @@ def challenge(
     if before is None or not before["label"].equals(predictions["label"]):
         raise UserError(
             f"the predictions of the champion's run {past.run_id} cannot be read, so nothing can be compared with "
-            f"them: {candidates.NEXT_STEPS}"
+            f"them: {candidates.replace_champion()}"
         )
     found.append(gates.recalls(before, predictions, max_drop=bounds.max_recall_drop))
     if not _are_passed(found):

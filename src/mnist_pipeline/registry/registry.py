@@ -2,10 +2,12 @@
 
 from mnist_pipeline.registry.comparison import Budget, on_split
 from mnist_pipeline.registry.ledger import Ledger
+from mnist_pipeline.registry.settings import select
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import RunRecord
-from mnist_pipeline.tracking.registered_models import CHAMPION, RegisteredModel
+from mnist_pipeline.tracking.registered_models import CHAMPION, RegisteredModel, list_models
 
 
 class Registry:
@@ -30,3 +32,11 @@ class Registry:
         """Return the budget that comparisons on a test split have left."""
         spent = [entry.spent for entry in self.ledger.entries() if entry.spent]
         return Budget(alpha=alpha, spent=on_split(spent, test_digest))
+
+
+def propose_champion(store: MlflowStore) -> str:
+    """Return the next step where a registered model has no champion."""
+    others = [model.name for model in list_models(store) if model.named(CHAMPION) is not None]
+    if others:
+        return f"{others[0]} has one: {select(others[0].removesuffix('-classifier'))}"
+    return f"promote a run first ({command('promote')})"

@@ -6,6 +6,7 @@ from mnist_pipeline.registry.ledger import Decision, Entry, Outcome, previous_ch
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.settings import RegistryConfig
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.registered_models import CHAMPION
@@ -34,14 +35,14 @@ def rollback(store: MlflowStore, where: RegistryConfig, *, to: int | str | None,
             return _give_up(registry, champion, reason)
         assert not isinstance(to, str)
         target = _find_target(registry, registry.ledger.entries(), champion, to)
+        run = find_run.find_run_of_version(store, registry.model.run_of(target))
+        problems, logged = evidence.examine(store, run, registry.model.model_folder(target), where.data)
+        verdicts = [gates.whole(problems)]
+        if logged is not None:
+            again, labels = logged.reloaded.probabilities, logged.test.labels
+            verdicts.append(gates.same_predictions(logged.predictions, again, labels))
+        is_passed = all(gate.is_passed for gate in verdicts)
         with opened(registry, champion=champion) as entry_id:
-            run = find_run.find_run_of_version(store, registry.model.run_of(target))
-            problems, logged = evidence.examine(store, run, registry.model.model_folder(target), where.data)
-            verdicts = [gates.whole(problems)]
-            if logged is not None:
-                again, labels = logged.reloaded.probabilities, logged.test.labels
-                verdicts.append(gates.same_predictions(logged.predictions, again, labels))
-            is_passed = all(gate.is_passed for gate in verdicts)
             decision = Decision(
                 outcome=Outcome.rolled_back if is_passed else Outcome.refused,
                 champion=champion,
@@ -93,8 +94,8 @@ def _find_target(registry: Registry, entries: list[Entry], champion: int | None,
     )
     if not earlier:
         raise UserError(
-            f"{registry.name} has no earlier champion whose run is left: promote another run (mnist-pipeline promote "
-            f"RUN data={registry.name.removesuffix('-classifier')}); a damaged champion can be replaced by its own "
+            f"{registry.name} has no earlier champion whose run is left: promote another run "
+            f"({command('promote', 'RUN')}); a damaged champion can be replaced by its own "
             f"run, trained again and promoted, or removed with --to {NO_VERSION}"
         )
     known = " or ".join(map(str, earlier))

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 
 from mnist_pipeline.config.coerce import coerce
-from mnist_pipeline.config.compose import Schema, compose_values, read_section
+from mnist_pipeline.config.compose import Schema, compose_values, list_options, read_section
 from mnist_pipeline.config.sections import DataConfig, TrackingConfig
 
 _Share = Annotated[float, Ge(0), Le(1)]
@@ -55,6 +55,11 @@ PROMOTE = Schema(config_name="promote", sections={**REGISTRY.sections, "promote"
 def registered_name(data_name: str) -> str:
     """Return the name of the registered model for a data set."""
     return f"{data_name}-classifier"
+
+
+def select(data_name: str) -> str:
+    """Return the override by which a command finds the registered model of a data set."""
+    return f"{'data' if data_name in list_options('data') else 'data.name'}={data_name}"
 
 
 def read(overrides: Sequence[str]) -> RegistryConfig:

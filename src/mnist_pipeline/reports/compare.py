@@ -1,6 +1,5 @@
 """Many runs in one table: their differences, the best one, and how certain that is. Pure functions of values."""
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from mnist_pipeline.pipeline.fingerprint import is_deciding
 from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.text import nearest
 from mnist_pipeline.tracking.record import Metric, RunRecord, Tag
 
 VALIDATION, TEST = Metric.VALIDATION_ACCURACY, Metric.TEST_ACCURACY
@@ -148,8 +148,8 @@ def _full_key(named: str, keys: Sequence[str]) -> str:
     found = [key for key in keys if named in (key, key.split(".")[-1], names[key])]
     if len(found) == 1:
         return found[0]
-    nearest = difflib.get_close_matches(named, [*keys, *names.values()], n=1)
-    hint = f"did you mean {nearest[0]}?" if nearest else f"expected some of {', '.join(names.values())}"
+    near = nearest(named, names.values()) or nearest(named, keys)
+    hint = f"did you mean {near}?" if near else f"expected some of {', '.join(names.values())}"
     if found:
         hint = f"this is ambiguous, expected {' or '.join(found)}"
     raise ConfigError(f"--group-by {named}: not a param that decides a result; {hint}")

@@ -88,10 +88,10 @@ def read_side(letter: str, run: RunRecord) -> Side:
     """Read the parts of a run that `diff` compares."""
     logged = Logged(run)
     patch = logged.read_optional(Artifact.PATCH) if run.tags.get(Tag.GIT_DIRTY) == "true" else None
-    predictions = logged.read_predictions()
+    predictions = None if run.is_untested else logged.read_predictions()
     versions = logged.read_texts(Artifact.VERSIONS)
     history = logged.read_history()
-    digests = logged.read_texts(Artifact.DIGESTS)
+    digests = None if run.is_untested else logged.read_texts(Artifact.DIGESTS)
     status = (
         None if run.status == "FINISHED" else f"{letter} ({run.name}) is {run.status}: only what it has logged is shown"
     )

@@ -41,6 +41,8 @@ def lay_out(diff: Diff, aliases: dict[str, list[str]], images: npt.NDArray[np.ui
 def describe(diff: Diff) -> str:
     """Return in a sentence which run is better on the test images, by how much, and how certain that is."""
     compared = diff.comparison
+    if compared is None and (diff.a.run.is_untested or diff.b.run.is_untested):
+        return "A run of a sweep is not scored on the test split: there are no predictions to compare."
     if compared is None:
         return "Their predictions cannot be compared: see above."
     if diff.a.run.run_id == diff.b.run.run_id:

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 from mnist_pipeline.reports import reproducing, reproduction_page
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.logged import Logged
-from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Text, tabulate
+from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, tabulate
 from mnist_pipeline.reports.values import list_names, show, show_count, show_share, when
 from mnist_pipeline.system.text import plain
 from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag
@@ -19,6 +19,8 @@ from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag
 
 def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
     """Return the report on a run that trained a model; `uri` is that of the store."""
+    if logged.run.is_untested:
+        return _lay_out_untested(logged, uri)
     sections = (
         Section("The run", describe_run(logged.run, aliases)),
         logged.section("Data", _show_data),
@@ -31,6 +33,37 @@ def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
         Section("Intended use and limits", _limit(logged)),
     )
     return Page(title=logged.run.name, lead=_sum_up(logged), sections=sections)
+
+
+def _lay_out_untested(logged: Logged, uri: str) -> Page:
+    run = logged.run
+    accuracy = run.metrics.get(Metric.VALIDATION_ACCURACY)
+    scored = "" if accuracy is None else f" with validation accuracy {accuracy:.4f}"
+    study = f" of the study {run.tags[Tag.STUDY]}" if Tag.STUDY in run.tags else ""
+    lead = (
+        f"A {run.kind} run{study}{scored}. Such runs are not scored on the test split, and keep no model: the sweep "
+        "trains its winner again."
+    )
+    sections = (
+        Section("The run", describe_run(run, ())),
+        logged.section("Training", _show_untested_training),
+        Section("How to reproduce it", (*_reproduce(logged, uri), *reproduction_page.show(logged))),
+    )
+    return Page(title=run.name, lead=lead, sections=sections)
+
+
+def _show_untested_training(logged: Logged) -> tuple[Item, ...]:
+    items: list[Item] = [_tabulate_configuration(logged.run)]
+    history = logged.read_history()
+    if history is not None:
+        items.append(tabulate("Every epoch", history, show=show))
+    return tuple(items)
+
+
+def _tabulate_configuration(run: RunRecord) -> Table:
+    params = {key: value for key, value in run.params.items() if key.split(".")[0] in ("model", "train")}
+    table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
+    return tabulate("Configuration", table, show=show)
 
 
 def _sum_up(logged: Logged) -> str:
@@ -122,15 +155,13 @@ def _show_model(logged: Logged) -> tuple[Item, ...]:
 
 
 def _show_training(logged: Logged) -> tuple[Item, ...]:
-    params = {key: value for key, value in logged.run.params.items() if key.split(".")[0] in ("model", "train")}
-    table = pd.DataFrame({"key": list(params), "value": list(params.values())}, dtype=str)
     history = logged.read_history()
     alt = "Learning curves: loss and accuracy by epoch, in training and in validation."
     if history is not None:
         last = history.iloc[-1]
         alt += f" They end at a training loss of {last['train/loss']:.4f} after epoch {last['epoch']:.0f}."
     items: list[Item] = [
-        tabulate("Configuration", table, show=show),
+        _tabulate_configuration(logged.run),
         logged.picture(Artifact.LEARNING_CURVES_PICTURE, alt=alt),
     ]
     if history is not None:

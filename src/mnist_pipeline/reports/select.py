@@ -128,7 +128,7 @@ def _trials(store: MlflowStore, sweep: RunRecord, notes: list[str]) -> list[RunR
     children = runs.search(store, [sweep.experiment_id], tags)
     found = [run for run in children if run.kind in (Kind.TRIAL, Kind.CONFIRM)]
     complete = [run for run in found if run.tags.get(Tag.TRIAL_STATE) == "COMPLETE" and run.is_finished]
-    metric = sweep.params.get("sweep.metric")
+    metric = sweep.settings.get("sweep.metric")
     if metric not in (None, Metric.VALIDATION_ACCURACY):
         notes.append(f"ranked by accuracy, but {sweep.name} optimised {metric}")
     if len(complete) < len(found):

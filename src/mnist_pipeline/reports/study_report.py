@@ -11,7 +11,7 @@ from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Page, Picture, Section, Table, Text, tabulate
 from mnist_pipeline.reports.report import describe_run
 from mnist_pipeline.reports.values import count, points, show
-from mnist_pipeline.tracking.record import Artifact, RunRecord, Tag
+from mnist_pipeline.tracking.record import Artifact, RunRecord
 
 MOST_TRIALS = 10
 _PLOTS = {
@@ -45,9 +45,7 @@ def lay_out(logged: Logged, *, aliases: Sequence[str], uri: str) -> Page:
 
 
 def _read_settings(run: RunRecord) -> dict[str, str]:
-    """Return the settings of the study's last command. Version 0.1 kept those of the first one, as params."""
-    settings = {key: value for key, value in {**run.params, **run.tags}.items() if key.startswith("sweep.")}
-    return {key: value for key, value in settings.items() if key != Tag.WINNER and value not in ("null", "None")}
+    return {key: value for key, value in sorted(run.settings.items()) if value not in ("null", "None")}
 
 
 def _read_verdict(logged: Logged) -> dict[str, Any] | None:
@@ -91,10 +89,10 @@ def _show_trials(logged: Logged) -> tuple[Item, ...]:
     if trials is None:
         return (Text("The table of trials is missing.", is_warning=True),)
     counts = ", ".join(f"{number:,} {state}" for state, number in trials["state"].value_counts().items())
-    is_ascending = logged.run.params.get("sweep.direction") == "minimize"
+    is_ascending = logged.run.settings.get("sweep.direction") == "minimize"
     best = trials[trials["state"] == "complete"].sort_values("value", ascending=is_ascending).head(MOST_TRIALS)
     shown = best[[column for column in best if column not in _NO_RESULT]].astype({"number": str})
-    caption = f"The best {len(best)}, by {logged.run.params.get('sweep.metric', 'value')}"
+    caption = f"The best {len(best)}, by {logged.run.settings.get('sweep.metric', 'value')}"
     names = short_names([key for key in map(str, shown) if "." in key or key in GROUPS])
     table = tabulate(caption, shown.rename(columns={"number": "trial", **names}), show=_show_value)
     return Text(f"{count(len(trials), 'trial')}: {counts}."), table

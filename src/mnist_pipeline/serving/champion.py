@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mnist_pipeline.data.pictures import FITS, Fit, Form
 from mnist_pipeline.registry import candidates, evidence, gates
+from mnist_pipeline.registry.registry import propose_champion
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import logged_model, runs
 from mnist_pipeline.tracking.logged_model import BadModelError
@@ -57,8 +58,7 @@ def load(store: MlflowStore, name: str) -> Champion:
     model = RegisteredModel(store, name)
     version = model.named(CHAMPION)
     if version is None:
-        data_name = name.removesuffix("-classifier")
-        raise UserError(f"{name} has no champion: promote a run first (mnist-pipeline promote data.name={data_name})")
+        raise UserError(f"{name} has no champion: {propose_champion(store)}")
     run = _find_run(store, model, version)
     try:
         loaded = logged_model.load(
@@ -67,7 +67,7 @@ def load(store: MlflowStore, name: str) -> Champion:
             target=run.tags.get(Tag.MODEL_TARGET) if run else None,
         )
     except BadModelError as error:
-        raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.NEXT_STEPS}") from error
+        raise UserError(f"version {version} of {name} is damaged ({error}): {candidates.replace_champion()}") from error
     network = loaded.network
     _, *image_shape = network.input_shape
     num_classes = network.output_shape[-1]

@@ -5,7 +5,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -16,16 +16,20 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline import provenance
-from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.plotting import to_png
 from mnist_pipeline.sweep.confirm import Verdict
 from mnist_pipeline.sweep.failure import REASON
 from mnist_pipeline.sweep.figures import draw_intervals
+from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study
 from mnist_pipeline.system import paths
-from mnist_pipeline.tracking.record import Artifact, Tag, show_tables
+from mnist_pipeline.system.text import markdown
+from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag, show_tables
 from mnist_pipeline.tracking.tracker import Content, Run, log_contents
+
+if TYPE_CHECKING:
+    from mnist_pipeline.pipeline.run import RunResult
 
 MAX_LEGEND_ENTRIES = 12
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
@@ -55,9 +59,14 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def log_surroundings(request: Request, parent: Run) -> None:
-    """Log the overrides of the sweep, the versions, the machine, and uncommitted changes of the code."""
-    log_contents(parent, {Artifact.OVERRIDES: request.overrides_to_yaml()})
+def log_surroundings(plan: SweepPlan, parent: Run) -> None:
+    """Log the baseline and the overrides of the sweep, the versions, the machine, and uncommitted changes of the code.
+
+    Let MLflow's page of the trials have the swept keys and the metric as axes.
+    """
+    contents = {Artifact.CONFIG: plan.base.to_yaml(), Artifact.OVERRIDES: plan.request.overrides_to_yaml()}
+    log_contents(parent, contents)
+    parent.show_trials(params=list(plan.config.space), metric=plan.config.metric)
     log_contents(parent, provenance.describe(paths.checkout()))
 
 
@@ -188,6 +197,29 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], base: Config, paren
         contents[Artifact.VERDICT_PICTURE] = to_png(draw_intervals(verdict.comparisons))
     log_contents(parent, contents)
     parent.set_tags({Tag.WINNER: verdict.winner or "baseline"})
+
+
+def log_conclusion(
+    plan: SweepPlan, study: Study, parent: Run, verdict: Verdict | None, final: "RunResult | RunRecord | None"
+) -> None:
+    """Let the sweep's page begin with the verdict, and log the winner's test accuracy."""
+    if verdict is None:
+        said = "**Not confirmed**: `sweep.confirm` trains the best trials again, on fresh seeds."
+    else:
+        said = f"**The winner is {verdict.describe()}.**"
+    tags = {}
+    if final is not None:
+        accuracy = final.metrics[Metric.TEST_ACCURACY]
+        page = final.address.partition("#")[2]
+        said += f" Its test accuracy is **{accuracy:.4f}** ([{markdown(final.name)}](#{page}))."
+        tags[Tag.WINNER_RUN] = final.run_id
+        now = time.time_ns() // 1_000_000
+        parent.log_metrics({Metric.WINNER_TEST_ACCURACY: accuracy}, step=0, timestamp_ms=now)
+    search = describe_sweep(plan.config, plan.request)
+    for best in study.ranked()[:1]:
+        search += f" The best of them has {best.value:.4f}, in part by chance."
+    page = f"[Compare the trials](#{parent.trials_page})"
+    parent.set_tags({**tags, Tag.DESCRIPTION: f"{said}\n\n{search} {page}"})
 
 
 def describe_preset(options: Mapping[str, str], values: Mapping[str, Any], *, study: str) -> str:

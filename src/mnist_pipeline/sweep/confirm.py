@@ -56,6 +56,13 @@ class Verdict:
     winner: str | None
     confidence: float
 
+    def describe(self) -> str:
+        """Return the winner, and why."""
+        if self.winner is None:
+            return "the baseline: no interval excludes 0"
+        lead = next(one for one in self.comparisons if one.name == self.winner)
+        return f"{self.winner}: {lead.mean:+.4f} ({lead.low:+.4f} to {lead.high:+.4f}) against the baseline"
+
 
 def draw_pairs(seed: int, *, num_pairs: int, taken: Pair) -> list[Pair]:
     """Return pairs of seeds, a pure function of the study's seed; none shares a seed with the study's own runs."""

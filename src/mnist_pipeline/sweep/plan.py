@@ -86,20 +86,14 @@ def describe_sweep(config: SweepConfig, request: Request) -> str:
     )
 
 
-def list_params(config: SweepConfig) -> dict[str, Any]:
-    """Return the settings that are the same for every command of a study, by their dotted keys."""
-    settings = {f"sweep.{key}": _to_plain(getattr(config, key)) for key in _IDENTIFYING}
-    return {**settings, **{f"sweep.space.{key}": dimension.describe() for key, dimension in config.space.items()}}
-
-
 def list_tags(config: SweepConfig) -> dict[str, str]:
-    """Return the settings that the next command of the study may change, by their dotted keys.
+    """Return the settings of the sweep by their dotted keys.
 
-    They are tags, because MLflow does not let a param change.
+    They are tags: the next command of the study may change some, and a run without params matches no filter for
+    trainings, and adds no axis to a comparison of them.
     """
-    others = [field.name for field in dataclasses.fields(config) if field.name not in (*_IDENTIFYING, "space")]
-    tags: dict[str, str] = {}
-    for name in others:
+    tags = {f"sweep.space.{key}": str(dimension.describe()) for key, dimension in config.space.items()}
+    for name in [field.name for field in dataclasses.fields(config) if field.name != "space"]:
         value = getattr(config, name)
         if name == "confirm" and value is not None:
             value = ", ".join(f"{key}={nested}" for key, nested in vars(value).items())

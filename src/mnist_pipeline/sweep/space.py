@@ -17,6 +17,7 @@ from mnist_pipeline.config.changes import find_hint, with_values
 from mnist_pipeline.config.coerce import coerce
 from mnist_pipeline.config.sections import Component, Config
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.hints import command
 
 Value = int | float | str | bool | None
 
@@ -282,7 +283,7 @@ class _Parser:
             raise ConfigError(f"sweep.space.{key}: cannot be swept ({UNSWEPT[key]})")
         kind = find_hint(config, key)
         if kind is None:
-            raise ConfigError(f"sweep.space.{dotted}: unknown key; mnist-pipeline train --cfg job shows every key")
+            raise ConfigError(f"sweep.space.{dotted}: unknown key; {command('train', '--cfg', 'job')} shows every key")
         self.dimensions[dotted] = _parse_dimension(dotted, described, kind=kind)
         for value in _extremes(self.dimensions[dotted]):
             with_values(config, {key: _read_list(config, key, value)})

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mnist_pipeline.system import files, paths
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.locks import hold
 from mnist_pipeline.system.secrets import Address
 
@@ -75,7 +76,7 @@ def check_journal(path: Path, *, is_ours: bool = False) -> None:
                 raise ConfigError(f"sweep.storage={path} is not an Optuna journal and was left untouched: {hint}")
             for number, line in enumerate(file, start=2):
                 if line.endswith(b"\n") and not _is_entry(line):
-                    how = "run mnist-pipeline doctor --fix, which cuts" if path in list_journals() else "cut"
+                    how = f"run {command('doctor', '--fix')}, which cuts" if path in list_journals() else "cut"
                     raise UserError(
                         f"sweep.storage={path} is damaged in line {number} and was left untouched: {how} it before "
                         "that line"

@@ -34,6 +34,7 @@ from mnist_pipeline.sweep.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure
 from mnist_pipeline.sweep.settings import Direction, Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.space import Choice, Dimension, Interval
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.secrets import hide
 
 IDENTITY = "identity"
@@ -213,7 +214,7 @@ def _require_same(known: dict[str, Any], asked: dict[str, Any], *, name: str) ->
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise UserError(
             f"sweep.study={name} exists, but for another configuration, data or code ({shown}{more}): give this sweep "
-            f"another sweep.study (the old one stays readable: mnist-pipeline dashboard {_quote(name)})"
+            f"another sweep.study (the old one stays readable: {command('dashboard', _quote(name))})"
         )
 
 

@@ -13,12 +13,12 @@ from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request, data_tags, retarget
 from mnist_pipeline.sweep import confirm
-from mnist_pipeline.sweep.artifacts import log_search, log_surroundings, log_verdict
+from mnist_pipeline.sweep.artifacts import log_conclusion, log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.confirm import Pair, Verdict
 from mnist_pipeline.sweep.executors.executor import Executor
 from mnist_pipeline.sweep.executors.local import make_executors
 from mnist_pipeline.sweep.failure import Cause, TrainingFailedError
-from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_params, list_tags
+from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_tags
 from mnist_pipeline.sweep.pool import ExecutorPool, Job, StopRequest
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.settings import SweepConfig
@@ -77,17 +77,18 @@ def sweep(
         study = Study(config, name=name, identity=plan.identity(), max_epochs=plan.max_epochs())
         study.enqueue_planned(plan.baseline if plan.has_baseline() else None)
         started = time.perf_counter()
+        code = code_tags()
         spec = RunSpec(
             kind=Kind.SWEEP,
             name=f"sweep {name}",
             description=describe_sweep(config, request),
-            params={**plan.base.flat(), **list_params(config)},
-            tags={**data_tags(request), **code_tags(), **list_tags(config), Tag.STUDY: name},
+            params={},
+            tags={**data_tags(request), **code, **list_tags(config), Tag.STUDY: name},
             resume_id=study.id,
         )
         with tracker.run(spec) as parent:
-            log_surroundings(request, parent)
-            trainings = Trainings(plan, study, parent, tracker, progress, stop)
+            log_surroundings(plan, parent)
+            trainings = Trainings(plan, study, parent, tracker, progress, stop, code=code)
             num_executors = config.num_workers or count_usable_cores()
             pool = ExecutorPool(make_executors(request.found, num_executors=num_executors), stop=stop)
             try:
@@ -101,6 +102,7 @@ def sweep(
             if confirmation is not None:
                 log_verdict(confirmation.verdict, confirmation.winning_params, plan.base, parent, study=study)
                 final = train_winner(plan, confirmation.winning_params, study, parent, tracker, stop)
+            log_conclusion(plan, study, parent, confirmation.verdict if confirmation else None, final)
             now = time.time_ns() // 1_000_000
             parent.log_metrics({Metric.TOTAL_SEC: time.perf_counter() - started}, step=0, timestamp_ms=now)
         shutil.rmtree(paths.checkpoints_dir() / study.id, ignore_errors=True)

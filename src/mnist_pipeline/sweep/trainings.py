@@ -19,7 +19,7 @@ from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.text import markdown
-from mnist_pipeline.tracking.record import Artifact, Kind, Metric, Point, Tag, name_kept
+from mnist_pipeline.tracking.record import Artifact, Kind, Metric, Point, Tag, name_kept, tabulate_points
 from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec, Tracker, log_contents
 from mnist_pipeline.train.early_stopping import find_kept, is_complete
 
@@ -61,10 +61,21 @@ class Trained:
 
 
 class Trainings:
-    """Tracks trainings as children of the sweep's run; used by all executors at once."""
+    """Tracks trainings as children of the sweep's run; used by all executors at once.
+
+    They have the tags about its code, and readers find its versions, machine and patch for them.
+    """
 
     def __init__(
-        self, plan: SweepPlan, study: Study, parent: Run, tracker: Tracker, progress: Progress, stop: StopRequest
+        self,
+        plan: SweepPlan,
+        study: Study,
+        parent: Run,
+        tracker: Tracker,
+        progress: Progress,
+        stop: StopRequest,
+        *,
+        code: Mapping[str, str],
     ) -> None:
         self.stop = stop
         self.progress = progress
@@ -72,6 +83,7 @@ class Trainings:
         self._study = study
         self._parent = parent
         self._tracker = tracker
+        self._code = code
         self._in_flight: set[str] = set()
         self._lock = threading.Lock()
 
@@ -138,6 +150,7 @@ class Trainings:
             if config.train.early_stopping.patience is not None:
                 metrics |= name_kept(kept.number, kept.metrics)
             tracked.log_metrics(metrics, step=point.number, timestamp_ms=point.ended_ms)
+            log_contents(tracked, {Artifact.HISTORY: tabulate_points(points).to_csv(index=False)})
             tracked.set_tags({Tag.TRIAL_STATE: ending.value})
         value = kept.metrics[self._plan.config.metric]
         detail = f"{point.number} of {config.train.num_epochs} epochs"
@@ -152,6 +165,7 @@ class Trainings:
             description=f"{title}: {describe_training(config)}.",
             params=config.flat(),
             tags={
+                **self._code,
                 **tags,
                 Tag.PARENT: self._parent.run_id,
                 Tag.STUDY: self._study.name,

@@ -4,13 +4,14 @@ That is an id or an id prefix of at least six characters, a name, the name of a 
 `model@alias`, or the number of a registered version.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Collection
 
 from mlflow.entities import ViewType
 
 from mnist_pipeline.system.errors import GoneError, UserError
+from mnist_pipeline.system.hints import command
+from mnist_pipeline.system.text import nearest
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import Kind, RunRecord, Tag
@@ -56,7 +57,7 @@ def find_run_of_version(store: MlflowStore, run_id: str) -> RunRecord:
     if run is None:
         raise GoneError(
             f"the version's run {run_id} is gone, and with it the predictions to compare with: remove the champion "
-            "(mnist-pipeline rollback --to none --reason WHY), or roll back to another one (--to VERSION)"
+            f"({command('rollback', '--to none --reason WHY')}), or roll back to another one (--to VERSION)"
         )
     return run
 
@@ -98,9 +99,9 @@ def _find_alias(store: MlflowStore, models: list[RegisteredModel], alias: str, t
     known = [
         f"{model.name}@{name}" for model in list_models(store) for names in model.aliases().values() for name in names
     ]
-    nearest = difflib.get_close_matches(typed, known, n=1)
-    hint = f"there are {', '.join(known)}" if known else "no model has one yet: promote a run (mnist-pipeline promote)"
-    raise UserError(f"{typed}: no such alias; {f'did you mean {nearest[0]}?' if nearest else hint}")
+    near = nearest(typed, known)
+    hint = f"there are {', '.join(known)}" if known else f"no model has one yet: promote a run ({command('promote')})"
+    raise UserError(f"{typed}: no such alias; {f'did you mean {near}?' if near else hint}")
 
 
 def _find_unregistered(store: MlflowStore, typed: str, kinds: Collection[str] | None) -> RunRecord:
@@ -109,8 +110,9 @@ def _find_unregistered(store: MlflowStore, typed: str, kinds: Collection[str] | 
         deleted = [run for run in _search(store, typed, kinds, view=ViewType.DELETED_ONLY) if run.name == typed]
         found = next(iter(deleted), None)
     if found is None:
-        nearest = difflib.get_close_matches(typed, _list_names(store, kinds), n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else "make ui shows the runs; give the id of one"
+        known = _list_names(store, kinds)
+        near = nearest(typed, known)
+        hint = f"did you mean {near}?" if near else f"the newest are {', '.join(known[:_MAX_SHOWN]) or 'none'}"
         which = f" of kind {' or '.join(kinds)}" if kinds else ""
         raise UserError(f"{typed}: no run{which} has this id or name; {hint}")
     if found.is_deleted:
@@ -156,6 +158,8 @@ def _search_kinds(
     return [run for run in found if (run.kind in kinds if kinds else run.kind != Kind.PROMOTION)]
 
 
-def _list_names(store: MlflowStore, kinds: Collection[str] | None) -> set[str]:
+def _list_names(store: MlflowStore, kinds: Collection[str] | None) -> list[str]:
+    """Return the names of runs and studies, those of the newest first."""
     known = _search_kinds(store, kinds, ())
-    return {run.name for run in known} | {run.tags.get(Tag.STUDY, "") for run in known} - {""}
+    studies = (run.tags.get(Tag.STUDY, "") for run in known)
+    return [name for name in dict.fromkeys([*(run.name for run in known), *studies]) if name]

@@ -5,7 +5,7 @@ import errno
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from mnist_pipeline.system import files
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import hide
 from mnist_pipeline.system.versions import MODEL_LIBRARIES, pin_requirements
-from mnist_pipeline.tracking import integrity
+from mnist_pipeline.tracking import integrity, trials_view
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.integrity import Seal, Seals
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
@@ -53,9 +53,13 @@ _log = logging.getLogger(__name__)
 class MlflowRun:
     """A run in an MLflow store."""
 
-    def __init__(self, store: MlflowStore, *, experiment_id: str, run_id: str, is_resumed: bool) -> None:
+    def __init__(
+        self, store: MlflowStore, *, experiment_id: str, run_id: str, name: str = "", is_resumed: bool
+    ) -> None:
         self.run_id = run_id
+        self.name = name
         self.address = store.run_address(experiment_id, run_id)
+        self.trials_page = trials_view.address(experiment_id, run_id)
         self.is_resumed = is_resumed
         self.experiment_id = experiment_id
         self.uri = store.uri
@@ -76,6 +80,11 @@ class MlflowRun:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set the tags in one call."""
         self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def show_trials(self, *, params: Sequence[str], metric: str) -> None:
+        """Keep the view of the trials as MLflow's UI keeps a view that is shared: as a tag of the experiment."""
+        key, view = trials_view.describe(self.run_id, params=params, metric=metric)
+        self._client.set_experiment_tag(self.experiment_id, key, view)
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
         """Log the split as an MLflow dataset."""

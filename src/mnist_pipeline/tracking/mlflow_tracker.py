@@ -1,6 +1,7 @@
 """Runs are tracked in MLflow here, and nowhere else."""
 
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -19,8 +20,11 @@ from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking.outbox import BufferedRun
-from mnist_pipeline.tracking.record import EPOCH_METRICS, Point, RunRecord, Tag
+from mnist_pipeline.tracking.record import EPOCH_METRICS, Kind, Point, RunRecord, Tag
 from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec
+
+_NAMED = (Kind.TRAIN, Kind.FINAL, Kind.REPRODUCTION)
+"""The kinds of runs that people name."""
 
 _log = logging.getLogger(__name__)
 
@@ -64,15 +68,18 @@ class MlflowTracker:
             if begun:
                 run_id = begun.info.run_id
                 known = begun.data.params
+                name = begun.info.run_name
                 self._reopen(begun)
             else:
                 self._close_elsewhere(spec.resume_id)
-                run_id = self._client.create_run(self._experiment_id, run_name=spec.name, tags=all_tags).info.run_id
+                name = self._find_free_name(spec.name) if spec.kind in _NAMED else spec.name
+                run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
                 known = {}
             plain = MlflowRun(
                 self._store,
                 experiment_id=self._experiment_id,
                 run_id=run_id,
+                name=name,
                 is_resumed=begun is not None,
             )
             run = BufferedRun(self._store, plain) if store.is_server(self._store.uri) else plain
@@ -85,6 +92,13 @@ class MlflowTracker:
                 self._client.log_batch(run_id, params=missing)
                 self._show_columns(spec.params)
                 yield run
+
+    def _find_free_name(self, name: str) -> str:
+        """Return `name`, with a number if another run has it, so that a name means one run."""
+        found = runs.search_named(self._store, runs.experiment_ids(self._store), name)
+        taken = {entity.info.run_name for entity in found}
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
     def _show_columns(self, params: Collection[str]) -> None:
         """Let the UI show the keys of a model, which the first run of it makes known."""

@@ -12,7 +12,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from mlflow.exceptions import MlflowException
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.system import files, locks, paths
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import store
 from mnist_pipeline.tracking.database_errors import explain
 from mnist_pipeline.tracking.mlflow_run import MODEL_NAME, MlflowRun, describe_split
@@ -47,7 +48,9 @@ class BufferedRun:
 
     def __init__(self, opened: MlflowStore, run: MlflowRun) -> None:
         self.run_id = run.run_id
+        self.name = run.name
         self.address = run.address
+        self.trials_page = run.trials_page
         self.is_resumed = run.is_resumed
         self._uri = opened.uri
         self._run = run
@@ -65,6 +68,10 @@ class BufferedRun:
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Add or change tags."""
         self._write("set_tags", {"tags": dict(tags)})
+
+    def show_trials(self, *, params: Sequence[str], metric: str) -> None:
+        """Let the page at `trials_page` compare the run's trials."""
+        self._write("show_trials", {"params": list(params), "metric": metric})
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
         """Log that the run used `split`."""
@@ -117,7 +124,7 @@ class BufferedRun:
             if time.monotonic() > until:
                 raise UserError(
                     f"the tracking server {self._uri} stays away: the result is kept in {self._outbox.folder}; when "
-                    "the server is back, mnist-pipeline doctor --fix uploads it, and so does the same command"
+                    f"the server is back, {command('doctor', '--fix')} uploads it, and so does the same command"
                 )
             time.sleep(1)
 

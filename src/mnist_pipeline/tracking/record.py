@@ -73,6 +73,7 @@ class Tag:
     REPRODUCED = "reproduction.of"  # id of the run that was trained again
     VERDICT = "reproduction.verdict"  # identical or different
     WINNER = "sweep.winner"
+    WINNER_RUN = "sweep.winner_run"  # id of the winner's last training, which was scored on the test split
 
     DESCRIPTION = "mlflow.note.content"
     USER = "mlflow.user"
@@ -131,6 +132,10 @@ class Artifact:
     REPORT = "report/report.html"  # logged at any time after the run has finished
 
 
+INHERITED = (Artifact.VERSIONS, Artifact.MACHINE, Artifact.PATCH)
+"""What the runs of a sweep share: the parent has it, and is read instead of a run that lacks it."""
+
+
 class Metric:
     """The metrics of a run."""
 
@@ -148,6 +153,7 @@ class Metric:
     TOTAL_SEC = "time/total_sec"
     NUM_PARAMETERS = "model/num_parameters"
     MODEL_BYTES = "model/size_bytes"
+    WINNER_TEST_ACCURACY = "sweep/winner_test_accuracy"
 
 
 EPOCH_METRICS = (
@@ -233,6 +239,18 @@ class RunRecord:
     def label(self) -> str:
         """Its name, and the beginning of its id."""
         return f"{self.name} ({self.run_id[:8]})"
+
+    @property
+    def is_untested(self) -> bool:
+        """Whether it is not to be scored on the test split, and keeps no model, as the trials of a sweep."""
+        is_reproduced = self.kind == Kind.REPRODUCTION and self.is_finished and Metric.TEST_ACCURACY not in self.metrics
+        return self.kind in (Kind.TRIAL, Kind.CONFIRM) or is_reproduced
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a sweep by their dotted keys, as its last command had them. Version 0.1 kept params."""
+        found = {key: value for key, value in {**self.params, **self.tags}.items() if key.startswith("sweep.")}
+        return {key: value for key, value in found.items() if key not in (Tag.WINNER, Tag.WINNER_RUN)}
 
     def read(self, path: str) -> bytes:
         """Return the bytes of an artifact."""
@@ -338,6 +356,11 @@ def of_kept_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
 def tabulate_history(history: Sequence["Epoch"]) -> pd.DataFrame:
     """Return the table that `RunRecord.read_history` reads back."""
     return pd.DataFrame([{"epoch": epoch.number, **read_epoch_metrics(epoch)} for epoch in history])
+
+
+def tabulate_points(points: Sequence[Point]) -> pd.DataFrame:
+    """Return the same table of epochs that have been tracked."""
+    return pd.DataFrame([{"epoch": point.number, **point.metrics} for point in points])
 
 
 def class_names(predictions: pd.DataFrame) -> list[str]:

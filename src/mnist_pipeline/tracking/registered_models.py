@@ -9,6 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 
 from mnist_pipeline.system.errors import GoneError, UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.store import UI_VIEW
@@ -64,7 +65,7 @@ class RegisteredModel:
         if run_id is None:
             raise GoneError(
                 f"version {version} of {self.name} did not come from a run, so nothing can be compared with it: roll "
-                "back to another (mnist-pipeline rollback --to VERSION --reason WHY), or remove it (--to none)"
+                f"back to another ({command('rollback', '--to VERSION --reason WHY')}), or remove it (--to none)"
             )
         return run_id
 

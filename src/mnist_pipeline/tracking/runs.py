@@ -14,7 +14,7 @@ from mnist_pipeline.system import secrets
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.record import Artifact, Kind, RunRecord, Tag, of_kept_epoch
+from mnist_pipeline.tracking.record import INHERITED, Artifact, Kind, RunRecord, Tag, of_kept_epoch
 
 ALL = ViewType.ALL
 """Of `search`: deleted runs too."""
@@ -27,7 +27,13 @@ def read(store: MlflowStore, entity: MlflowEntity) -> RunRecord:
     run_id = entity.info.run_id
 
     def read_bytes(path: str) -> bytes:
-        return ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read(path)
+        try:
+            return ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read(path)
+        except FileNotFoundError:
+            parent = get(store, entity.data.tags[Tag.PARENT]) if Tag.PARENT in entity.data.tags else None
+            if parent is None or path not in INHERITED:
+                raise
+            return parent.read_bytes(path)
 
     return RunRecord(
         run_id=run_id,
@@ -108,6 +114,14 @@ def search_entities(
         token = page.token
         if not token:
             return
+
+
+def search_named(store: MlflowStore, experiment_ids: list[str], name: str) -> Iterator[MlflowEntity]:
+    """Yield the runs whose names begin with `name`, and perhaps others."""
+    quote = '"' if "'" in name else "'"
+    # MLflow's filters cannot quote both.
+    condition = () if quote in name else (f"attributes.run_name LIKE {quote}{name}%{quote}",)
+    return search_entities(store, experiment_ids, {}, conditions=condition)
 
 
 def filter_runs(store: MlflowStore, experiment_ids: list[str], condition: str | None) -> list[RunRecord]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import files, locks, paths
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.secrets import Address, authorize, hide
 from mnist_pipeline.tracking import sqlite_store
 from mnist_pipeline.tracking.database_errors import explain
@@ -155,7 +156,7 @@ def require_sound(uri: str) -> None:
     if found.is_newer:
         raise UserError(
             f"{database} has the schema {found.schema} of an MLflow newer than the installed one: upgrade the package "
-            "mlflow (mnist-pipeline doctor says to which version), or give tracking.uri= another store"
+            f"mlflow ({command('doctor')} says to which version), or give tracking.uri= another store"
         )
     if found.is_older:
         raise UserError(
@@ -174,9 +175,8 @@ def require_sound(uri: str) -> None:
 def doctor_command(database: Path) -> str:
     """Return the command that repairs a SQLite store, as a shell reads it."""
     named = f"tracking.uri={sqlite_uri(database)}"
-    return " ".join(
-        ["mnist-pipeline doctor --fix", *([] if database_of(default_uri()) == database else [shlex.quote(named)])]
-    )
+    is_default = database_of(default_uri()) == database
+    return command("doctor", "--fix", *([] if is_default else [shlex.quote(named)]))
 
 
 def is_read_only(uri: str) -> bool:

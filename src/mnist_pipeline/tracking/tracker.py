@@ -1,6 +1,6 @@
 """How a run is tracked. `mlflow_tracker.py` does it in MLflow; the tests have a twin in memory."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ class RunSpec:
 
     Attributes:
         kind: One of `record.Kind`.
+        name: A number is appended if another run has it, unless the run is one of many of a sweep.
         description: Markdown.
         params: By their dotted keys.
         resume_id: Ties the run to the command: opened a second time, the same run is resumed.
@@ -53,11 +54,14 @@ class Run(Protocol):
     """An open run.
 
     Attributes:
+        trials_page: What follows the `#` in the address of the page that `show_trials` makes.
         is_resumed: Whether an earlier command began it. Whatever is logged again replaces what is there.
     """
 
     run_id: str
+    name: str
     address: str
+    trials_page: str
     is_resumed: bool
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
@@ -68,6 +72,9 @@ class Run(Protocol):
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Add or change tags."""
+
+    def show_trials(self, *, params: Sequence[str], metric: str) -> None:
+        """Let the page at `trials_page` compare the run's trials, with these params and this metric as axes."""
 
     def log_split(self, split: Split, *, name: str, context: str, source: str) -> None:
         """Log that the run used `split`, with its own digest."""
