@@ -72,14 +72,42 @@ def test_the_runs_are_listed_with_the_columns_that_differ(page: Page, ui: str) -
     page.goto(ui)
     for name in NAMES:
         expect(page.get_by_role("link", name=name, exact=True)).to_be_visible()
-    for heading in ("test/accuracy", "time/train_sec"):
+    for heading in ("alias", "validation/accuracy", "test/accuracy"):
         expect(page.get_by_text(heading, exact=True).first).to_be_visible()
-    expect(page.get_by_text("digits-classifier@champion")).to_have_count(0)  # out of sight, to the right
-    trial = page.get_by_role("link", name=re.compile("^trial 0 digits-"))
+    trial = page.get_by_role("link", name=re.compile("^trial 0 "))
     expect(trial).to_have_count(0)  # it stands below its parent, which is folded
     row_of(page, "sweep digits-").get_by_role("button").click()
     expect(trial).to_be_visible()
     keep(page, "runs")
+
+
+def test_a_window_of_1440_pixels_shows_names_champion_results_and_seeds(page: Page, ui: str) -> None:
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.goto(ui)
+    page.get_by_role("button", name="Close").last.click()  # the assistant, which takes a third of the room
+    for name in NAMES:
+        link = page.get_by_role("link", name=name, exact=True)
+        expect(link).to_be_visible()
+        assert link.evaluate("node => node.scrollWidth <= node.clientWidth + 1 || node.offsetWidth < 260")
+    for column in ("tags.`alias`", "metrics.`test/accuracy`", "params.`model.hidden_width`", "params.`train.seed`"):
+        box = page.locator(f'.ag-header-cell[col-id="{column}"]').bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] < 1440
+    expect(page.get_by_text("digits-classifier@champion").first).to_be_visible()
+    keep(page, "runs_1440")
+
+
+def test_every_way_to_the_runs_shows_their_results(page: Page, ui: str) -> None:
+    heading = page.locator('.ag-header-cell[col-id="metrics.`test/accuracy`"]')
+    go(page, ui, "experiments")
+    page.get_by_role("link", name="digits", exact=True).first.click()
+    expect(heading).to_be_visible()
+    page.get_by_role("link", name=NAMES[0], exact=True).click()
+    expect(page.get_by_role("heading", name=NAMES[0])).to_be_visible()
+    page.get_by_role("main").get_by_role("link", name=re.compile("^(Runs|digits)$")).first.click()
+    expect(heading).to_be_visible()
+    page.get_by_role("button", name="Exit shared view").click()
+    expect(heading).to_have_count(0)
 
 
 def row_of(page: Page, name: str) -> Locator:

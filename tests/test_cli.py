@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -50,6 +51,8 @@ def test_the_composed_configuration_is_shown(fresh_cli: Cli) -> None:
     ("arguments", "message"),
     [
         (["trian"], "error: trian: no such command; did you mean train?"),
+        (["ui", "--host", "203.0.113.9"], "error: --host 203.0.113.9: not an address of this machine"),
+        (["ui", "--host", "nowhere.invalid"], "error: --host nowhere.invalid: not an address of this machine"),
         (["xyz"], "error: xyz: no such command; expected train or sweep or studies"),
         (["train", "--bogus"], "error: unrecognized arguments: --bogus"),
         (["train", "--cfg", "job", "--multirun"], "choose one of them"),
@@ -311,6 +314,45 @@ def test_the_ui_takes_another_port_where_its_own_is_taken(home: Path) -> None:
         assert b"<title>MLflow</title>" in read_page(address.partition("#")[0])
         child.send_signal(signal.SIGINT)
         assert "port 5000 is taken: another one is used" in child.communicate(timeout=15)[1]
+
+
+IN_A_NETWORK_OF_ITS_OWN = """
+import fcntl, json, socket, struct, subprocess, sys, urllib.request
+with socket.socket() as up:
+    fcntl.ioctl(up, 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS: the loopback of a new network is down
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+try:
+    address = child.stdout.readline().split()[2].partition("#")[0]
+    port = address.rstrip("/").rpartition(":")[2]
+    for host in ("127.0.0.2", socket.gethostname()):
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/create",
+            json.dumps({"name": f"of {host}"}).encode(),
+            {"Host": f"{host}:{port}", "Origin": f"http://{host}:{port}", "Content-Type": "application/json"},
+        )
+        assert urllib.request.urlopen(asked, timeout=30).status == 200
+finally:
+    child.terminate()
+    child.wait()
+print(address)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a network namespace")
+def test_the_ui_listens_where_it_is_told_and_warns(home: Path) -> None:
+    words = command("ui", "--host", "0.0.0.0", "--port", "0")
+    found = subprocess.run(
+        ["unshare", "--net", sys.executable, "-c", IN_A_NETWORK_OF_ITS_OWN, *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert found.stdout.startswith(f"http://{socket.gethostname()}:")
+    (warning, *_) = found.stderr.splitlines()
+    assert re.fullmatch(r"warning: whoever reaches port \d+ of this machine can read and write this store.*", warning)
+    known = MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db").search_experiments()
+    assert {f"of {socket.gethostname()}", "of 127.0.0.2"} <= {experiment.name for experiment in known}
 
 
 @contextlib.contextmanager

@@ -135,7 +135,7 @@ def test_choosing_the_best_by_looking_is_paid_for() -> None:
 def test_a_repeated_training_is_not_another_seed() -> None:
     found = compared(past(0.9), past(0.9, started_ms=5), past(0.8, seed=1))
     assert list(found.groups["num_runs"]) == [2]
-    assert any("1 repeat another run" in note for note in found.notes)
+    assert any("1 run repeats another exactly" in note for note in found.notes)
 
 
 def test_without_a_validation_split_the_test_accuracy_ranks_with_a_note() -> None:

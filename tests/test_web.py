@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from mnist_pipeline.system import web
+
 HEADER_TIMEOUT_SEC = 0.5
 SERVER = f"""
 import socket
@@ -175,3 +177,24 @@ def test_requests_that_come_together_are_all_answered(connection: socket.socket)
         assert read_status(connection) == 200
     connection.sendall(request(HOST)[10:])
     assert read_status(connection) == 200
+
+
+@pytest.mark.parametrize(
+    ("named", "is_own"),
+    [
+        ("127.0.0.1", True),
+        ("localhost", True),
+        ("192.168.1.20", True),
+        ("fe80::1", True),
+        (socket.gethostname().lower(), True),
+        ("evil.example", False),
+        ("192.168.1.20.evil.example", False),
+        ("1.2.3", False),
+    ],
+)
+def test_an_open_socket_answers_to_numbers_and_to_the_names_of_this_machine(named: str, is_own: bool) -> None:
+    with socket.socket() as bound:
+        bound.bind(("0.0.0.0", 0))  # it does not listen
+        assert web._make_check(bound, "0.0.0.0")(named) is is_own
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        assert web._make_check(closed, "127.0.0.1")(named) is (named in ("127.0.0.1", "localhost"))

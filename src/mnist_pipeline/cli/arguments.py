@@ -1,8 +1,11 @@
 """Arguments that several commands share."""
 
 import argparse
+import errno
+import ipaddress
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ from mnist_pipeline.system import hints
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.tracking import store
 
+HERE = "127.0.0.1"
 STORE_HELP = "data=, tracking.uri= and tracking.experiment= as for train"
 WAIT_HELP = f"{STORE_HELP}, and wait=true"
 RUN_HELP = "id or name, champion, challenger, model@alias, or the number of a registered version"
@@ -34,25 +38,44 @@ def with_short_errors(parser: argparse.ArgumentParser) -> argparse.ArgumentParse
     return parser
 
 
-def listen(port: int) -> socket.socket:
-    """Return a socket that listens on `port` of 127.0.0.1; 0 stands for any that is free.
+def add_address(parser: argparse.ArgumentParser, *, port_help: str, port: int | None = None) -> None:
+    """Add the arguments --host and --port."""
+    host_help = "an address of this machine to listen on, 0.0.0.0 for all; default: 127.0.0.1, for this machine alone"
+    parser.add_argument("--host", default=HERE, help=host_help)
+    parser.add_argument("--port", type=int, default=port, help=port_help)
+
+
+def listen(port: int, *, host: str = HERE) -> socket.socket:
+    """Return a socket that listens on `port` of an address of this machine; 0 stands for any that is free.
 
     Raises:
         ConfigError: It cannot be listened on.
     """
     try:
-        return socket.create_server(("127.0.0.1", port))
+        family, *_, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((address[0], port), family=family)
     except (OSError, OverflowError) as error:
+        if isinstance(error, socket.gaierror) or (isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL):
+            raise ConfigError(f"--host {host}: not an address of this machine; give 127.0.0.1, or 0.0.0.0") from error
         other = port + 1 if 0 < port < 65535 else 5001
         raise ConfigError(f"--port {port}: cannot be used ({error}); choose another, e.g. --port {other}") from error
 
 
-def listen_by_default(port: int) -> socket.socket:
-    """Return a socket that listens on `port` of 127.0.0.1, or on another port if that one is taken."""
+def listen_by_default(port: int, *, host: str) -> socket.socket:
+    """Return a socket that listens on `port`, or on another port if that one is taken."""
     try:
-        return listen(port)
+        return listen(port, host=host)
     except ConfigError:
-        return listen(0)
+        return listen(0, host=host)
+
+
+def describe_address(listener: socket.socket, host: str, *, what: str) -> str:
+    """Return the address of a web application; say on standard error what others can do if they can reach it."""
+    bound, port = listener.getsockname()[:2]
+    if not ipaddress.ip_address(bound).is_loopback:
+        print(f"warning: whoever reaches port {port} of this machine can {what}: there is no password", file=sys.stderr)
+    named = socket.gethostname() if ipaddress.ip_address(bound).is_unspecified else host
+    return f"http://{f'[{named}]' if ':' in named else named}:{port}"
 
 
 def require_store(config: TrackingConfig, *, to_write: bool) -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Sequence
 
-from mnist_pipeline.cli.arguments import listen, make_parser
+from mnist_pipeline.cli.arguments import HERE, listen, make_parser
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.storage import check, is_url, journal_path, list_journals
@@ -37,7 +37,7 @@ def dashboard(arguments: Sequence[str]) -> None:
     app = pages.make_app(storage, config.study)
     line = f"Optuna dashboard: http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)"
     with contextlib.suppress(KeyboardInterrupt):
-        web.run(app, listener, on_ready=lambda: print(line, flush=True))
+        web.run(app, listener, host=HERE, on_ready=lambda: print(line, flush=True))
 
 
 def _find_journal(study: str | None) -> str:

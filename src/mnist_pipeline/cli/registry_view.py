@@ -55,13 +55,15 @@ def print_budget(history: History) -> None:
     lines = {
         "comparisons": f"{len(budget.spent)} on this test split: {budget.sum_spent:.3g} of alpha {budget.alpha:g}",
         "next level": f"{budget.next_level:.2g}",
-        "detectable": f"{_points(budget.detectable(), num_images)} where nothing is lost",
+        "to pass next time": f"at least {_points(budget.detectable(), num_images)} more right, if none gets worse",
     }
     num_lost = budget.spent[-1].comparison.num_lost if budget.spent else 0
     if num_lost:
-        least = budget.detectable(num_lost=num_lost)
-        lines[""] = f"{_points(least, num_images)} where {num_lost} are lost, as last time"
-    lines["scored runs"] = f"{history.num_scored_runs} ever on this test split; choosing by them is not covered"
+        least = _points(budget.detectable(num_lost=num_lost), num_images)
+        lines[""] = f"at least {least} more right, if {num_lost} get worse again"
+    lines["scored runs"] = (
+        f"{history.num_scored_runs} on this test split so far; alpha does not cover choosing among them by their scores"
+    )
     print_fields(lines)
 
 

@@ -20,6 +20,11 @@ MAX_DIFFERENCES = 5
 
 def name_run(config: Config) -> str:
     """Return a run's name: data, model, the values that differ from the defaults, epochs and seed."""
+    return "-".join([config.data.name, config.model.name, name_settings(config)])
+
+
+def name_settings(config: Config) -> str:
+    """Return the part of a run's name behind data and model."""
     differences = list_differences(config)
     parts = [_shorten(key, value) for key, value in differences[:MAX_DIFFERENCES]]
     if len(differences) > MAX_DIFFERENCES:
@@ -32,7 +37,7 @@ def name_run(config: Config) -> str:
         "data.split_seed", DataConfig.split_seed
     ):
         parts.append(f"split{config.data.split_seed}")
-    return "-".join([config.data.name, config.model.name, *parts])
+    return "-".join(parts)
 
 
 def list_differences(config: Config) -> list[tuple[str, Any]]:

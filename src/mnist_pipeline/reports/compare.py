@@ -9,10 +9,12 @@ import pandas as pd
 from mnist_pipeline.pipeline.fingerprint import is_deciding
 from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
+from mnist_pipeline.reports.values import count, show
 from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.text import nearest
 from mnist_pipeline.tracking.record import Metric, RunRecord, Tag
 
+SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 VALIDATION, TEST = Metric.VALIDATION_ACCURACY, Metric.TEST_ACCURACY
 METRICS = (
     *(
@@ -35,8 +37,8 @@ class Comparison:
     """Runs in one table.
 
     Attributes:
-        table: One row per run, the best first: run_id, name, kind, started (UTC), aliases, the params that differ,
-            metrics.
+        table: One row per run, those of the most frequent validation split first, and of each split the best first:
+            run_id, name, kind, started (UTC), aliases, the params that differ, metrics.
         differing: The dotted keys of those params.
         ranked_by: The metric.
         groups: One row per configuration, the best first: name, the params that it is grouped by, num_runs, for each
@@ -102,7 +104,7 @@ def compare(
     groups = _tabulate(found, keys, ranked_by)
     seeded = groups.loc[groups[f"{ranked_by}_high"].notna(), "name"]
     leader = next((one for one in found if not seeded.empty and one.name == seeded.iloc[0]), None)
-    order = everything.sort_values(ranked_by, ascending=False, na_position="last", kind="stable")
+    order, split_notes = _rank(everything, ranked_by)
     shown = [*about.columns[:5], *differing, *METRICS]
     return Comparison(
         table=order[shown].dropna(axis=1, how="all").reset_index(drop=True),
@@ -111,8 +113,28 @@ def compare(
         groups=groups,
         leader=leader.name if leader else None,
         leads=configurations.find_leads(leader, found, ranked_by) if leader else (),
-        notes=(*notes, *_notes(order, ranked_by, are_all_seeded=all(one.is_seeded for one in found))),
+        notes=(*split_notes, *notes, *_notes(order, ranked_by, are_all_seeded=all(one.is_seeded for one in found))),
     )
+
+
+def _rank(runs: pd.DataFrame, ranked_by: str) -> tuple[pd.DataFrame, list[str]]:
+    """Return the runs in their order, and what is to be said about it.
+
+    Accuracies on two validation splits cannot be ranked: one of them may be easier.
+    """
+    best_first = runs.sort_values(ranked_by, ascending=False, na_position="last", kind="stable")
+    keys = [key for key in SPLIT_KEYS if key in runs and ranked_by == VALIDATION]
+    known = [key for key in keys if runs[key].nunique(dropna=False) > 1]
+    if not known:
+        return best_first, []
+    splits = best_first[known].apply(tuple, axis=1)
+    is_ranked = best_first[ranked_by].notna()
+    sizes = splits[is_ranked].value_counts()
+    place = {split: number for number, split in enumerate(sizes.index)}
+    order = best_first.loc[splits.map(place).where(is_ranked, len(place)).sort_values(kind="stable").index]
+    first = ", ".join(f"{key}={show(key, value)}" for key, value in zip(known, sizes.index[0], strict=True))
+    note = f"ranked within each validation split: first the {sizes.iloc[0]} with {first}, then {len(sizes) - 1} others"
+    return order, [note] if len(sizes) > 1 else []
 
 
 def _drop_repetitions(runs: pd.DataFrame, deciding: Sequence[str]) -> tuple[pd.DataFrame, bool, list[str]]:
@@ -121,13 +143,20 @@ def _drop_repetitions(runs: pd.DataFrame, deciding: Sequence[str]) -> tuple[pd.D
     # A repeated training has the same result, and is not another seed.
     distinct = runs.drop_duplicates([*deciding, Tag.TRAINING_FINGERPRINT])
     if len(distinct) < len(runs):
-        notes.append(f"{len(runs) - len(distinct)} repeat another run with the same seed: they count once")
+        num_repeated = len(runs) - len(distinct)
+        notes.append(
+            "1 run repeats another exactly and is counted once"
+            if num_repeated == 1
+            else f"{num_repeated} runs repeat others exactly and are counted once"
+        )
     has_codes = bool(distinct.duplicated(deciding).any())
     if has_codes:  # other parts of the training fingerprint: code and versions
         with_code = [*deciding, _CODE]
         num_same = int(distinct.duplicated(with_code).sum())
         if num_same:
-            notes.append(f"{num_same} differ from another run only in versions or uncommitted code: they do not count")
+            notes.append(
+                f"{count(num_same, 'run')} with only other versions or other uncommitted code than another: not counted"
+            )
         distinct = distinct.drop_duplicates(with_code)
     return distinct, has_codes, notes
 
@@ -183,7 +212,5 @@ def _notes(order: pd.DataFrame, ranked_by: str, *, are_all_seeded: bool) -> tupl
             "the final run of a sweep was selected by validation accuracy: its validation accuracy is optimistic"
         )
     if order[_CODE].nunique() > 1:
-        notes.append(
-            "the runs ran with different code (commits or uncommitted changes): diff A B shows the difference of two"
-        )
+        notes.append("these runs come from different code: diff A B shows what changed between two of them")
     return tuple(notes)

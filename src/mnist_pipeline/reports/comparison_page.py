@@ -126,7 +126,7 @@ def _tabulate_groups(comparison: Comparison, top: int | None) -> Table:
 def _rename(table: Table, comparison: Comparison) -> Table:
     names = {
         **short_names(comparison.differing),
-        **{Metric.TRAIN_SEC: "train s", Metric.MODEL_BYTES: "model bytes"},
+        **{Metric.TRAIN_SEC: "seconds", Metric.MODEL_BYTES: "model bytes"},
     }
     # Headings without underscores and slashes can wrap on a narrow screen.
     headings = tuple(re.sub("[/_]", " ", names.get(heading, heading)) for heading in table.headings)
@@ -135,8 +135,8 @@ def _rename(table: Table, comparison: Comparison) -> Table:
 
 def _explain(comparison: Comparison) -> str:
     text = (
-        f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence. A single seed has none, and "
-        "neither have seeds that agree exactly."
+        f"An interval holds the true mean over seeds with {CONFIDENCE:.0%} confidence. There is no interval for a "
+        "single seed, or for seeds with identical results."
     )
     if comparison.leads:
         text += (

@@ -98,7 +98,7 @@ def describe(keys: Sequence[str], values: Sequence[Hashable]) -> str:
 
 
 def find_differing(params: pd.DataFrame) -> list[str]:
-    """Return the params that differ, those that name an option first.
+    """Return the params that differ, those that name an option first and the seeds last.
 
     The params that an option has for itself differ if they do among the runs that have chosen it.
 
@@ -112,7 +112,7 @@ def find_differing(params: pd.DataFrame) -> list[str]:
             among = params.groupby(chosen, dropna=False)[key].nunique(dropna=False)
             if among.max() == 1:
                 differing.remove(key)
-    return sorted(differing, key=lambda key: (key not in GROUPS.values(), key))
+    return sorted(differing, key=lambda key: (key not in GROUPS.values(), key in SEED_KEYS, key))
 
 
 def _option_key(key: str) -> str | None:
@@ -139,7 +139,7 @@ def _write(value: Hashable) -> str:
     if isinstance(value, float):
         if math.isnan(value):
             return "none"
-        short = f"{value:g}"
+        short = f"{value:.10g}"
         return short if float(short) == value else repr(value)
     return str(value)
 

@@ -1,13 +1,14 @@
 """Pages in the terminal, and as Markdown."""
 
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.table import Table as RichTable
 
 from mnist_pipeline.reports.page import Code, Lines, Page, Picture, Table, Text
@@ -66,35 +67,66 @@ def print_table(table: Table, *, most_rows: int | None = MOST_ROWS, styles: Sequ
     """Print a table without its caption, and say what is left out.
 
     Args:
-        table: May be wider than the terminal: its last columns are left out then.
+        table: May be wider than the terminal: its last columns are left out then. No number and no word is broken.
         most_rows: None: all.
         styles: Rich's style of each row; default: none.
     """
-    hidden: list[str] = []
-    table = dataclasses.replace(table, rows=tuple(tuple(map(printable, row)) for row in table.rows))  # for their widths
-    while len(table.headings) > _MIN_COLUMNS and _least_width(table, most_rows) > out().width:
-        hidden.insert(0, table.headings[-1])
-        rows = tuple(row[:-1] for row in table.rows)
-        table = Table(table.caption, table.headings[:-1], rows, table.numeric[:-1])
+    rows = [tuple(map(printable, row)) for row in table.rows[:most_rows]]
+    columns = [
+        _Column.measure(heading, [row[number] for row in rows], is_numeric=is_numeric)
+        for number, (heading, is_numeric) in enumerate(zip(table.headings, table.numeric, strict=True))
+    ]
+    num_shown = len(columns)
+    while num_shown > _MIN_COLUMNS and _width_of([column.least for column in columns[:num_shown]]) > out().width:
+        num_shown -= 1
     shown = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-    is_short = all(len(row[0]) <= _SHORT for row in table.rows)
-    for number, (heading, is_numeric) in enumerate(zip(table.headings, table.numeric, strict=True)):
-        justify: Literal["left", "right"] = "right" if is_numeric else "left"
-        shown.add_column(heading, justify=justify, overflow="fold", no_wrap=number == 0 and is_short)
-    for row, style in itertools.zip_longest(table.rows[:most_rows], styles[:most_rows], fillvalue=""):
-        shown.add_row(*row, style=style)
+    for column, width in zip(columns, _share_out(columns[:num_shown], out().width), strict=False):
+        justify: Literal["left", "right"] = "right" if column.is_numeric else "left"
+        shown.add_column(column.heading, justify=justify, overflow="fold", width=width)
+    for row, style in itertools.zip_longest(rows, styles[:most_rows], fillvalue=""):
+        shown.add_row(*row[:num_shown], style=style)
     out().print(shown)
     if most_rows is not None and len(table.rows) > most_rows:
         out().print(f"and {len(table.rows) - most_rows:,} more")
-    if hidden:
-        out().print(f"not shown, because the terminal is too narrow: {', '.join(hidden)}")
+    if num_shown < len(columns):
+        hidden = ", ".join(column.heading for column in columns[num_shown:])
+        out().print(f"too narrow for: {hidden}")
 
 
-def _least_width(table: Table, most_rows: int | None) -> int:
-    """Return the least width at which no word breaks, except for long names."""
-    columns = zip(table.headings, *table.rows[:most_rows], strict=True)
-    longest = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
-    return sum(min(width, _SHORT) + _PADDING for width in longest)
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table in the terminal.
+
+    Attributes:
+        least: The width at which no number and no word is broken, except for very long words.
+        full: The width at which nothing is wrapped.
+    """
+
+    heading: str
+    is_numeric: bool
+    least: int
+    full: int
+
+    @classmethod
+    def measure(cls, heading: str, cells: Sequence[str], *, is_numeric: bool) -> Self:
+        words = [*heading.split(), *(cells if is_numeric else (word for cell in cells for word in cell.split()))]
+        least = min(max(map(cell_len, words), default=0), _SHORT)
+        return cls(heading, is_numeric, least=least, full=max(map(cell_len, [heading, *cells])))
+
+
+def _width_of(widths: Sequence[int]) -> int:
+    return sum(widths) + _PADDING * (len(widths) - 1) + 2
+
+
+def _share_out(columns: Sequence[_Column], width: int) -> list[int]:
+    """Return the width of each column; the first get what they need to be unwrapped, as far as there is room."""
+    left = width - _width_of([column.least for column in columns])
+    widths = []
+    for column in columns:
+        more = max(min(column.full - column.least, left), 0)
+        left -= more
+        widths.append(column.least + more)
+    return widths
 
 
 def to_markdown(page: Page) -> str:

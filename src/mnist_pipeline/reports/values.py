@@ -16,6 +16,8 @@ def show(column: str, value: object) -> str:
             return f"{value:.1f}"
         case float() if column.startswith(("train/", "validation/", "test/")):
             return f"{value:.4f}"
+        case float() if "." in column and "/" not in column:  # a param, as it was given
+            return f"{value:.10g}"
         case float():
             return f"{value:,.0f}" if value.is_integer() and abs(value) >= 1000 else f"{value:g}"
         case _:

@@ -22,6 +22,7 @@ from mnist_pipeline.sweep.failure import REASON
 from mnist_pipeline.sweep.figures import draw_intervals
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep
 from mnist_pipeline.sweep.settings import SweepConfig
+from mnist_pipeline.sweep.space import Space
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.text import markdown
@@ -42,16 +43,16 @@ def tabulate_trials(study: Study) -> pd.DataFrame:
         Columns: number, state, value (of the metric at the last epoch), epochs (trained), one column per swept key,
         duration_sec, run_id, source (run whose epochs were reused), reason (of a failure).
     """
-    return pd.DataFrame([_row(trial) for trial in study.trials()])
+    return pd.DataFrame([_row(trial, study.space) for trial in study.trials()])
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
+def _row(trial: FrozenTrial, space: Space) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": _STATES.get(trial.state, trial.state.name.lower()),
         "value": trial.value,
         "epochs": trial.last_step or 0,
-        **trial.params,
+        **space.clean(trial.params),
         "duration_sec": trial.duration.total_seconds() if trial.duration else None,
         "run_id": trial.user_attrs.get(RUN),
         "source": trial.user_attrs.get(SOURCE),

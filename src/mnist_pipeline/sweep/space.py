@@ -31,6 +31,7 @@ GROUPS = ("model", "train.optimizer", "train.schedule")
 """The keys whose values are options, each with keys of its own."""
 _INTERVAL_KEYS = {"type", "low", "high", "step", "log"}
 _STEP_TOLERANCE = 1e-8
+_NUM_DIGITS = 12  # behind the point, of a value of an interval with steps
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Interval:
             return None
         num_steps = math.floor((self.high - self.low) / self.step + _STEP_TOLERANCE)
         values = [self.low + index * self.step for index in range(num_steps + 1)]
-        return [int(value) for value in values] if self.is_integer else [round(value, 12) for value in values]
+        return [int(value) for value in values] if self.is_integer else [round(value, _NUM_DIGITS) for value in values]
 
     def contains(self, value: Any) -> bool:
         """Return whether `value` is one of the values."""
@@ -145,12 +146,21 @@ class Space:
         condition = self.condition(key)
         return key if condition is None else key.replace(f"{condition[0]}.{condition[1]}.", f"{condition[0]}.", 1)
 
+    def clean(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of a trial as people write them: Optuna proposes 0.15000000000000002 for three steps."""
+        steps = {key for key, dimension in self.items() if isinstance(dimension, Interval) and dimension.step}
+        return {
+            key: round(value, _NUM_DIGITS) if key in steps and isinstance(value, float) else value
+            for key, value in params.items()
+        }
+
     def apply(self, base: Config, params: Mapping[str, Any]) -> Config:
         """Return `base` with the values of a trial.
 
         Raises:
             ConfigError: A value is not allowed for its key.
         """
+        params = self.clean(params)
         chosen = {key: self.options[key][value] for key, value in params.items() if key in self.options}
         rest = {self.config_key(key): value for key, value in params.items() if key not in chosen}
         config = with_values(base, chosen)

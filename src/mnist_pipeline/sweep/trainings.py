@@ -10,7 +10,7 @@ from typing import Protocol
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.pipeline.fingerprint import describe_identity, training_fingerprint
-from mnist_pipeline.pipeline.names import describe_training, name_run
+from mnist_pipeline.pipeline.names import describe_training, name_settings
 from mnist_pipeline.sweep.executors.executor import Executor, Task
 from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
 from mnist_pipeline.sweep.plan import SweepPlan
@@ -161,7 +161,7 @@ class Trainings:
         title = f"{label.capitalize()} of the sweep {markdown(self._study.name)}"
         return RunSpec(
             kind=kind,
-            name=f"{label} {name_run(config)}" if kind == Kind.TRIAL else label,
+            name=f"{label} {self._name(config)}" if kind == Kind.TRIAL else label,
             description=f"{title}: {describe_training(config)}.",
             params=config.flat(),
             tags={
@@ -174,6 +174,11 @@ class Trainings:
             },
             resume_id=f"{self._study.id} {label}",
         )
+
+    def _name(self, config: Config) -> str:
+        """Return the name of a trial: what trials differ in."""
+        settings = name_settings(config)
+        return f"{config.model.name}-{settings}" if "model" in self._plan.config.space.options else settings
 
     def _report_end(self, executor: Executor, label: str, ending: Ending, *, detail: str, value: float | None) -> None:
         self.progress.finish(executor.index, name=label, ending=ending, detail=detail, value=value)

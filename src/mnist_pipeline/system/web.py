@@ -1,10 +1,11 @@
 """A web application on a listening socket, from its first answer to a clean end.
 
-It listens on 127.0.0.1, but any website in a browser on this machine can send requests there. So it answers only
-requests that name this machine as their host and come from the application's own pages.
+Any website in a browser that reaches the socket can send requests there, even if it listens on 127.0.0.1. So only
+requests are answered that name this machine as their host and come from the application's own pages.
 """
 
 import asyncio
+import ipaddress
 import re
 import signal
 import socket
@@ -23,32 +24,54 @@ HEADER_TIMEOUT_SEC = 30.0
 
 SHUTDOWN_SEC = 3
 
-_OWN_HOST = re.compile(rb"(127\.0\.0\.1|localhost)(:\d{1,5})?", re.IGNORECASE)
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d{1,5})?", re.ASCII)
 
 
 class _OnlyOwnPages:
     """Refuses with 403 what a foreign website makes a browser send, even under its own name (DNS rebinding)."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, is_own: Callable[[str], bool]) -> None:
         self._app = app
+        self._is_own = is_own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reason = _find_refusal(scope) if scope["type"] == "http" else None
+        reason = self._find_refusal(scope) if scope["type"] == "http" else None
         answer = self._app if reason is None else PlainTextResponse(f"{reason}\n", 403)
         await answer(scope, receive, send)
 
+    def _find_refusal(self, scope: Scope) -> str | None:
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        named = _HOST.fullmatch(hosts[0].decode("latin-1").lower()) if len(hosts) == 1 else None
+        if named is None or not self._is_own(named[1] or named[2]):
+            return f"Host {_show(hosts)}: expected this machine, such as 127.0.0.1 or localhost"
+        own = b"http://" + hosts[0].lower()
+        origins = [value for name, value in scope["headers"] if name == b"origin"]
+        if any(origin.lower() != own for origin in origins):
+            return f"Origin {_show(origins)}: expected none, or {own.decode()}"
+        if not scope["raw_path"].startswith(b"/"):  # a complete URL, which may name another host
+            return f"request for {_show([scope['raw_path']])}: expected a path that starts with /"
+        return None
 
-def _find_refusal(scope: Scope) -> str | None:
-    hosts = [value for name, value in scope["headers"] if name == b"host"]
-    if len(hosts) != 1 or not _OWN_HOST.fullmatch(hosts[0]):
-        return f"Host {_show(hosts)}: expected 127.0.0.1 or localhost"
-    own = b"http://" + hosts[0].lower()
-    origins = [value for name, value in scope["headers"] if name == b"origin"]
-    if any(origin.lower() != own for origin in origins):
-        return f"Origin {_show(origins)}: expected none, or {own.decode()}"
-    if not scope["raw_path"].startswith(b"/"):  # a complete URL, which may name another host
-        return f"request for {_show([scope['raw_path']])}: expected a path that starts with /"
-    return None
+
+def _make_check(listener: socket.socket, host: str) -> Callable[[str], bool]:
+    """Return whether a name in the header Host means this machine.
+
+    A socket that others can reach may be called by any address: a website can give a name of its own to this machine,
+    but no number.
+    """
+    names = {"127.0.0.1", "localhost", host.lower()}
+    if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        return lambda named: named in names
+    names.add(socket.gethostname().lower())
+
+    def is_own(named: str) -> bool:
+        try:
+            ipaddress.ip_address(named)
+        except ValueError:
+            return named in names
+        return True
+
+    return is_own
 
 
 def _show(values: list[bytes]) -> str:
@@ -109,17 +132,23 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def run(app: ASGIApp, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+def run(app: ASGIApp, listener: socket.socket, *, host: str = "127.0.0.1", on_ready: Callable[[], None]) -> None:
     """Serve `app` on a listening socket until a signal arrives.
 
-    Requests whose Host is not 127.0.0.1 or localhost get a 403, and so do requests whose Origin is another site.
+    Requests whose Host is not this machine get a 403, and so do requests whose Origin is another site.
+
+    Args:
+        app: The application.
+        listener: The socket.
+        host: How the socket's address was given.
+        on_ready: Called once requests are answered.
 
     Raises:
         KeyboardInterrupt: On Ctrl-C.
         Terminated: On SIGTERM or SIGHUP.
     """
     config = uvicorn.Config(
-        _OnlyOwnPages(app),
+        _OnlyOwnPages(app, _make_check(listener, host)),
         http=_Protocol,
         ws="none",
         log_level="warning",

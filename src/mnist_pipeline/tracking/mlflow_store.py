@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import getpass
-import json
 import logging
 import platform
 import re
@@ -19,23 +18,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.secrets import Address, hide
-from mnist_pipeline.tracking import sqlite_store, store
+from mnist_pipeline.tracking import runs_view, sqlite_store, store
 from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.record import Tag
 from mnist_pipeline.tracking.retries import RetryingClient, retry
 
-# MLflow shows no metric of a run until its column is selected. The UI shares a view by such a tag.
-# Runs stay in the order of their creation; in any other, the children of a sweep are not shown below their parent.
-_COLUMNS = (
-    *("attributes.`Created`", "attributes.`Duration`", "tags.`kind`", "tags.`alias`"),
-    *("metrics.`validation/accuracy`", "metrics.`test/accuracy`", "metrics.`test/loss`", "metrics.`time/train_sec`"),
-    *("params.`model.name`", "params.`train.num_epochs`", "params.`train.seed`"),
-)
-_BEHIND_MODEL_KEYS = _COLUMNS[-2]
 # Without this tag the UI opens the experiment in its view for generative AI.
 _KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
 _OVERVIEW_TAGS = {
-    sqlite_store.OVERVIEW_TAG: json.dumps({"selectedColumns": _COLUMNS}),
+    runs_view.TAG: runs_view.describe(()),
     Tag.DESCRIPTION: (
         "Runs by their tag `kind`: `train` (one training), `sweep` (a study) with its children `trial`, `confirm` and "
         "`final`. Names say data, model, what differs from the defaults, epochs and seed. The tag `alias` marks the "
@@ -99,14 +90,17 @@ class MlflowStore:
 
     def overviews(self, address: str) -> dict[str, str]:
         """Return the pages of the UI at `address` that list the runs of our experiments, by the experiments' names."""
-        tag = sqlite_store.OVERVIEW_TAG
-        with self._opening():
-            found = self.client.search_experiments(filter_string=f"tags.`{tag}` LIKE '%'", order_by=["name"])
+        key = runs_view.TAG.rpartition(".")[2]
         return {
-            experiment.name: f"{address}/#/experiments/{experiment.experiment_id}/runs{store.UI_VIEW}"
-            f"&viewStateShareKey={tag.rpartition('.')[2]}"
-            for experiment in found
+            name: f"{address}/#/experiments/{experiment_id}/runs{store.UI_VIEW}&viewStateShareKey={key}"
+            for name, experiment_id in self.list_experiments().items()
         }
+
+    def list_experiments(self) -> dict[str, str]:
+        """Return the ids of our experiments of trainings, by their names, in alphabetical order."""
+        with self._opening():
+            found = self.client.search_experiments(filter_string=f"tags.`{runs_view.TAG}` LIKE '%'", order_by=["name"])
+        return {experiment.name: str(experiment.experiment_id) for experiment in found}
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment; None if there is none.
@@ -156,15 +150,11 @@ class MlflowStore:
 
     def show_columns(self, experiment_id: str, params: Collection[str]) -> None:
         """Add those of the params that are keys of a model to the columns of the UI's list of runs."""
-        shown = self.client.get_experiment(experiment_id).tags.get(sqlite_store.OVERVIEW_TAG, "{}")
-        columns = json.loads(shown).get("selectedColumns", [])
-        missing = [f"params.`{key}`" for key in params if key.startswith("model.")]
-        missing = [column for column in missing if column not in columns]
-        if missing and _BEHIND_MODEL_KEYS in columns:
-            place = columns.index(_BEHIND_MODEL_KEYS)
-            columns[place:place] = missing
-            view = json.dumps({"selectedColumns": columns})
-            self.client.set_experiment_tag(experiment_id, sqlite_store.OVERVIEW_TAG, view)
+        before = self.client.get_experiment(experiment_id).tags.get(runs_view.TAG, "{}")
+        known = runs_view.list_model_keys(before)
+        view = runs_view.describe([*known, *(key for key in params if key.startswith("model.") and key not in known)])
+        if view != before:
+            self.client.set_experiment_tag(experiment_id, runs_view.TAG, view)
 
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
