@@ -243,31 +243,6 @@ def test_the_tutorial_on_the_real_mnist(fresh_cli: Cli, home: Path, mnist_dir: P
     assert run.data.params["data.validation_size"] == "0"
 
 
-def complete(line: str, fresh_cli: Cli) -> list[str]:
-    """What bash offers at the end of `line`, through the function that the README installs."""
-    script = f"""
-        eval "$(mnist-pipeline -sc install=bash)"
-        COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}; COMP_WORDS=($COMP_LINE)
-        [[ "$COMP_LINE" == *" " ]] && COMP_WORDS+=("")
-        COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
-        hydra_bash_completion
-        printf '%s\\n' "${{COMPREPLY[@]}}"
-    """
-    path = f"{Path(command()[0]).parent}:{os.environ['PATH']}"
-    found = subprocess.run(
-        ["bash", "-c", script], env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=30, check=True
-    )
-    return found.stdout.split()
-
-
-def test_bash_completes_commands_and_overrides(fresh_cli: Cli) -> None:
-    assert complete("mnist-pipeline t", fresh_cli) == ["train"]
-    assert complete("mnist-pipeline train model.hid", fresh_cli) == ["model.hidden_width="]
-    assert complete("mnist-pipeline train preset=s", fresh_cli) == ["preset=smoke"]
-    assert complete("mnist-pipeline train data=digits train.num_e", fresh_cli) == ["train.num_epochs="]
-    assert complete("mnist-pipeline sweep sweep.num_t", fresh_cli) == ["sweep.num_trials="]
-
-
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 0), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )

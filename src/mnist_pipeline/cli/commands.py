@@ -4,7 +4,6 @@ import gc
 import importlib
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -90,7 +89,9 @@ def _dispatch(arguments: list[str]) -> None:
 
             print(importlib.metadata.version("mnist-pipeline"))
         case ["-sc" | "--shell-completion", *_]:
-            _complete(arguments)
+            from mnist_pipeline.cli import completion
+
+            completion.complete(arguments, COMMANDS, _load)
         case [command, *rest] if command in COMMANDS:
             _load(command)(rest)
         case [command, *_]:
@@ -107,7 +108,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "mnist-pipeline COMMAND --help shows its arguments. Shell completion, for bash:",
+            "mnist-pipeline COMMAND --help shows its arguments. Shell completion, for bash (or zsh):",
             '  eval "$(mnist-pipeline -sc install=bash)"',
         ]
     )
@@ -118,25 +119,6 @@ def _load(command: str) -> Callable[[Sequence[str]], None]:
         importlib.import_module(f"mnist_pipeline.cli.{command}"), command
     )
     return function
-
-
-def _complete(arguments: list[str]) -> None:
-    """Answer the shell's question. Hydra knows the overrides, but nothing of the command before them."""
-    if not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", arguments[-1]):
-        raise ConfigError("-sc: expected install=bash, zsh or fish (or uninstall=, query=)")
-    line = os.environ.get("COMP_LINE", "")
-    words = line.split()
-    if arguments[-1].startswith("query=") and (len(words) < 2 or (len(words) == 2 and not line.endswith(" "))):
-        print(" ".join(COMMANDS))
-        return
-    if len(words) >= 2:
-        if words[1] not in ("train", "sweep"):
-            return
-        os.environ["COMP_LINE"] = line.replace(f"{words[1]} ", "", 1)
-    from mnist_pipeline.cli import hydra_app
-
-    config_name = "sweep" if words[1:2] == ["sweep"] else "config"
-    hydra_app.show(hydra_app.parse(arguments), {}, config_name=config_name)
 
 
 if __name__ == "__main__":
