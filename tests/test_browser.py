@@ -231,6 +231,6 @@ def test_a_page_opens_from_disk_without_a_network(
     page.set_viewport_size({"width": 390, "height": 800})  # a telephone
     assert page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth") <= 0
     printed = page.pdf(path=RESULTS / f"{what}.pdf", format="A4")
-    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= {"report": 7, "study": 6}.get(what, 9)
     assert complaints == []
     context.close()

@@ -1,10 +1,18 @@
 import dataclasses
+import warnings
 from pathlib import Path
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
+import optuna
 import pytest
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import create_trial
+from optuna.visualization.matplotlib import plot_parallel_coordinate
 
 from mnist_pipeline import plotting
 from mnist_pipeline.config import compose
@@ -15,6 +23,7 @@ from mnist_pipeline.data.figures import draw_class_counts, draw_samples
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate_logits
 from mnist_pipeline.evaluate.figures import draw_confusion, draw_mistakes, draw_predictions, draw_reliability
 from mnist_pipeline.model.score import Score
+from mnist_pipeline.sweep.figures import darken_trials
 from mnist_pipeline.train.epochs import Epoch, History
 from mnist_pipeline.train.figures import draw_learning_curves
 
@@ -96,3 +105,19 @@ def test_class_names_are_drawn_literally(digits: Dataset, tmp_path: Path) -> Non
     ]
     for number, figure in enumerate(figures):
         assert_drawn(figure, tmp_path / f"{number}.png")  # a formula that is wrong would raise here
+
+
+def test_the_palest_trials_are_darker_than_the_ground() -> None:
+    study = optuna.create_study(direction="maximize")
+    for number, value in enumerate((0.1, 0.5, 0.9)):
+        params = {"a": float(number), "b": float(2 - number)}
+        spaces: dict[str, BaseDistribution] = {name: FloatDistribution(0, 2) for name in params}
+        study.add_trial(create_trial(params=params, distributions=spaces, value=value))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = plot_parallel_coordinate(study)
+    (lines,) = [drawn for drawn in axes.figure.axes[0].collections if isinstance(drawn, LineCollection)]
+    darken_trials(axes)
+    palest = max(sum(colour[:3]) / 3 for colour in lines.to_rgba(np.asarray(lines.get_array())))
+    assert palest < sum(to_rgb(axes.get_facecolor())) / 3 - 0.1
+    plt.close("all")

@@ -19,7 +19,7 @@ from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.plotting import to_png
 from mnist_pipeline.sweep.confirm import Verdict
 from mnist_pipeline.sweep.failure import REASON
-from mnist_pipeline.sweep.figures import draw_intervals
+from mnist_pipeline.sweep.figures import darken_trials, draw_intervals
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.sweep.space import Space
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mnist_pipeline.pipeline.run import RunResult
 
 MAX_LEGEND_ENTRIES = 12
+_DARK = [[0.0, "rgb(107, 174, 214)"], [1.0, "rgb(8, 48, 107)"]]  # plotly's, from the worst to the best
 _STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
@@ -103,7 +104,9 @@ def draw_plots(study: optuna.Study, config: SweepConfig) -> dict[str, bytes | st
         for name, (size, plot) in _choose_plots(study, config).items():
             figure = np.ravel(plot(still))[0].figure
             figure.set_size_inches(size)
-            for axes in figure.axes:  # labels between the powers of ten would overlap on a short logarithmic axis
+            for axes in figure.axes:
+                darken_trials(axes)
+                # Labels between the powers of ten would overlap on a short logarithmic axis.
                 axes.xaxis.set_minor_formatter(NullFormatter())
                 axes.yaxis.set_minor_formatter(NullFormatter())
                 legend = axes.get_legend()
@@ -111,7 +114,11 @@ def draw_plots(study: optuna.Study, config: SweepConfig) -> dict[str, bytes | st
                     legend.remove()
             drawn[f"sweep/{name}.png"] = to_png(figure, dpi=110, bbox_inches="tight", facecolor="white")
             plt.close(figure)
-            html = plot(interactive).to_html(full_html=False, include_plotlyjs=not pages)
+            html = (
+                plot(interactive)
+                .update_traces(line_colorscale=_DARK, selector={"type": "parcoords"})
+                .to_html(full_html=False, include_plotlyjs=not pages)
+            )
             heading = html_text.escape(name.replace("_", " ").capitalize())
             pages.append(f"<h2>{heading}</h2>\n{html}")
     title = f"The study {html_text.escape(study.study_name)}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 _NEAR = 0.66  # of `difflib`'s similarity; below it, most proposals are not what was meant
 _ACTS_IN_MARKDOWN = re.compile(r"[\\`*~|\[\]$]|(?<![^\W_])[_@]|_(?![^\W_])")
 _AS_ENTITIES = "$@"  # a backslash does not keep every Markdown reader from treating these as a formula or a mention
+_MARKDOWN_LINK = re.compile(r"(?<!\\)\[([^\[\]]*)(?<!\\)\]\([^()\s]*\)")
 _MARKDOWN_ESCAPE = re.compile(r"\\([!-/:-@\[-`{-~])|[*`]")
 
 
@@ -44,8 +45,8 @@ def _escape_markdown(found: re.Match[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a line of Markdown with emphasis, code and escapes as plain text."""
-    return html.unescape(_MARKDOWN_ESCAPE.sub(lambda found: found[1] or "", text))
+    """Return a line of Markdown with emphasis, code, links and escapes as plain text."""
+    return html.unescape(_MARKDOWN_ESCAPE.sub(lambda found: found[1] or "", _MARKDOWN_LINK.sub(r"\1", text)))
 
 
 def nearest(typed: str, known: Iterable[str]) -> str | None:
