@@ -11,7 +11,7 @@ BIN := .venv/bin
 ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist worksteal
 COMMANDS := train sweep studies compare diff report promote rollback history predict serve dashboard ui reproduce doctor
-TARGETS := $(COMMANDS) help test test-slow bench pictures lint format lock clean
+TARGETS := $(COMMANDS) help test test-quick test-slow bench pictures docs lint format lock clean
 
 # Make takes KEY=VALUE for a variable and every other word for a target. The first are passed on, the others are refused
 # before anything runs.
@@ -101,14 +101,20 @@ doctor: $(INSTALLED) ## check the store (ARGS=--fix repairs it, ARGS=--prune fre
 test: $(INSTALLED) ## run the tests (set MNIST_PIPELINE_DATA_DIR for those on the real MNIST)
 	@$(BIN)/python -m pytest $(IN_PARALLEL) $(ARGS)
 
+test-quick: $(INSTALLED) ## run the tests that need no child processes, in a minute or two
+	@$(BIN)/python -m pytest $(IN_PARALLEL) -m "quick and not slow" $(ARGS)
+
 test-slow: $(INSTALLED) ## run the long tests too
 	@$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" $(ARGS)
 
-bench: $(INSTALLED) ## measure (ARGS=--write puts the table into README.md)
+bench: $(INSTALLED) ## measure (ARGS=--write puts the table into docs/benchmarks.md)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-pictures: $(INSTALLED) ## make the README's pictures from real runs (needs MNIST and Chromium)
+pictures: $(INSTALLED) ## make the pictures and quotations in the documents from real runs (needs MNIST and Chromium)
 	@$(BIN)/python docs/make_pictures.py $(ARGS)
+
+docs: $(INSTALLED) ## write the tables of docs/configuration.md from the source
+	@$(BIN)/python docs/make_configuration.py
 
 lint: $(INSTALLED) ## check format, style, types and the layers of imports
 	@$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Measure everything the README's table holds: `make bench`, or `make bench ARGS="--only startup"`.
+"""Measure everything that docs/benchmarks.md holds: `make bench`, or `make bench ARGS="--only startup"`.
 
 Every figure is a ratio within one run: what is compared takes turns, so that the machine's own drift meets both.
 """
@@ -26,7 +26,7 @@ from benchmarks.models import measure_conv_accuracy, measure_models
 from benchmarks.reports import measure_compare
 from benchmarks.trust import measure_outages, measure_reproduction, measure_surroundings
 
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "benchmarks.md"
 MARKS = ("<!-- bench -->\n", "<!-- /bench -->")
 NUM_KILLS = 30
 NUM_SEEDS = 30  # ten leave the interval about as wide as the bound
@@ -246,22 +246,22 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
 }
 
 
-def write_readme(rows: list[Row]) -> None:
-    """Replace the rows of the README's table that were measured anew, and add those it lacks."""
-    text = README.read_text()
+def write_page(rows: list[Row]) -> None:
+    """Replace the rows of the table in docs/benchmarks.md that were measured anew, and add those it lacks."""
+    text = PAGE.read_text()
     before, rest = text.split(MARKS[0])
     table, after = rest.split(MARKS[1])
     kept = {line.split("|")[1].strip(): line for line in table.splitlines()[2:] if line.strip()}
     kept.update({row.what: str(row) for row in rows})
     lines = ["| what | measured | wanted |", "| --- | --- | --- |", *kept.values()]
-    README.write_text(f"{before}{MARKS[0]}" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
+    PAGE.write_text(f"{before}{MARKS[0]}" + "\n".join(lines) + f"\n{MARKS[1]}{after}")
 
 
 def main() -> None:
-    """Measure, print, and write into the README where asked to."""
+    """Measure, print, and write into the page where asked to."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=MEASUREMENTS, action="append", help="measure this alone; may be repeated")
-    parser.add_argument("--write", action="store_true", help="write the figures into README.md")
+    parser.add_argument("--write", action="store_true", help="write the figures into docs/benchmarks.md")
     parsed = parser.parse_args()
     if not (Path(os.environ.get("MNIST_PIPELINE_DATA_DIR", "")) / "mnist.npz").is_file():
         raise SystemExit("error: the benchmarks need the real MNIST: set MNIST_PIPELINE_DATA_DIR to its folder")
@@ -271,7 +271,7 @@ def main() -> None:
             print(re.sub(r"[`|]", "", str(row)).strip(), flush=True)
             rows.append(row)
     if parsed.write:
-        write_readme(rows)
+        write_page(rows)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""Makes the README's pictures from real runs: `make pictures`. Needs MNIST and Chromium; takes some minutes.
+"""Makes the pictures and the terminal output in the documents from real runs: `make pictures`.
 
 Two widths are trained with three seeds each, a sweep is made around the baseline, the best run is promoted. What people
-then see is photographed: figures as the runs logged them, pages in a browser.
+then see is photographed: figures as the runs logged them, pages in a browser. What the commands print goes into the
+documents, between marks, so that a picture and the text beside it are of the same runs.
+
+It needs MNIST and Chromium, and takes some minutes.
 """
 
 import contextlib
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +31,8 @@ from mnist_pipeline.tracking.store import sqlite_uri
 FOLDER = Path(__file__).parent
 NUM_COLOURS = 128
 READY_MS = 30_000
+WIDTH = 110
+SEEDS = [f"mnist-dense-{width}e9-s{seed}" for width in ("", "w32-") for seed in (0, 1, 2)][1:]
 
 
 def main() -> int:
@@ -44,8 +51,13 @@ def main() -> int:
 
 def make(home: Path, chromium: str) -> None:
     """Make the runs, then the pictures of them."""
+    told = run(home, "train", "data.fallback=null")
+    quote(FOLDER.parent / "README.md", "train", "$ make train\n" + abridge(told))
     run(home, "train", "-m", "data.fallback=null", "model.hidden_width=32,128", "train.seed=0,1,2")
-    run(home, "sweep", "data.fallback=null", "sweep.study=around-the-baseline")
+    told = run(home, "sweep", "data.fallback=null", "sweep.study=around-the-baseline")
+    quote(FOLDER / "sweeping.md", "sweep", "$ make sweep\n" + select(told, from_="trials   ", to="winner's test"))
+    told = run(home, "compare", "mnist-dense-e9-s0", *SEEDS)
+    quote(FOLDER / "comparing.md", "compare", "$ make compare\n" + select(told, from_="Runs", to=None))
     run(home, "promote", "mnist-dense-e9-s0")
     champion, sweep = artifacts(home, "mnist-dense-e9-s0"), artifacts(home, "sweep around-the-baseline")
     paste(
@@ -77,16 +89,59 @@ def make(home: Path, chromium: str) -> None:
         browser.close()
 
 
-def run(home: Path, *arguments: str) -> None:
-    """Run a command of ours in the home.
+def run(home: Path, *arguments: str) -> str:
+    """Run a command of ours in the home; return what it prints.
 
     Raises:
-        UserError: It fails; it has said why.
+        UserError: It fails.
     """
     print(f"$ mnist-pipeline {' '.join(arguments)}", flush=True)
-    done = subprocess.run([*program(), *arguments], env=environment(home), stdout=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        [*program(), *arguments],
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode:
-        raise UserError(f"mnist-pipeline {arguments[0]} failed, as said above: no picture is made")
+        raise UserError(f"mnist-pipeline {arguments[0]} failed: no picture is made\n{done.stdout}")
+    return done.stdout
+
+
+def select(told: str, *, from_: str, to: str | None) -> str:
+    """Return the lines from the first that starts with `from_` to the last that starts with `to`, or to the end."""
+    lines = [part for line in told.rstrip().splitlines() for part in wrap(line)]
+    first = min(number for number, line in enumerate(lines) if line.startswith(from_))
+    last = len(lines) - 1 if to is None else max(number for number, line in enumerate(lines) if line.startswith(to))
+    return "\n".join(lines[first : last + 1])
+
+
+def abridge(told: str) -> str:
+    """Return what `train` prints without the epochs in the middle, the first predictions and the places of files."""
+    kept = []
+    for line in told.splitlines():
+        epoch = re.match(r"train +epoch (\d+)/(\d+)", line)
+        if epoch and epoch[1] == "2":
+            kept.append("...")
+        elif re.match(r"(data|model) .*:|test|validation|training|result", line) or (
+            epoch and epoch[1] in ("1", epoch[2])
+        ):
+            kept.append(re.sub(r"(, from .*|  \d+ s left)$", "", line))
+    return "\n".join(kept)
+
+
+def wrap(line: str) -> list[str]:
+    """Return a line as one that fits, or as several; a table's lines fit."""
+    return [line.rstrip()] if len(line.rstrip()) <= WIDTH else textwrap.wrap(line, WIDTH)
+
+
+def quote(page: Path, mark: str, text: str) -> None:
+    """Write what a command has printed into a page, between its marks."""
+    begin, end = f"<!-- {mark} -->\n", f"<!-- /{mark} -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{begin}```console\n{text}\n```\n{end}{after}", encoding="utf-8")
 
 
 def program() -> list[str]:
@@ -96,7 +151,7 @@ def program() -> list[str]:
 
 def environment(home: Path) -> dict[str, str]:
     """Return the environment in which the command works in `home`."""
-    return {**os.environ, "MNIST_PIPELINE_HOME": str(home)}
+    return {**os.environ, "MNIST_PIPELINE_HOME": str(home), "COLUMNS": str(WIDTH)}
 
 
 def artifacts(home: Path, name: str) -> Path:
@@ -139,7 +194,7 @@ def started_ui(home: Path) -> Iterator[str]:
 
 def photograph_ui(browser: Browser, address: str) -> None:
     """Make the picture of the list of runs."""
-    page = browser.new_page(viewport={"width": 1800, "height": 620})
+    page = browser.new_page(viewport={"width": 1440, "height": 620})
     page.set_default_timeout(READY_MS)
     page.goto(address)
     page.get_by_role("link", name="mnist-dense-w32-e9-s0").wait_for()

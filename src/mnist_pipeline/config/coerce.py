@@ -68,20 +68,21 @@ def coerce(value: Any, hint: Any, *, key: str) -> Any:
     for one in hints:
         with contextlib.suppress(ValueError):
             return _convert(value, one)
-    expected = [*map(_describe, hints), *(["null"] if len(hints) < len(options) else [])]
+    expected = [*map(describe, hints), *(["null"] if len(hints) < len(options) else [])]
     raise ConfigError(f"{key}={_show(value)}: expected {' or '.join(dict.fromkeys(expected))}")
 
 
-def _describe(hint: Any) -> str:
+def describe(hint: Any) -> str:
+    """Return in words which values a type hint allows."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return " or ".join(map(str, parts))
     if origin is typing.Annotated:
         return _describe_bounds("an integer" if parts[0] is int else "a finite number", parts[1:])
     if origin is list or (origin is tuple and parts[-1] is ...):
-        return f"a list, each {_describe(parts[0])}"
+        return f"a list, each {describe(parts[0])}"
     if origin is tuple:
-        return f"a list of {len(parts)}, each {_describe(parts[0])}"
+        return f"a list of {len(parts)}, each {describe(parts[0])}"
     return _EXPECTED.get(hint) or " or ".join(option.value for option in hint)
 
 
@@ -181,6 +182,6 @@ def list_keys(schema: type, *, prefix: str) -> list[str]:
         key = f"{prefix}.{field.name}"
         keys.append(key)
         for hint in (hints[field.name], *typing.get_args(hints[field.name])):
-            if dataclasses.is_dataclass(hint):
-                keys += list_keys(typing.cast(type, hint), prefix=key)
+            if isinstance(hint, type) and dataclasses.is_dataclass(hint):  # not a bound, which is one too
+                keys += list_keys(hint, prefix=key)
     return keys
