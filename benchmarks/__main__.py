@@ -23,6 +23,7 @@ from benchmarks.champion import measure_predict, measure_promotion, measure_serv
 from benchmarks.data import measure_data
 from benchmarks.measuring import PIPELINE, ROOT, Row, describe_speed, in_turns, python, run
 from benchmarks.models import measure_conv_accuracy, measure_models
+from benchmarks.photos import measure_photos
 from benchmarks.reports import measure_compare
 from benchmarks.trust import measure_outages, measure_reproduction, measure_surroundings
 
@@ -240,6 +241,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "serve": measure_serve,
     "compare": measure_compare,
     "data": measure_data,
+    "photos": measure_photos,
     "reproduction": measure_reproduction,
     "outages": measure_outages,
     "surroundings": measure_surroundings,

@@ -80,7 +80,8 @@ def test_a_thin_frame_changes_nothing(ink: int, margin: int, width: int) -> None
     expected = fit_digit(page, image_shape=(28, 28), invert=Invert.auto)
     invert = Invert.no if ink else Invert.yes
     for way in (Invert.auto, invert):
-        np.testing.assert_array_equal(fit_digit(np.asarray(framed), image_shape=(28, 28), invert=way), expected)
+        found = fit_digit(np.asarray(framed), image_shape=(28, 28), invert=way)
+        assert np.abs(found.astype(int) - expected).max() <= 2
 
 
 def test_an_empty_frame_has_no_digit() -> None:

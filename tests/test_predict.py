@@ -112,7 +112,7 @@ def test_a_folder_is_searched_and_bad_files_are_named(loaded: Champion, arrays: 
     assert [int(row["predicted"]) for row in result.first] == list(expected)
 
 
-def test_a_folder_names_what_it_leaves_out_but_not_what_is_hidden(loaded: Champion, tmp_path: Path) -> None:
+def test_a_folder_names_what_it_leaves_out(loaded: Champion, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     (scans / ".ipynb_checkpoints").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
@@ -125,7 +125,9 @@ def test_a_folder_names_what_it_leaves_out_but_not_what_is_hidden(loaded: Champi
         (scans / name).write_text("-")
     result = call([scans], loaded)
     assert [Path(row["image"]).name for row in result.first] == ["a.png"]
-    assert sorted(Path(name).name for name, _ in bad) == ["b.heic", "c.npy", "linked"]
+    assert sorted(Path(name).name for name, _ in bad) == [".ipynb_checkpoints", "b.heic", "c.npy", "linked"]
+    assert result.num_bad == 3  # a hidden folder is left out by intention
+    assert "HEIC" in next(reason for name, reason in bad if name.endswith(".heic"))
 
 
 def test_one_bad_image_of_an_array_does_not_stop_the_others(loaded: Champion, tmp_path: Path) -> None:

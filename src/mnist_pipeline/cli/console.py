@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from mnist_pipeline.train.epochs import Epoch
 
 
+UNSURE = 0.8
+"""A lower probability of the predicted class is marked."""
+
+
 class EpochProgress:
     """Prints a line for every epoch as it ends; in a terminal a bar below them shows how far the training is."""
 
@@ -166,9 +170,12 @@ def print_skipped(name: str, reason: str) -> None:
 def print_predictions(result: "Predictions", champion: "Champion", *, output: Path | None) -> None:
     """Print the first predictions, their number, and the file with the others."""
     if result.first:
-        rows = tuple((row["image"], row["predicted"], f"{row['probability']:.4f}") for row in result.first)
-        headings = ("image", "predicted", "probability")
-        print_table(Table("Predictions", headings, rows, (False, True, True)), most_rows=None)
+        rows = tuple(
+            (row["image"], row["predicted"], f"{row['probability']:.4f}", "unsure" * (row["probability"] < UNSURE))
+            for row in result.first
+        )
+        headings = ("image", "predicted", "probability", "")
+        print_table(Table("Predictions", headings, rows, (False, True, True, False)), most_rows=None)
     num_hidden = result.num_images - len(result.first)
     if num_hidden:
         out().print(f"and {num_hidden:,} more{'' if output else '; --output FILE.csv has them all'}")

@@ -184,6 +184,10 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _to_grey(image: Image.Image) -> npt.NDArray[np.uint8]:
+    if image.mode.startswith(("I", "F")):  # of 16 bits, a camera may use 12: only differences count here
+        values = np.asarray(image).astype(np.float64)
+        spread = max(float(np.ptp(values)), 1e-9)
+        image = Image.fromarray(np.rint((values - values.min()) * (255 / spread)).clip(0, 255).astype(np.uint8))
     opaque = _opaque(image)
     if image.has_transparency_data:
         lowest, highest = opaque.convert("L").getextrema()
@@ -205,8 +209,8 @@ def fit_digit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], inve
     """Return an image fitted as MNIST's images were (LeCun, Bottou, Bengio and Haffner, 1998, section III.A).
 
     The digit is scaled to a box of 20x20 of the 28x28 pixels, with its proportions kept, and its centre of mass is
-    moved to the centre of the image. An MNIST image does not change, except for its faintest pixels. A thin frame, as
-    screenshots and forms have it, is cut off first.
+    moved to the centre of the image. An MNIST image does not change, except for its faintest pixels. In a picture,
+    `handwriting.py` finds the digit.
 
     Args:
         grey: uint8 (height, width).
@@ -214,19 +218,16 @@ def fit_digit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], inve
         invert: Whether the strokes are dark on a bright ground.
 
     Raises:
-        BadImageError: It has too little contrast.
+        BadImageError: It has too little contrast, or shows several digits.
     """
+    from mnist_pipeline.data import handwriting  # here, because only digits need it, and because it uses this module
+
     grey = _cut_frame(grey)
-    dark_strokes = bool(is_bright(grey[None])[0]) if invert is Invert.auto else invert is Invert.yes
-    values = 255 - grey.astype(np.int16) if dark_strokes else grey.astype(np.int16)
-    edges = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    ground = np.median(edges)
-    ink = np.clip(values - ground, 0, None).astype(np.float64)
-    # Variation along the edges is noise. The median estimates its standard deviation even if a stroke crosses the edge.
-    noise = max(_NOISE / 255 * ink.max(), 6 * 1.4826 * float(np.median(np.abs(edges - ground))))
-    if ink.max() < max(_LEAST_CONTRAST, 1.5 * noise):
-        raise BadImageError("no digit can be seen in it: too little contrast")
-    ink[ink < noise] = 0
+    ink = (
+        _find_ink(grey, invert)
+        if min(grey.shape) < handwriting.LEAST_SIDE
+        else handwriting.find_ink(grey, invert=invert)
+    )
     ink *= 255 / ink.max()
     digit = _crop(ink)
     box = round(_BOX_SHARE * min(image_shape))
@@ -237,6 +238,21 @@ def fit_digit(grey: npt.NDArray[np.uint8], *, image_shape: tuple[int, int], inve
         digit = np.asarray(resized).clip(0, None)
         digit = digit * (255 / digit.max())
     return _place(np.round(digit).astype(np.uint8), image_shape)
+
+
+def _find_ink(grey: npt.NDArray[np.uint8], invert: Invert) -> npt.NDArray[np.float64]:
+    """Return how far each pixel of a small image differs from its even ground, without noise."""
+    dark_strokes = bool(is_bright(grey[None])[0]) if invert is Invert.auto else invert is Invert.yes
+    values = 255 - grey.astype(np.int16) if dark_strokes else grey.astype(np.int16)
+    edges = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    ground = np.median(edges)
+    ink: npt.NDArray[np.float64] = np.clip(values - ground, 0, None).astype(np.float64)
+    # Variation along the edges is noise. The median estimates its standard deviation even if a stroke crosses the edge.
+    noise = max(_NOISE / 255 * ink.max(), 6 * 1.4826 * float(np.median(np.abs(edges - ground))))
+    if ink.max() < max(_LEAST_CONTRAST, 1.5 * noise):
+        raise BadImageError("no digit can be seen in it: too little contrast")
+    ink[ink < noise] = 0
+    return ink
 
 
 def _cut_frame(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -66,7 +66,7 @@ def predict(
         result.num_bad += 1
         on_bad(name, reason)
 
-    for names, images in _chunks(_images(paths, champion, invert, skip)):
+    for names, images in _chunks(_images(paths, champion, invert, skip, leave_out=on_bad)):
         table = _tabulate(names, champion.predict(images), champion)
         if output:
             output.write(table)
@@ -80,10 +80,18 @@ Batch = tuple[list[str], npt.NDArray[np.uint8]]
 
 
 def _images(
-    paths: Iterable[Path], champion: Champion, invert: Invert, skip: Callable[[str, str], None]
+    paths: Iterable[Path],
+    champion: Champion,
+    invert: Invert,
+    skip: Callable[[str, str], None],
+    *,
+    leave_out: Callable[[str, str], None],
 ) -> Iterator[Batch]:
-    """Yield images in the model's shape, one or many at a time."""
-    for path in _files(paths, skip):
+    """Yield images in the model's shape, one or many at a time.
+
+    `leave_out` is told what is not read by intention, `skip` what cannot be used.
+    """
+    for path in _files(paths, skip, leave_out):
         try:
             if path.suffix.lower() in SUFFIXES:
                 yield from _array_images(path, champion, invert, skip)
@@ -118,7 +126,9 @@ def _name(path: Path) -> str:
     return printable(str(path))
 
 
-def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[Path]:
+def _files(
+    paths: Iterable[Path], skip: Callable[[str, str], None], leave_out: Callable[[str, str], None]
+) -> Iterator[Path]:
     for path in paths:
         try:
             is_folder = stat.S_ISDIR(path.stat().st_mode)
@@ -126,7 +136,7 @@ def _files(paths: Iterable[Path], skip: Callable[[str, str], None]) -> Iterator[
             skip(_name(path), error.strerror or str(error))
             continue
         if is_folder:
-            yield from _walk(path, skip)
+            yield from _walk(path, skip, leave_out)
         elif reason := _refuse(path):
             skip(_name(path), reason)
         else:
@@ -141,12 +151,14 @@ def _refuse(path: Path) -> str | None:
         return None if path.is_file() else "not a regular file"
     if suffix == ".npy":
         return "arrays are read from NPZ files: save it with numpy.savez"
+    if suffix in (".heic", ".heif"):
+        return "HEIC pictures are not read: save it as JPEG or PNG"
     if (mimetypes.guess_type(path.name)[0] or "").startswith("image/"):
         return "pictures of this format are not read: save it as PNG"
     return _NO_IMAGES
 
 
-def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
+def _walk(folder: Path, skip: Callable[[str, str], None], leave_out: Callable[[str, str], None]) -> Iterator[Path]:
     """Yield the files of a folder to read. Hidden files are left out; whatever else looks like a picture is named."""
 
     def report(error: OSError) -> None:
@@ -154,6 +166,8 @@ def _walk(folder: Path, skip: Callable[[str, str], None]) -> Iterator[Path]:
 
     is_empty = True
     for parent, folders, names in os.walk(folder, onerror=report):
+        for name in filter(is_ignored, sorted(folders)):
+            leave_out(_name(Path(parent) / name), "a hidden folder")
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         for path in (Path(parent) / name for name in folders):
             if path.is_symlink():
