@@ -184,7 +184,9 @@ def test_pictures_of_any_kind_become_images_of_one_size(home: Path, tmp_path: Pa
     assert len({one.digest for one in found.values()}) == 3
     assert found["pad"].class_names == own_data.SHAPES
     assert find(*where, "data.color=grey").learn.images.shape[1:] == (20, 24)
-    assert find(*where[:2], "data.fit=digit").learn.images.shape[1:] == (28, 28)
+    as_digits = find(*where[:2], "data.fit=digit", "data.on_bad=skip")  # a square may leave no ground around it
+    assert as_digits.learn.images.shape[1:] == (28, 28)
+    assert len(as_digits.learn) > 0.9 * len(found["pad"].learn)
 
 
 @pytest.mark.parametrize(
