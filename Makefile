@@ -11,7 +11,7 @@ BIN := .venv/bin
 ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist worksteal
 COMMANDS := train sweep studies compare diff report promote rollback history predict serve dashboard ui reproduce doctor
-TARGETS := $(COMMANDS) help test test-quick test-slow bench pictures docs lint format lock clean
+TARGETS := $(COMMANDS) help test test-quick test-slow coverage bench pictures docs lint format lock clean
 
 # Make takes KEY=VALUE for a variable and every other word for a target. The first are passed on, the others are refused
 # before anything runs.
@@ -106,6 +106,9 @@ test-quick: $(INSTALLED) ## run the tests that need no child processes, in a min
 
 test-slow: $(INSTALLED) ## run the long tests too
 	@$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" $(ARGS)
+
+coverage: $(INSTALLED) ## run the tests, and require the share of the code that they run
+	@$(BIN)/python -m pytest $(IN_PARALLEL) --cov --cov-report=term:skip-covered $(ARGS)
 
 bench: $(INSTALLED) ## measure (ARGS=--write puts the table into docs/benchmarks.md)
 	@$(BIN)/python -m benchmarks $(ARGS)

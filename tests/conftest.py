@@ -30,6 +30,20 @@ NO_MIRRORS = [f"data.npz_url={DEAD_ADDRESS}/mnist.npz", f"data.idx_url={DEAD_ADD
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
+QUICK = {
+    *("arrays", "bad_data", "checkpoint", "compare", "data", "evaluate", "figures", "files", "handwriting", "hints"),
+    *("library_internals", "mnist", "pictures", "plain_yaml", "published", "registry_comparison", "registry_gates"),
+    *("sweep_confirm", "sweep_space", "sweep_study", "training_options"),
+}
+"""The files of tests that start no process: `make test-quick` runs them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests in these files."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in QUICK:
+            item.add_marker(pytest.mark.quick)
+
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:

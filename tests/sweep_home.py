@@ -116,7 +116,7 @@ def require_whole(home: Path, study: Study) -> None:
         assert run.info.status == ("FAILED" if trial.state is TrialState.FAIL else "FINISHED")
         points = client.get_metric_history(run.info.run_id, "validation/accuracy")
         assert [(point.step, point.value) for point in points] == list(trial.intermediate_values.items())
-        assert all(run.data.params[key] == str(value) for key, value in trial.params.items())
+        assert all(run.data.params[key] == str(value) for key, value in study.space.clean(trial.params).items())
     assert list(paths.checkpoints_dir().glob("*/*")) == []
 
 

@@ -234,6 +234,7 @@ def test_a_run_that_is_stopped_is_marked_killed(number: int, times: int, code: i
     assert run.data.tags["reason"] == reason
 
 
+@pytest.mark.slow
 def test_the_tutorial_on_the_real_mnist(fresh_cli: Cli, home: Path, mnist_dir: Path) -> None:
     found = fresh_cli("train", "preset=tutorial", MNIST_PIPELINE_DATA_DIR=str(mnist_dir))
     assert found.returncode == 0, found.stderr

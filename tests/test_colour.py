@@ -73,6 +73,7 @@ def test_a_killed_run_ends_bit_for_bit_like_an_uninterrupted_one(
     assert trained[1][0] in done.stdout
 
 
+@pytest.mark.slow
 def test_diff_and_report_name_the_classes(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     home, _ = trained
     page = tmp_path / "report.html"
@@ -145,6 +146,7 @@ def form(files: dict[str, bytes]) -> tuple[bytes, str]:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.slow
 def test_the_shown_commands_work(server: tuple[int, list[str]]) -> None:
     _, lines = server
     arrays, pictures = (

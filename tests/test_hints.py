@@ -1,7 +1,7 @@
 import pytest
 
 from mnist_pipeline.system.hints import command
-from mnist_pipeline.system.text import nearest
+from mnist_pipeline.system.nearest import nearest
 
 
 def test_commands_are_written_as_the_person_typed_theirs(monkeypatch: pytest.MonkeyPatch) -> None:

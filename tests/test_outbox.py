@@ -126,6 +126,7 @@ def test_a_server_that_comes_back_has_everything(
     assert read(tracking.address, home / "files") == undisturbed
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_gets_it_from_doctor(
     tracking: Server, undisturbed: Tracked, home: Path, cli: Cli
 ) -> None:

@@ -289,7 +289,7 @@ def test_the_commands_report_their_result(
     told = capsys.readouterr().out
     assert told.count("promoted") == 2
     assert "for [a] test [/b]" in told
-    assert "scored runs         3 ever" in told
+    assert "scored runs         3 on this test split" in told
 
 
 def test_the_hint_where_nothing_can_be_promoted_fits_what_the_store_holds(local: str, home: Path) -> None:

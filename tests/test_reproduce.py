@@ -58,6 +58,7 @@ def test_a_run_is_reproduced_to_the_bit(cli: Cli, home: Path) -> None:
     assert list((home / "mlruns" / "checkpoints").glob("*/*")) == []
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_named_before_the_training(cli: Cli, home: Path, tmp_path: Path) -> None:
     arrays = digits_arrays()
     np.savez(tmp_path / "mine.npz", **arrays)  # type: ignore[arg-type]

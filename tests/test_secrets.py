@@ -243,6 +243,7 @@ def test_a_run_on_such_a_server_keeps_no_secret(place: Place, guarded: tuple[str
     place.require_no_secret()
 
 
+@pytest.mark.slow
 def test_a_wrong_password_is_one_line(place: Place, guarded: tuple[str, Path]) -> None:
     host, _ = guarded
     refused = place.run("train", *SMOKE, f"tracking.uri=http://{USER}:{MARK}@{host}", MNIST_PIPELINE_TRACEBACK="0")

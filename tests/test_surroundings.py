@@ -22,6 +22,7 @@ def digest(output: str) -> str:
     return str(found)
 
 
+@pytest.mark.slow
 def test_settings_of_other_programs_change_nothing(fresh_cli: Cli, home: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()

@@ -23,6 +23,7 @@ from mnist_pipeline.tracking.record import Point
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 
 
+@pytest.mark.slow
 def test_a_sweep_from_the_command_to_the_store(fresh_cli: Cli, home: Path) -> None:
     found = fresh_cli("sweep", "preset=smoke")
     assert found.returncode == 0, found.stderr
@@ -116,6 +117,7 @@ def test_the_timeout_leaves_the_rest(home: Path, caplog: pytest.LogCaptureFixtur
     assert re.search("sweep.timeout_sec=1e-09 .* 8 trials", caplog.text)
 
 
+@pytest.mark.slow
 def test_a_study_continues_to_a_higher_total(home: Path, uninterrupted_sweep: Trials) -> None:
     sweep_here(*ALONE, "sweep.num_trials=3")
     result = sweep_here(*ALONE)

@@ -39,6 +39,7 @@ def wait_until_gone(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_as_a_whole_resumes_to_the_same_result(home: Path, uninterrupted_sweep: Trials) -> None:
     """Between the end of a trial's run and telling Optuna."""
     with start_sweep(*ALONE, moment="call mnist_pipeline.sweep.study Study.tell 4 before") as child:

@@ -11,7 +11,7 @@ from mnist_pipeline.cli.errors import ReportedError, print_error
 from mnist_pipeline.system import signals
 from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
-from mnist_pipeline.system.text import nearest
+from mnist_pipeline.system.nearest import nearest
 
 COMMANDS = {
     "train": "train, evaluate and track a model",

@@ -15,8 +15,8 @@ from typing import Any
 import annotated_types
 
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.nearest import nearest
 from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.system.text import nearest
 
 _EXPECTED = {bool: "true or false", int: "an integer", float: "a finite number", str: "text", Address: "an address"}
 

@@ -11,7 +11,7 @@ from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
 from mnist_pipeline.reports.values import count, show
 from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.system.text import nearest
+from mnist_pipeline.system.nearest import nearest
 from mnist_pipeline.tracking.record import Metric, RunRecord, Tag
 
 SPLIT_KEYS = ("data.validation_size", "data.split_seed")

@@ -1,11 +1,8 @@
 """Foreign text, such as the names of runs and files, made safe to show: nothing in it has an effect."""
 
-import difflib
 import html
 import re
-from collections.abc import Iterable
 
-_NEAR = 0.66  # of `difflib`'s similarity; below it, most proposals are not what was meant
 _ACTS_IN_MARKDOWN = re.compile(r"[\\`*~|\[\]$]|(?<![^\W_])[_@]|_(?![^\W_])")
 _AS_ENTITIES = "$@"  # a backslash does not keep every Markdown reader from treating these as a formula or a mention
 _MARKDOWN_LINK = re.compile(r"(?<!\\)\[([^\[\]]*)(?<!\\)\]\([^()\s]*\)")
@@ -47,13 +44,3 @@ def _escape_markdown(found: re.Match[str]) -> str:
 def plain(text: str) -> str:
     """Return a line of Markdown with emphasis, code, links and escapes as plain text."""
     return html.unescape(_MARKDOWN_ESCAPE.sub(lambda found: found[1] or "", _MARKDOWN_LINK.sub(r"\1", text)))
-
-
-def nearest(typed: str, known: Iterable[str]) -> str | None:
-    """Return the name that was most likely meant: it is spelled nearly so, or it alone has what was typed as a word."""
-    names = list(known)
-    near = difflib.get_close_matches(typed, names, n=1, cutoff=_NEAR)
-    if near:
-        return near[0]
-    holding = [name for name in names if typed in re.split(r"\W|_", name)]
-    return holding[0] if len(holding) == 1 else None

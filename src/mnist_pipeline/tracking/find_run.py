@@ -11,7 +11,7 @@ from mlflow.entities import ViewType
 
 from mnist_pipeline.system.errors import GoneError, UserError
 from mnist_pipeline.system.hints import command
-from mnist_pipeline.system.text import nearest
+from mnist_pipeline.system.nearest import nearest
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import Kind, RunRecord, Tag
