@@ -46,7 +46,7 @@ $(INSTALLED): requirements.lock requirements-tools.lock pyproject.toml
 	@echo '  1 of 3: the installer'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-tools.lock
-	@echo '  2 of 3: the libraries, 2 GB with TensorFlow'
+	@echo '  2 of 3: the libraries, 3 GB on disk with TensorFlow'
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes \
 	  --build-constraint requirements-tools.lock -r requirements.lock
 	@echo '  3 of 3: this project'
