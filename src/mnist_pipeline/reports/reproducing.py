@@ -62,9 +62,11 @@ def check_out(logged: Logged, uri: str) -> list[Item]:
     if not is_masked and (tags.get(Tag.GIT_PATCH) != "kept" or logged.read(Artifact.PATCH) is None):
         text = "The code had uncommitted changes that were not kept: it may have differed from this commit."
         return [Code(lines[0]), Text(text, is_warning=True)]
+    # The runs of a sweep share the patch of their parent.
+    holder = logged.run.tags.get(Tag.PARENT, logged.run.run_id) if logged.run.is_untested else logged.run.run_id
     lines += [
         f"MLFLOW_TRACKING_URI={shlex.quote(uri)} mlflow artifacts download \\\n"
-        f"    --run-id {logged.run.run_id} --artifact-path {Artifact.PATCH} --dst-path .",
+        f"    --run-id {holder} --artifact-path {Artifact.PATCH} --dst-path .",
         f"git apply --whitespace=nowarn {Path(Artifact.PATCH).name}",
     ]
     text = "The code had uncommitted changes; the run has them as a patch"
