@@ -68,7 +68,8 @@ def _fit_ground(grey: Grey) -> tuple[Grey, bool]:
     """
     step = max(1, min(grey.shape) // 64)
     values = grey[::step, ::step].ravel()
-    terms = _list_terms(grey.shape)[::step, ::step].reshape(-1, 6)
+    everywhere = _list_terms(grey.shape)
+    terms = everywhere[::step, ::step].reshape(-1, 6)
     middle = float(np.median(values))
     possible = near = np.abs(values - middle) < 0.5 * max(middle, 255 - middle)
     rest = values - middle
@@ -81,7 +82,7 @@ def _fit_ground(grey: Grey) -> tuple[Grey, bool]:
         near = possible & (np.abs(rest) < 2.5 * max(1.4826 * float(np.median(np.abs(rest[possible]))), 1))
     far = rest[~near]
     is_bright = bool(np.square(far[far < 0]).sum() > np.square(far[far > 0]).sum())
-    return _list_terms(grey.shape) @ factors, is_bright
+    return everywhere @ factors, is_bright
 
 
 def _list_terms(shape: tuple[int, ...]) -> Grey:

@@ -14,7 +14,7 @@ from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
 
 KINDS = (Kind.TRAIN, Kind.FINAL)
-_SPLIT_KEYS = ("data.validation_size", "data.split_seed")
+SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def find_best(
     comparable = [run for run in ranked if _split(run) == split]
     # Of equal ones the oldest, so that a run made twice is not promoted twice.
     comparable.sort(key=lambda run: (-run.metrics[Metric.VALIDATION_ACCURACY], run.started_ms))
-    names = ", ".join(f"{key}={value}" for key, value in zip(_SPLIT_KEYS, split, strict=True))
+    names = ", ".join(f"{key}={value}" for key, value in zip(SPLIT_KEYS, split, strict=True))
     for run in comparable:
         accuracy = run.metrics[Metric.VALIDATION_ACCURACY]
         why = f"best validation accuracy, {accuracy:.4f}, of {len(comparable)} with {names}"
@@ -143,7 +143,7 @@ def _nothing(store: MlflowStore, experiment: str, data_name: str, champion: RunR
 
 
 def _split(run: RunRecord) -> tuple[str, ...]:
-    return tuple(str(run.params.get(key)) for key in _SPLIT_KEYS)
+    return tuple(str(run.params.get(key)) for key in SPLIT_KEYS)
 
 
 def _list_finished(store: MlflowStore, experiments: list[str]) -> list[RunRecord]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mnist_pipeline.pipeline.fingerprint import is_deciding
+from mnist_pipeline.registry.candidates import SPLIT_KEYS
 from mnist_pipeline.reports import configurations
 from mnist_pipeline.reports.configurations import SEED_KEYS, Lead
 from mnist_pipeline.reports.values import count, show
@@ -14,7 +15,6 @@ from mnist_pipeline.system.errors import ConfigError, UserError
 from mnist_pipeline.system.nearest import nearest
 from mnist_pipeline.tracking.record import Metric, RunRecord, Tag
 
-SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 VALIDATION, TEST = Metric.VALIDATION_ACCURACY, Metric.TEST_ACCURACY
 METRICS = (
     *(

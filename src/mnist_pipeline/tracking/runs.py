@@ -30,8 +30,9 @@ def read(store: MlflowStore, entity: MlflowEntity) -> RunRecord:
         try:
             return ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read(path)
         except FileNotFoundError:
-            parent = get(store, entity.data.tags[Tag.PARENT]) if Tag.PARENT in entity.data.tags else None
-            if parent is None or path not in INHERITED:
+            may_inherit = path in INHERITED and Tag.PARENT in entity.data.tags
+            parent = get(store, entity.data.tags[Tag.PARENT]) if may_inherit else None
+            if parent is None:
                 raise
             return parent.read_bytes(path)
 
