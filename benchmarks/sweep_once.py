@@ -37,6 +37,9 @@ class Meter:
         """The workers are about to be started."""
         self.began = time.perf_counter()
 
+    def wait(self, what: str | None) -> None:
+        """The sweep waits."""
+
     def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         """An epoch ended."""
         self.epoch_sec.append(point.metrics["time/epoch_sec"])

@@ -24,10 +24,9 @@ from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
-from mnist_pipeline.sweep.sweep import SweepResult, sweep
+from mnist_pipeline.sweep.sweep import SweepResult, open_tracker, sweep
 from mnist_pipeline.sweep.trainings import Ending
 from mnist_pipeline.system import paths
-from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.record import Point
 
 KILL_AT = str(Path(__file__).with_name("kill_at.py"))
@@ -50,6 +49,9 @@ class Recorder:
     def begin(self, *, stage: str, num_done: int, num_total: int, best: float | None = None) -> None:
         pass
 
+    def wait(self, what: str | None) -> None:
+        pass
+
     def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         with self._lock:
             self.executors.add(executor)
@@ -66,21 +68,16 @@ def sweep_here(*overrides: str, recorder: Recorder | None = None, stop: StopRequ
     """Do in this process what the command does; it saves the imports."""
     base, config = settings.compose_sweep(overrides)
     request = prepare(base, overrides, compose_with_data=partial(compose.compose_with_data, schema=settings.SWEEP))
-    return sweep(
-        request,
-        config,
-        MlflowTracker(request.config.tracking),
-        progress=recorder or Recorder(),
-        stop=stop or StopRequest(),
-    )
+    recorder, stop = recorder or Recorder(), stop or StopRequest()
+    return sweep(request, config, open_tracker(request, config, recorder, stop), progress=recorder, stop=stop)
 
 
 def client_of(home: Path) -> MlflowClient:
     return MlflowClient(f"sqlite:///{home}/mlruns/mlflow.db")
 
 
-def runs(home: Path, kind: str) -> list[MlflowEntity]:
-    client = client_of(home)
+def runs(home: Path, kind: str, *, client: MlflowClient | None = None) -> list[MlflowEntity]:
+    client = client or client_of(home)
     experiment = client.get_experiment_by_name("digits")
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], f"tags.kind = '{kind}'", order_by=["start_time ASC"])
@@ -101,14 +98,15 @@ def read_study(home: Path) -> Study:
     return Study(config, name="s", identity=identity, max_epochs=4)
 
 
-def require_whole(home: Path, study: Study) -> None:
+def require_whole(home: Path, study: Study, *, client: MlflowClient | None = None) -> None:
     """Every trial has exactly one run, closed, with each of its points once; nothing else is left."""
-    (parent,) = runs(home, "sweep")
+    client = client or client_of(home)
+    (parent,) = runs(home, "sweep", client=client)
     assert parent.info.status == "FINISHED"
-    children = {int(run.data.tags["trial.number"]): run for run in runs(home, "trial")}
-    assert len(children) == len(runs(home, "trial"))
+    trials = runs(home, "trial", client=client)
+    children = {int(run.data.tags["trial.number"]): run for run in trials}
+    assert len(children) == len(trials)
     assert sorted(children) == [trial.number for trial in study.trials()]
-    client = client_of(home)
     for trial in study.trials():
         run = children[trial.number]
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 import requests
 from conftest import Cli, server
 from mlflow import MlflowClient
+from sweep_home import ALONE, Recorder, Trials, outcome, require_whole, sweep_here
 
 from mnist_pipeline.config import compose
+from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.pipeline import run
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.system.errors import UserError
@@ -21,6 +24,8 @@ from mnist_pipeline.tracking import integrity, outbox
 from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+from mnist_pipeline.tracking.record import Point, Tag
+from mnist_pipeline.tracking.tracker import RunSpec
 from mnist_pipeline.train.epochs import Epoch
 
 OVERRIDES = ("data=digits", "model.hidden_width=16", "train.num_epochs=4", "tracking.patience_sec=60")
@@ -201,3 +206,85 @@ def test_the_next_command_sends_what_a_killed_one_left(
     train(tracking.address)
     assert not list((home / "mlruns" / "pending").iterdir())
     assert read(tracking.address, home / "files") == undisturbed
+
+
+def test_a_sweep_waits_for_a_server_that_restarts(
+    tracking: Server, home: Path, uninterrupted_sweep: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is away while a trial ends and the next one is to begin."""
+    monkeypatch.setattr(outbox, "PROBE_PAUSE_SEC", 0.5)
+    waits: list[str] = []
+
+    def disturb(name: str, point: Point) -> None:
+        if (name, point.number) == ("trial 1", 1):
+            tracking.go_away()
+            threading.Timer(2.0, tracking.come_back).start()
+
+    class Watcher(Recorder):
+        def wait(self, what: str | None) -> None:
+            waits.append(what or "back")
+
+    result = sweep_here(*ALONE, f"tracking.uri={tracking.address}", recorder=Watcher(disturb))
+    assert outcome(result.study) == uninterrupted_sweep
+    require_whole(home, result.study)
+    assert not list((home / "mlruns" / "pending").iterdir())
+    assert waits[-1] == "back"
+    assert waits[0].startswith(f"the tracking store {tracking.address}")
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_server_stays_away_ends_and_is_resumed(
+    tracking: Server, home: Path, uninterrupted_sweep: Trials
+) -> None:
+    def leave(name: str, point: Point) -> None:
+        if name == "trial 2":
+            tracking.go_away()
+
+    given = [*ALONE, f"tracking.uri={tracking.address}", "sweep.patience_sec=1"]
+    with pytest.raises(UserError, match="stays away"):
+        sweep_here(*given, recorder=Recorder(leave))
+    tracking.come_back()
+    result = sweep_here(*given)
+    assert outcome(result.study) == uninterrupted_sweep
+    require_whole(home, result.study)
+
+
+@pytest.mark.parametrize("is_done", [False, True], ids=["lost request", "lost answer"])
+def test_a_run_is_created_once_even_if_the_answer_is_lost(
+    is_done: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = MlflowClient.create_run
+    lost: list[str] = []
+
+    def lose(client: MlflowClient, *arguments: Any, **named: Any) -> Any:
+        created = create(client, *arguments, **named) if is_done or lost else None
+        if not lost:
+            lost.append("once")
+            raise requests.ConnectionError("lost")
+        return created
+
+    monkeypatch.setattr(MlflowClient, "create_run", lose)
+    spec = RunSpec(kind="train", name="a", description="", params={}, tags={}, resume_id="1")
+    tracker = MlflowTracker(TrackingConfig(uri=None, experiment="digits"))
+    with tracker.run(spec) as opened:
+        pass
+    assert lost
+    assert [run.run_id for run in tracker.find_interrupted({}, {})] == []
+    found = MlflowClient().search_runs([MlflowClient().get_experiment_by_name("digits").experiment_id])
+    assert [run.info.run_id for run in found] == [opened.run_id]
+
+
+def test_what_was_kept_of_a_run_that_another_command_continued_is_dropped(home: Path) -> None:
+    """On another machine, with another outbox."""
+    tracker = MlflowTracker(TrackingConfig(uri=None, experiment="digits"))
+    spec = RunSpec(kind="train", name="a", description="", params={}, tags={}, resume_id="1")
+    with tracker.run(spec) as opened:
+        run = MlflowRun(tracker._store, experiment_id=tracker._experiment_id, run_id=opened.run_id, is_resumed=False)
+        kept = outbox.Outbox(opened.run_id)
+        kept.add(run, "log_metrics", {"metrics": {"train/loss": 9.0}, "step": 1, "timestamp_ms": 1}, None)
+        kept.close()
+    tracker._client.set_tag(opened.run_id, Tag.PROCESS, "another")
+    (left,) = outbox.list_left()
+    outbox.send_left(tracker._store, left)
+    assert outbox.list_left() == []
+    assert "train/loss" not in tracker._client.get_run(opened.run_id).data.metrics

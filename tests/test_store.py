@@ -41,6 +41,17 @@ def test_artifacts_of_a_database_server_lie_in_the_home_folder(home: Path) -> No
     assert store.artifacts_dir("postgresql://u@h/db") == home / "mlruns" / "artifacts"
 
 
+def test_artifacts_of_an_experiment_lie_where_the_configuration_says(home: Path) -> None:
+    database = "postgresql://u@h/db"
+    usual = (home / "mlruns" / "artifacts" / "digits").as_uri()
+    assert store.artifact_location(database, None, experiment="digits") == usual
+    assert store.artifact_location(database, "/nfs/team", experiment="digits") == "file:///nfs/team/digits"
+    assert store.artifact_location("http://h:1", "s3://bucket/a/", experiment="digits") == "s3://bucket/a/digits"
+    assert store.artifact_location("http://h:1", None, experiment="digits") is None
+    with pytest.raises(ConfigError, match=r"tracking\.artifact_location"):
+        compose.compose(["tracking.artifact_location='s3://key:secret@bucket/a'"])
+
+
 @pytest.mark.parametrize(
     ("uri", "message"),
     [

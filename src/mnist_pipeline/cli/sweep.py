@@ -56,15 +56,14 @@ def _sweep_once(base: "Config", config: SweepConfig, overrides: Sequence[str], *
         from mnist_pipeline.pipeline import request
         from mnist_pipeline.sweep import sweep as story
         from mnist_pipeline.sweep.pool import StopRequest
-        from mnist_pipeline.tracking import mlflow_tracker
 
     compose_with_data = partial(compose.compose_with_data, schema=settings.SWEEP, config_dir=config_dir)
     asked = request.prepare(base, overrides, compose_with_data=compose_with_data)
-    tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     stop = StopRequest()
     _stop_on_signals(stop.set)
     with sweep_view.SweepProgress(config) as progress:
         try:
+            tracker = story.open_tracker(asked, config, progress, stop)
             result = story.sweep(asked, config, tracker, progress=progress, stop=stop)
         except (KeyboardInterrupt, Terminated):
             progress.print_stopped()

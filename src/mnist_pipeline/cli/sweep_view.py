@@ -39,6 +39,7 @@ class SweepProgress:
         )
         self._bars_of_executors: dict[int, TaskID] = {}
         self._total: TaskID | None = None
+        self._wait: TaskID | None = None
         self._stage = ""
         self._num_done = self._num_begun_with = self._num_total = 0
         self._best: float | None = None
@@ -60,8 +61,16 @@ class SweepProgress:
         for task in self._bars.task_ids:
             self._bars.remove_task(task)
         self._bars_of_executors.clear()
+        self._wait = None
         self._total = self._bars.add_task(stage, total=num_total, completed=num_done, note="")
         err().print(f"{stage}: {num_done} of {num_total} are done; by {self._config.metric}")
+
+    def wait(self, what: str | None) -> None:
+        """Show what the sweep waits for."""
+        with self._lock:
+            if self._wait is not None:
+                self._bars.remove_task(self._wait)
+            self._wait = None if what is None else self._bars.add_task(f"waiting for {what}", total=None, note="")
 
     def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         """Show the epoch in the worker's bar."""

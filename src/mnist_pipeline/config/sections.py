@@ -224,7 +224,10 @@ class TrackingConfig:
     experiment: str
     """MLflow experiment that the run belongs to."""
     patience_sec: Annotated[float, Ge(0)] = 300.0
-    """How long a run that is done waits for a tracking server that is away."""
+    """How long, in s, a run waits for a tracking server or database that is away."""
+    artifact_location: str | None = None
+    """Where a new experiment keeps its artifacts, a folder or the URI of a store such as S3; null: the place that the
+    tracking server chose, beside a SQLite store, and for any other database `mlruns/artifacts` of the home."""
 
     def __post_init__(self) -> None:
         _require(
@@ -232,6 +235,12 @@ class TrackingConfig:
             key="tracking.experiment",
             value=self.experiment,
             expected="a name of 1 to 200 characters",
+        )
+        _require(
+            self.artifact_location is None or not Address(self.artifact_location).has_secret,
+            key="tracking.artifact_location",
+            value=Address(self.artifact_location or ""),
+            expected="an address without a secret, because MLflow shows it; credentials belong in the environment",
         )
 
 

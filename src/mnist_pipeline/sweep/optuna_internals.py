@@ -1,15 +1,20 @@
 """Parts of Optuna that are not public, each behind one name. `tests/test_library_internals.py` checks them."""
 
 import contextlib
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
-from optuna.trial import FrozenTrial, Trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from mnist_pipeline.system import locks
+from mnist_pipeline.system.patience import Patience
 
 
 def reopen(study: optuna.Study, trial: FrozenTrial) -> Trial:
@@ -41,3 +46,63 @@ class JournalLock(BaseJournalFileLock):
 def locked(lock: BaseJournalFileLock) -> contextlib.AbstractContextManager[None]:
     """Hold the lock during a `with` block, as Optuna does for each entry of the journal."""
     return get_lock_file(lock)
+
+
+_REPEATABLE = (
+    *("get_all_studies", "get_study_id_from_name", "get_study_name_from_id", "get_study_directions"),
+    *("get_study_user_attrs", "get_study_system_attrs", "set_study_user_attr", "set_study_system_attr"),
+    *("get_trial", "get_trial_id_from_study_id_trial_number", "get_n_trials", "_get_trials", "_get_best_trial_id"),
+    *("set_trial_user_attr", "set_trial_system_attr", "set_trial_intermediate_value", "_set_trial_param"),
+)
+"""The methods of a storage that Optuna's cache calls and that may be carried out twice."""
+
+
+class PatientStorage(RDBStorage):
+    """A database that may go away for a while, and that one command alone writes to.
+
+    A call whose answer was lost may have been carried out all the same. Each is repeated so that nothing is doubled.
+    """
+
+    def __init__(self, url: str, options: dict[str, Any], patience: Patience | None) -> None:
+        super().__init__(url, engine_kwargs=options)
+        self._patience = patience
+        self._creating = threading.Lock()
+        if patience is not None:
+            for name in _REPEATABLE:
+                setattr(self, name, _repeated(getattr(self, name), patience))
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        """Create one trial, though Optuna itself repeats this when an answer is lost."""
+        with self._creating:
+            number = self.get_n_trials(study_id)
+
+            def create() -> FrozenTrial:
+                return super(PatientStorage, self)._create_new_trial(study_id, template_trial)
+
+            def look() -> FrozenTrial:
+                created = [trial for trial in self.get_all_trials(study_id) if trial.number == number]
+                return created[0] if created else create()
+
+            created = create() if self._patience is None else self._patience.call(create, again=look)
+            # A later number: the first answer was lost inside of Optuna. The other trial is RUNNING, and is adopted.
+            return created if created.number == number else look()
+
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
+        """Change the state of a trial; a change that was made already, by a call without an answer, is a success."""
+
+        def change() -> bool:
+            return super(PatientStorage, self).set_trial_state_values(trial_id, state, values)
+
+        def change_again() -> bool:
+            try:
+                return change() or state is TrialState.RUNNING
+            except UpdateFinishedTrialError:
+                if self.get_trial(trial_id).state is not state:
+                    raise
+                return True
+
+        return change() if self._patience is None else self._patience.call(change, again=change_again)
+
+
+def _repeated(method: Callable[..., Any], patience: Patience) -> Callable[..., Any]:
+    return lambda *args, **named: patience.call(lambda: method(*args, **named))

@@ -25,22 +25,22 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
     """Run trials until enough are complete or pruned, too many have failed, or time has run out."""
     config = plan.config
     deadline = time.monotonic() + config.timeout_sec if config.timeout_sec else math.inf
-    adoptable = study.trials(TrialState.RUNNING)
-    num_running = 0
+    in_flight: set[int] = set()
     lock = threading.Lock()
 
     def next_job() -> Job | None:
-        nonlocal num_running
         with lock:
             if trainings.stop.is_set:
                 return None
-            if adoptable:
-                trial = study.adopt(adoptable.pop(0))
+            # Left by a killed command, or made by a request to a database whose answer was lost.
+            left = [trial for trial in study.trials(TrialState.RUNNING) if trial.number not in in_flight]
+            if left:
+                trial = study.adopt(left[0])
             elif may_start():
                 trial = study.ask()
             else:
                 return None
-            num_running += 1
+            in_flight.add(trial.number)
         return partial(run, trial)
 
     def may_start() -> bool:
@@ -49,15 +49,14 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
         is_planned = bool(study.trials(TrialState.WAITING))
         if is_planned != (config.sampler is Sampler.grid):
             return is_planned  # a grid has only planned points; for the others the planned point is the baseline
-        return count_finished(study.trials()) + num_running < config.num_trials
+        return count_finished(study.trials()) + len(in_flight) < config.num_trials
 
     def run(trial: Trial, executor: Executor) -> None:
-        nonlocal num_running
         try:
             run_trial(trial, executor, plan, study, trainings)
         finally:
             with lock:
-                num_running -= 1
+                in_flight.discard(trial.number)
 
     best = next((trial.value for trial in study.ranked()), None)
     num_done = count_finished(study.trials())
@@ -104,6 +103,7 @@ def run_trial(trial: Trial, executor: Executor, plan: SweepPlan, study: Study, t
     num_reported = max(study.trials()[trial.number].intermediate_values, default=0)
 
     def decide(point: Point) -> bool:
+        study.require_owned()
         with study.reporting_errors():
             if point.number > num_reported:
                 trial.report(point.metrics[metric], point.number)

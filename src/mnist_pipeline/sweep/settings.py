@@ -70,7 +70,9 @@ class SweepConfig:
     max_failures: Annotated[int, Ge(0), Le(2**31 - 1)]
     """Failed trials that are replaced before the sweep fails."""
     storage: Address | None
-    """Path of a journal file or URL of a database; null: a journal under `mlruns/optuna/`."""
+    """Path of a journal file, or URL of SQLite or PostgreSQL; null: a journal under `mlruns/optuna/`."""
+    patience_sec: Annotated[float, Ge(0), Le(1e6)]
+    """Seconds for which the sweep waits for a database or a tracking server that is away."""
     metric: str
     """The metric to optimise, at a trial's last epoch, or at the one that early stopping kept."""
     direction: Direction

@@ -6,6 +6,7 @@ Optuna is not imported here, so that a wrong `sweep.storage` is reported at once
 import contextlib
 import hashlib
 import json
+import os
 import re
 import sqlite3
 from pathlib import Path
@@ -18,6 +19,7 @@ from mnist_pipeline.system.secrets import Address
 
 _MAX_LINE_LENGTH = 1_000_000
 _SQLITE_START = b"SQLite format 3\0"
+_POSTGRESQL = ("postgresql", "postgresql+psycopg", "postgresql+psycopg2")
 _OPTUNA_TABLES = {"studies", "version_info"}
 
 
@@ -37,6 +39,18 @@ def lock_of_study(study: str) -> Path:
     return journal_path(study).with_suffix(".lock")
 
 
+def lock_beside(storage: str | None, study: str) -> Path | None:
+    """Return the file of the lock of a study whose file other homes may use too; None if it has no such file."""
+    if storage is None:
+        return None
+    path = _find_sqlite(storage) if is_url(storage) else paths.expand(Address(storage).reveal())
+    if path is None:
+        return None
+    path = Path(os.path.realpath(path))
+    digest = hashlib.sha256(study.encode()).hexdigest()[:12]
+    return path.with_name(f".{path.name}.mnist-pipeline-{digest}.lock")
+
+
 def is_url(storage: str) -> bool:
     """Return whether `sweep.storage` is the URL of a database, not a journal file."""
     return "://" in storage
@@ -50,6 +64,7 @@ def check(storage: str) -> None:
         UserError: It is a damaged journal.
     """
     if is_url(storage):
+        _require_ownable(storage)
         _check_sqlite(storage)
     else:
         check_journal(paths.expand(Address(storage).reveal()))
@@ -143,13 +158,28 @@ def _is_entry(line: bytes) -> bool:
     return line.endswith(b"\n") and isinstance(entry, dict) and "op_code" in entry
 
 
-def _check_sqlite(url: str) -> None:
+def _require_ownable(url: str) -> None:
+    scheme = url.partition("://")[0]
+    if scheme.partition("+")[0] != "sqlite" and scheme not in _POSTGRESQL:
+        raise ConfigError(
+            f"sweep.storage={url}: a study can be in a journal file, SQLite (sqlite:///PATH) or PostgreSQL "
+            "(postgresql://HOST/NAME), where one command at a time can own it"
+        )
+
+
+def _find_sqlite(url: str) -> Path | None:
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", url)
     if found is None or found[1] == ":memory:":
-        return
+        return None
     if found[1].startswith("file:"):
         raise ConfigError(f"sweep.storage={url}: expected sqlite:///PATH")
-    path = Path(found[1]).absolute()
+    return Path(found[1]).absolute()
+
+
+def _check_sqlite(url: str) -> None:
+    path = _find_sqlite(url)
+    if path is None:
+        return
     try:
         if not _exists(path):
             return

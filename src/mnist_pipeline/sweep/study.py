@@ -29,16 +29,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline.sweep import optuna_internals
 from mnist_pipeline.sweep import storage as storage_files
-from mnist_pipeline.sweep.backend import open_storage
+from mnist_pipeline.sweep.backend import explain, open_storage, opening
 from mnist_pipeline.sweep.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure, read_cause
+from mnist_pipeline.sweep.ownership import Owner, taken_over
 from mnist_pipeline.sweep.settings import Direction, Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.space import Choice, Dimension, Interval
-from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.errors import TakenOverError, UserError
 from mnist_pipeline.system.hints import command
-from mnist_pipeline.system.secrets import hide
+from mnist_pipeline.system.patience import Patience
+from mnist_pipeline.tracking.absence import is_away
 
 IDENTITY = "identity"
 UNIQUE_ID = "id"
+OWNER = "owner"
 RUN = "run_id"
 SOURCE = "source"
 NUM_UNPRUNED_TRIALS = 5
@@ -50,12 +53,29 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 class Study:
     """An Optuna study, opened or created.
 
+    Args:
+        config: Of the sweep.
+        name: Of the study.
+        identity: What decides the results of its trials.
+        max_epochs: That a trial may have.
+        owner: What says whether this command still owns the study, which it must before it writes.
+        patience: With a database that is away.
+
     Attributes:
         id: 32 unique hexadecimal digits, whatever the study's name.
         space: The swept keys.
     """
 
-    def __init__(self, config: SweepConfig, *, name: str, identity: Mapping[str, Any], max_epochs: int) -> None:
+    def __init__(
+        self,
+        config: SweepConfig,
+        *,
+        name: str,
+        identity: Mapping[str, Any],
+        max_epochs: int,
+        owner: Owner | None = None,
+        patience: Patience | None = None,
+    ) -> None:
         self.name = name
         self.space = config.space
         self._config = config
@@ -64,9 +84,9 @@ class Study:
         self._distributions = {key: _distribution(dimension) for key, dimension in config.space.items()}
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        with warnings.catch_warnings(), self._opening():
+        with warnings.catch_warnings(), opening(self._shown()):
             warnings.simplefilter("ignore")  # about experimental features of Optuna: the versions are pinned
-            self._storage = open_storage(config.storage, name)
+            self._storage = open_storage(config.storage, name, patience=patience)
             self.optuna = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -80,8 +100,24 @@ class Study:
                 self.optuna.set_user_attr(UNIQUE_ID, uuid.uuid4().hex)
                 self.optuna.set_user_attr(IDENTITY, json.dumps(identity, sort_keys=True))
                 known = self.optuna.user_attrs
+            self._owner = owner or Owner()
+            self._owner.on_regained = self._require_unclaimed
+            self._claim = uuid.uuid4().hex
+            self.optuna.set_user_attr(OWNER, self._claim)
         self.id: str = known[UNIQUE_ID]
         _require_same(json.loads(known[IDENTITY]), json.loads(json.dumps(identity)), name=name)
+
+    def require_owned(self) -> None:
+        """Require that no other command has taken the study over.
+
+        Raises:
+            TakenOverError: One has, or may have.
+        """
+        self._owner.check()
+
+    def _require_unclaimed(self) -> None:
+        if self.optuna.user_attrs.get(OWNER) != self._claim:
+            raise taken_over(f"the study {self.name}", "another command, which has ended since,")
 
     def enqueue_planned(self, first: Mapping[str, Any] | None) -> None:
         """Enqueue the first trials: the baseline, and every point of a grid.
@@ -113,12 +149,14 @@ class Study:
 
     def ask(self) -> Trial:
         """Return a new trial with all of its values."""
+        self.require_owned()
         with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
             return self._complete(self.optuna.ask())
 
     def adopt(self, trial: FrozenTrial) -> Trial:
         """Return the trial that a killed command left unfinished, with the same number and values."""
+        self.require_owned()
         with warnings.catch_warnings(), self.reporting_errors():
             warnings.simplefilter("ignore")
             return self._complete(optuna_internals.reopen(self.optuna, trial))
@@ -131,11 +169,13 @@ class Study:
 
     def tell(self, trial: Trial, state: TrialState, *, value: float | None = None) -> None:
         """Finish a trial. A pruned one has its last reported value."""
+        self.require_owned()
         with self.reporting_errors():
             self.optuna.tell(trial, values=value if state is TrialState.COMPLETE else None, state=state)
 
     def fail(self, trial: Trial, failure: Failure) -> None:
         """Finish a trial as failed; if it was planned and failed with an error, enqueue it again."""
+        self.require_owned()
         with self.reporting_errors():
             trial.set_user_attr(REASON, failure.reason)
             trial.set_user_attr(CAUSE_ATTRIBUTE, failure.cause.value)
@@ -162,8 +202,10 @@ class Study:
         try:
             yield
         except (OSError, SQLAlchemyError, StorageInternalError) as error:
-            raise UserError(
-                f"{_reason(error)}: the study cannot be written to sweep.storage={self._shown()}; fix that and run the "
+            # Nobody knows whether another command has taken over a study whose database stays away.
+            kind = TakenOverError if is_away(error) else UserError
+            raise kind(
+                f"{explain(error)}: the study cannot be written to sweep.storage={self._shown()}; fix that and run the "
                 "same command again, which resumes"
             ) from error
         except KeyError as error:  # how Optuna's storages say that a record is gone
@@ -174,32 +216,12 @@ class Study:
                 "begins it anew, and reuses the epochs that are tracked"
             ) from error
 
-    @contextlib.contextmanager
-    def _opening(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except Exception as error:  # Optuna passes on whatever its storage raises
-            raise UserError(
-                f"sweep.storage={self._shown()} cannot be opened ({type(error).__name__}: {_reason(error)}): fix that, "
-                "or give another"
-            ) from error
-
     def _shown(self) -> str:
         return self._config.storage or str(storage_files.journal_path(self.name))
 
 
 def _may_try_again(trial: FrozenTrial) -> bool:
     return trial.state is TrialState.FAIL and read_cause(trial.user_attrs) is not Cause.diverged
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, StorageInternalError) and error.__cause__ is not None:
-        return _reason(error.__cause__)
-    return hide(" ".join(str(getattr(error, "orig", None) or error).split()))[:300]
 
 
 def count_finished(trials: Sequence[FrozenTrial]) -> int:

@@ -18,24 +18,28 @@ from mnist_pipeline.sweep.confirm import Pair, Verdict
 from mnist_pipeline.sweep.executors.executor import Executor
 from mnist_pipeline.sweep.executors.local import make_executors
 from mnist_pipeline.sweep.failure import Cause, TrainingFailedError
+from mnist_pipeline.sweep.ownership import own
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_tags
 from mnist_pipeline.sweep.pool import ExecutorPool, Job, StopRequest
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.settings import SweepConfig
-from mnist_pipeline.sweep.storage import lock_of_study
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.trainings import Progress, Trainings
 from mnist_pipeline.system import paths, quiet
 from mnist_pipeline.system.errors import UserError
-from mnist_pipeline.system.locks import hold
+from mnist_pipeline.system.patience import OnWait, Patience
 from mnist_pipeline.system.versions import count_usable_cores
+from mnist_pipeline.tracking.absence import is_away
+from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
 from mnist_pipeline.tracking.tracker import Run, RunSpec, Tracker
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.run import RunResult
+    from mnist_pipeline.train.epochs import Epoch
 
 BASELINE = "baseline"
+PATIENCE_KEY = "sweep.patience_sec"
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,22 @@ def sweep(
     """
     plan = SweepPlan(request, config)
     name = config.study or plan.default_name()
-    lock = lock_of_study(name)
-    next_step = "or give sweep.study another name"
-    with hold(lock, what=f"the study {name}", wait=request.config.wait, next_step=next_step):
-        study = Study(config, name=name, identity=plan.identity(), max_epochs=plan.max_epochs())
+    patience = Patience(
+        f"the database of the study {name}",
+        config.patience_sec,
+        key=PATIENCE_KEY,
+        is_away=is_away,
+        on_wait=follow_waits(progress, stop),
+    )
+    with own(config.storage, name, wait=request.config.wait, on_wait=stop.check, patience=patience) as owner:
+        study = Study(
+            config,
+            name=name,
+            identity=plan.identity(),
+            max_epochs=plan.max_epochs(),
+            owner=owner,
+            patience=patience,
+        )
         study.enqueue_planned(plan.baseline if plan.has_baseline() else None)
         started = time.perf_counter()
         code = code_tags()
@@ -108,6 +124,30 @@ def sweep(
         shutil.rmtree(paths.checkpoints_dir() / study.id, ignore_errors=True)
     verdict = confirmation.verdict if confirmation else None
     return SweepResult(study=study, config=config, baseline=plan.baseline, parent=parent, verdict=verdict, final=final)
+
+
+def open_tracker(request: Request, config: SweepConfig, progress: Progress, stop: StopRequest) -> Tracker:
+    """Return the tracker of a sweep: it waits for a server that is away, as long as the sweep does.
+
+    Raises:
+        UserError: The store cannot be opened.
+    """
+    return MlflowTracker(
+        request.config.tracking,
+        patience_sec=config.patience_sec,
+        key=PATIENCE_KEY,
+        on_wait=follow_waits(progress, stop),
+    )
+
+
+def follow_waits(progress: Progress, stop: StopRequest) -> OnWait:
+    """Return what shows the waits of a sweep, and ends them when it is to stop."""
+
+    def on_wait(what: str | None) -> None:
+        stop.check()
+        progress.wait(what)
+
+    return on_wait
 
 
 @dataclass(frozen=True)
@@ -193,11 +233,15 @@ def train_winner(
         from mnist_pipeline.pipeline import run
         from mnist_pipeline.pipeline.checkpoints import Checkpoints
 
+    def on_epoch(epoch: "Epoch") -> None:
+        stop.check()
+        study.require_owned()
+
     return run.carry_out(
         request,
         tracker,
         Checkpoints(paths.checkpoints_dir() / study.id / fingerprint),
         kind=Kind.FINAL,
         tags={Tag.STUDY: study.name, Tag.PARENT: parent.run_id},
-        on_epoch=lambda _: stop.check(),
+        on_epoch=on_epoch,
     )

@@ -38,6 +38,9 @@ class Progress(Protocol):
     def begin(self, *, stage: str, num_done: int, num_total: int, best: float | None = None) -> None:
         """A stage starts: `num_done` of its `num_total` trainings are done, the best with the value `best`."""
 
+    def wait(self, what: str | None) -> None:
+        """The sweep waits for something; None: no longer."""
+
     def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         """An epoch of the training `name` has ended on the executor with this index."""
 
@@ -130,6 +133,7 @@ class Trainings:
             try:
                 with contextlib.closing(self._epochs(executor, label, Task(config, folder), known)) as epochs:
                     for point in epochs:
+                        self._study.require_owned()
                         if point.number not in logged:
                             tracked.log_metrics(point.metrics, step=point.number, timestamp_ms=point.ended_ms)
                         points.append(point)

@@ -25,6 +25,10 @@ class GoneError(UserError):
     """What a command needs was deleted from the store."""
 
 
+class TakenOverError(UserError):
+    """Another command may carry out the work by now: nothing more may be written about it."""
+
+
 class RefusedError(UserError):
     """A gate of the registry refused."""
 

@@ -2,6 +2,9 @@
 
 import os
 
+CLUSTER_EXTRA = "it comes with the extra cluster: pip install 'mnist-pipeline[cluster]', or make with CLUSTER=1"
+"""Where Ray and the driver of PostgreSQL come from, for messages."""
+
 
 def command(name: str, *words: str) -> str:
     """Return a command of this package: with `make` if make started this process, else as `mnist-pipeline`.

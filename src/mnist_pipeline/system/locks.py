@@ -6,14 +6,16 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from mnist_pipeline.system.errors import UserError
 
-__all__ = ["Timeout", "hold", "is_held", "make", "remove"]
+__all__ = ["Timeout", "describe_process", "hold", "in_use", "is_held", "make", "remove"]
+
+_POLL_SEC = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +26,9 @@ def make(path: Path) -> FileLock:
 
 
 @contextlib.contextmanager
-def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]:
+def hold(
+    path: Path, *, what: str, wait: bool, next_step: str, on_wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold the lock whose file is `path`. The holder may remove the file while it holds the lock.
 
     Args:
@@ -32,6 +36,7 @@ def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]
         what: What the lock protects, for the message.
         wait: Wait for another holder instead of failing.
         next_step: What else a user can do, for the message; may be empty.
+        on_wait: Called every second of the wait; may raise to end it.
 
     Raises:
         UserError: Another process holds it and `wait` is false, or the file cannot be created.
@@ -43,11 +48,9 @@ def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]
     except Timeout as error:
         holder = _describe_holder(path)
         if not wait:
-            raise UserError(
-                f"{what} is in use by {holder}: wait for it with wait=true{', ' if next_step else ''}{next_step}"
-            ) from error
+            raise in_use(what, holder, next_step) from error
         _log.info("wait      %s is in use by %s", what, holder)
-        lock.acquire()
+        _acquire(lock, on_wait)
     except OSError as error:
         raise UserError(
             f"{error.strerror or error}: the lock {path} cannot be taken; fix that and run the same command again"
@@ -58,6 +61,24 @@ def hold(path: Path, *, what: str, wait: bool, next_step: str) -> Iterator[None]
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, on_wait: Callable[[], None]) -> None:
+    while not lock.is_locked:
+        with contextlib.suppress(Timeout):
+            lock.acquire(timeout=_POLL_SEC)
+        on_wait()
+
+
+def in_use(what: str, holder: str, next_step: str) -> UserError:
+    """Return the error that says who uses something."""
+    return UserError(f"{what} is in use by {holder}: wait for it with wait=true{', ' if next_step else ''}{next_step}")
+
+
+def describe_process(pid: int | str, host: str, since: float) -> str:
+    """Return in words which process holds something, and since when, in seconds since 1970."""
+    shown = time.strftime("%H:%M:%S on %Y-%m-%d", time.localtime(since))
+    return f"process {pid} on {host} since {shown}"
 
 
 def is_held(path: Path) -> bool:
@@ -87,7 +108,6 @@ def remove(path: Path) -> bool:
 def _describe_holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())
-        since = time.strftime("%H:%M:%S on %Y-%m-%d", time.localtime(holder["since"]))
-        return f"process {holder['pid']} on {holder['host']} since {since}"
+        return describe_process(holder["pid"], holder["host"], holder["since"])
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # it has only just started

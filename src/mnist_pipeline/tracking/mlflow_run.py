@@ -51,10 +51,26 @@ _log = logging.getLogger(__name__)
 
 
 class MlflowRun:
-    """A run in an MLflow store."""
+    """A run in an MLflow store.
+
+    Args:
+        store: That holds it.
+        experiment_id: Of its experiment.
+        run_id: Its id.
+        name: Its name.
+        is_resumed: Whether an earlier command began it.
+        is_hasty: Whether a server that is away is an error at once, though the store has patience with it.
+    """
 
     def __init__(
-        self, store: MlflowStore, *, experiment_id: str, run_id: str, name: str = "", is_resumed: bool
+        self,
+        store: MlflowStore,
+        *,
+        experiment_id: str,
+        run_id: str,
+        name: str = "",
+        is_resumed: bool,
+        is_hasty: bool = False,
     ) -> None:
         self.run_id = run_id
         self.name = name
@@ -64,7 +80,7 @@ class MlflowRun:
         self.experiment_id = experiment_id
         self.uri = store.uri
         self._store = store
-        self._client = store.client
+        self._client = store.client.hasty if is_hasty else store.client
         self._logged: dict[str, Seal] = {}
         self._logged_of_model: dict[str, Seal] = {}
 

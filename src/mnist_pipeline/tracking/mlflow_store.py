@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.patience import Patience
 from mnist_pipeline.system.secrets import Address, hide
 from mnist_pipeline.tracking import runs_view, sqlite_store, store
 from mnist_pipeline.tracking.database_errors import explain, is_locked
@@ -38,6 +39,10 @@ _OVERVIEW_TAGS = {
 class MlflowStore:
     """The MLflow store of a configuration; it is created if it is missing.
 
+    Args:
+        config: Names it.
+        patience: With a server that is away; by default its absence is an error.
+
     Attributes:
         client: MLflow's, with retries for conflicts with other programs.
 
@@ -45,8 +50,9 @@ class MlflowStore:
         UserError: The store cannot be opened, or was moved.
     """
 
-    def __init__(self, config: TrackingConfig) -> None:
+    def __init__(self, config: TrackingConfig, patience: Patience | None = None) -> None:
         self.uri = store.resolve_uri(config)
+        self._artifact_location = config.artifact_location
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
         logging.getLogger("mlflow.store").setLevel(
@@ -57,7 +63,8 @@ class MlflowStore:
             store.create(self.uri)
             self.connected = store.log_in(self.uri)
             mlflow.set_tracking_uri(self.connected)
-            self.client = RetryingClient(retry(self.uri, MlflowClient, self.connected), what=self.uri)
+            client = retry(self.uri, MlflowClient, self.connected)
+            self.client = RetryingClient(client, what=self.uri, patience=patience)
 
     @contextlib.contextmanager
     def reporting_errors(self) -> Iterator[None]:
@@ -132,8 +139,7 @@ class MlflowStore:
         found = self.find_experiment(name)
         if found is not None:
             return found
-        artifacts = store.artifacts_dir(self.uri)
-        location = (artifacts / sqlite_store.artifact_folder(name)).as_uri() if artifacts else None
+        location = store.artifact_location(self.uri, self._artifact_location, experiment=name)
         with self._opening():
             try:
                 created = self.client.create_experiment(

@@ -5,6 +5,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
 from mlflow.entities import Metric as MlflowMetric
 from mlflow.entities import Param
@@ -14,8 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import processes
-from mnist_pipeline.system.errors import Terminated, UserError
+from mnist_pipeline.system.errors import TakenOverError, Terminated, UserError
+from mnist_pipeline.system.patience import OnWait, Patience
 from mnist_pipeline.tracking import integrity, outbox, runs, store
+from mnist_pipeline.tracking.absence import is_away
 from mnist_pipeline.tracking.database_errors import explain, is_locked
 from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
@@ -30,16 +33,35 @@ _log = logging.getLogger(__name__)
 
 
 class MlflowTracker:
-    """Opens runs in the MLflow store of a configuration.
+    """Opens runs in the MLflow store of a configuration, with patience if its server is away.
+
+    Args:
+        config: Names the store.
+        patience_sec: How long a server that is away is waited for; by default as the configuration says.
+        key: The setting that says so, for messages.
+        on_wait: See `patience.OnWait`.
 
     Raises:
         UserError: The store cannot be opened, or the experiment was deleted.
     """
 
-    def __init__(self, config: TrackingConfig) -> None:
-        self._store = MlflowStore(config)
+    def __init__(
+        self,
+        config: TrackingConfig,
+        *,
+        patience_sec: float | None = None,
+        key: str = "tracking.patience_sec",
+        on_wait: OnWait = lambda what: None,
+    ) -> None:
+        self._patience = Patience(
+            f"the tracking store {store.resolve_uri(config)}",
+            config.patience_sec if patience_sec is None else patience_sec,
+            key=key,
+            is_away=is_away,
+            on_wait=on_wait,
+        )
+        self._store = MlflowStore(config, self._patience)
         self._client = self._store.client
-        self._patience_sec = config.patience_sec
         for left in outbox.list_left():
             if left.uri == str(self._store.uri):
                 try:
@@ -73,16 +95,18 @@ class MlflowTracker:
             else:
                 self._close_elsewhere(spec.resume_id)
                 name = self._find_free_name(spec.name) if spec.kind in _NAMED else spec.name
-                run_id = self._client.create_run(self._experiment_id, run_name=name, tags=all_tags).info.run_id
+                run_id = self._create_run(name, all_tags)
                 known = {}
+            is_server = store.is_server(self._store.uri)
             plain = MlflowRun(
                 self._store,
                 experiment_id=self._experiment_id,
                 run_id=run_id,
                 name=name,
                 is_resumed=begun is not None,
+                is_hasty=is_server,
             )
-            run = BufferedRun(self._store, plain) if store.is_server(self._store.uri) else plain
+            run = BufferedRun(self._store, plain, self._patience) if is_server else plain
             with self._closed(run):
                 if begun:
                     run.set_tags(all_tags)
@@ -92,6 +116,19 @@ class MlflowTracker:
                 self._client.log_batch(run_id, params=missing)
                 self._show_columns(spec.params)
                 yield run
+
+    def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
+        """Create a run and return its id, of one run even if the answer to the first request is lost."""
+
+        def create() -> str:
+            created = self._client.hasty.create_run(self._experiment_id, run_name=name, tags=tags)
+            return str(created.info.run_id)
+
+        def look() -> str:
+            created = next(self._search({Tag.RESUME_ID: tags[Tag.RESUME_ID]}), None)
+            return created.info.run_id if created else create()
+
+        return self._patience.call(create, again=look)
 
     def _find_free_name(self, name: str) -> str:
         """Return `name`, with a number if another run has it, so that a name means one run."""
@@ -112,7 +149,7 @@ class MlflowTracker:
         with self._store.reporting_errors():
             for entity in self._search(tags, is_finished=True):
                 run_id = entity.info.run_id
-                damage = integrity.find_damage(self._store, run_id)
+                damage = self._patience.call(partial(integrity.find_damage, self._store, run_id))
                 if not damage:
                     return runs.read(self._store, entity)
                 _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
@@ -178,18 +215,23 @@ class MlflowTracker:
     def _closed(self, run: MlflowRun | BufferedRun) -> Iterator[None]:
         try:
             yield
+        except TakenOverError:
+            if isinstance(run, BufferedRun):
+                run.forget()
+            raise
         except (KeyboardInterrupt, Terminated) as interruption:
             self._close(run, "KILLED", why="SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C")
             raise
         except BaseException as error:
             is_store = isinstance(error, MlflowException | SQLAlchemyError)
             why = f"{type(error).__name__}: {explain(error) if is_store else error}"
-            self._close(run, "FAILED", why=why, is_patient=not is_locked(error))  # do not wait a second time for a lock
+            # Do not wait a second time for the same.
+            self._close(run, "FAILED", why=why, is_patient=not (is_locked(error) or is_away(error)))
             raise
         else:
             run.end("FINISHED")
             if isinstance(run, BufferedRun):
-                run.deliver(patience_sec=self._patience_sec)
+                run.deliver()
         finally:
             if isinstance(run, BufferedRun):
                 run.close()

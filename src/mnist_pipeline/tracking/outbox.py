@@ -14,22 +14,25 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import requests
 from mlflow.exceptions import MlflowException
 
 from mnist_pipeline.data.dataset import Split
-from mnist_pipeline.system import files, locks, paths
+from mnist_pipeline.system import files, locks, paths, processes
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import command
+from mnist_pipeline.system.patience import Patience
 from mnist_pipeline.tracking import store
+from mnist_pipeline.tracking.absence import is_away
 from mnist_pipeline.tracking.database_errors import explain
 from mnist_pipeline.tracking.mlflow_run import MODEL_NAME, MlflowRun, describe_split
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.record import Tag
 from mnist_pipeline.tracking.tracker import Predict
 
 if TYPE_CHECKING:
@@ -38,15 +41,13 @@ if TYPE_CHECKING:
 PROBE_PAUSE_SEC = 5.0
 """Between two looks at a server that is away, so that training waits for none of them."""
 
-_AWAY_CODES = (502, 503, 504)
-
 _log = logging.getLogger(__name__)
 
 
 class BufferedRun:
     """A run as `MlflowRun` tracks it, with an outbox for the time in which the server is away."""
 
-    def __init__(self, opened: MlflowStore, run: MlflowRun) -> None:
+    def __init__(self, opened: MlflowStore, run: MlflowRun, patience: Patience) -> None:
         self.run_id = run.run_id
         self.name = run.name
         self.address = run.address
@@ -54,6 +55,7 @@ class BufferedRun:
         self.is_resumed = run.is_resumed
         self._uri = opened.uri
         self._run = run
+        self._patience = patience
         self._outbox = Outbox(run.run_id)
         self._next_probe = 0.0
 
@@ -63,7 +65,7 @@ class BufferedRun:
 
     def list_steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` has been logged."""
-        return self._run.list_steps(metric)
+        return self._patience.call(partial(self._run.list_steps, metric))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Add or change tags."""
@@ -109,24 +111,27 @@ class BufferedRun:
         """End the run."""
         self._write("end", {"status": status, "why": why, "is_patient": is_patient})
 
-    def deliver(self, *, patience_sec: float) -> None:
+    def deliver(self) -> None:
         """Wait until the server has everything.
 
         Raises:
             UserError: It stays away for too long. What it lacks is kept.
         """
-        until = time.monotonic() + patience_sec
-        if not self._outbox.is_empty:
-            _log.info(
-                "wait      for the tracking server, up to %.0f s; Ctrl-C ends that, and keeps the result", patience_sec
-            )
-        while not self._send():
-            if time.monotonic() > until:
-                raise UserError(
-                    f"the tracking server {self._uri} stays away: the result is kept in {self._outbox.folder}; when "
-                    f"the server is back, {command('doctor', '--fix')} uploads it, and so does the same command"
-                )
-            time.sleep(1)
+        try:
+            self._patience.call(self._require_sent)
+        except ConnectionError as error:
+            raise UserError(
+                f"the tracking server {self._uri} stays away: the result is kept in {self._outbox.folder}; when "
+                f"the server is back, {command('doctor', '--fix')} uploads it, and so does the same command"
+            ) from error
+
+    def _require_sent(self) -> None:
+        if not self._send():
+            raise ConnectionError("the tracking server is away")
+
+    def forget(self) -> None:
+        """Drop what the server has not got: another command has gone on with the run."""
+        self._outbox.clear()
 
     def close(self) -> None:
         """Leave what the server lacks to other processes."""
@@ -171,11 +176,13 @@ class Pending:
 
     Attributes:
         uri: Of the server, with secrets masked.
+        process: The process whose writes they are, as the run's tag has it.
     """
 
     run_id: str
     uri: str
     experiment_id: str
+    process: str = ""
 
 
 class Outbox:
@@ -200,7 +207,8 @@ class Outbox:
             self.folder.mkdir(exist_ok=True)
             if not (self.folder / "about.json").exists():
                 with files.whole(self.folder / "about.json") as about:
-                    about.write_text(json.dumps(vars(Pending(run.run_id, str(run.uri), run.experiment_id))))
+                    process = processes.current().to_json()
+                    about.write_text(json.dumps(vars(Pending(run.run_id, str(run.uri), run.experiment_id, process))))
             number = max((int(place.name.partition("-")[0]) for place in self._list()), default=0)
             unfinished = self.folder / f".{uuid.uuid4().hex}.unfinished"
             unfinished.mkdir()
@@ -222,9 +230,13 @@ class Outbox:
                     return False
                 raise
             shutil.rmtree(place)
+        self.clear()
+        return True
+
+    def clear(self) -> None:
+        """Remove what it holds."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.is_empty = True
-        return True
 
     def close(self) -> None:
         """Let others have it, and remove its lock if it is empty."""
@@ -258,30 +270,25 @@ def send_left(opened: MlflowStore, left: Pending) -> None:
     lock = locks.make(outbox.folder.with_suffix(".lock"))
     try:
         with lock.acquire(blocking=False):
-            run = MlflowRun(opened, experiment_id=left.experiment_id, run_id=left.run_id, is_resumed=True)
-            if not outbox.send(run):
-                raise UserError(f"the tracking server {left.uri} is away again: run the same command when it is back")
+            run = MlflowRun(
+                opened, experiment_id=left.experiment_id, run_id=left.run_id, is_resumed=True, is_hasty=True
+            )
+            if left.process not in ("", opened.client.hasty.get_run(left.run_id).data.tags.get(Tag.PROCESS)):
+                _log.warning("run %s was continued elsewhere: what was kept of it here is dropped", left.run_id)
+                outbox.clear()
+            elif not outbox.send(run):
+                raise _away_again(left)
             outbox.folder.with_suffix(".lock").unlink(missing_ok=True)
     except locks.Timeout as error:
         raise UserError(f"another command sends what run {left.run_id} has left") from error
     except (MlflowException, OSError, ValueError, TypeError) as error:
+        if is_away(error):
+            raise _away_again(left) from error
         raise UserError(
             f"the tracking server {left.uri} does not take what run {left.run_id} has left ({explain(error)}): restore "
             f"the run there if it was deleted, or remove {outbox.folder}"
         ) from error
 
 
-def is_away(error: BaseException) -> bool:
-    """Return whether an error says that a tracking server did not answer, so that the call can be made again."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, requests.ConnectionError | requests.Timeout | requests.exceptions.RetryError):
-            return True
-        if isinstance(link, requests.HTTPError) and link.response is not None:
-            return link.response.status_code in _AWAY_CODES
-        if isinstance(link, MlflowException):
-            text = str(link)
-            if "Max retries exceeded" in text or any(f"error code {code}" in text for code in _AWAY_CODES):
-                return True
-        link = link.__cause__ or link.__context__
-    return False
+def _away_again(left: Pending) -> UserError:
+    return UserError(f"the tracking server {left.uri} is away again: run the same command when it is back")

@@ -4,8 +4,10 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from mnist_pipeline.system.patience import Patience
 from mnist_pipeline.tracking.database_errors import is_locked, lost_race
 
 LOCK_PATIENCE_SEC = 60.0
@@ -56,15 +58,26 @@ def retry(what: str, call: Callable[P, T], *args: P.args, **named: P.kwargs) -> 
 
 
 class RetryingClient:
-    """An MLflow client, each of whose methods is called retry.
+    """An MLflow client, each of whose methods is retried.
 
-    Each of MLflow's writes is one transaction, or several that may be made twice.
+    Each of MLflow's writes is one transaction, or several that may be made twice. Only `create_run` is repeated by its
+    caller when the answer is lost.
+
+    Attributes:
+        hasty: The same, without patience with a server that is away.
     """
 
-    def __init__(self, client: Any, *, what: str) -> None:
+    def __init__(self, client: Any, *, what: str, patience: Patience | None = None) -> None:
         self.without_retries = client
+        self.hasty = self if patience is None else RetryingClient(client, what=what)
         self._what = what
+        self._patience = patience
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.without_retries, name)
-        return lambda *args, **named: retry(self._what, method, *args, **named)
+
+        def call(*args: Any, **named: Any) -> Any:
+            once = partial(retry, self._what, method, *args, **named)
+            return once() if self._patience is None else self._patience.call(once)
+
+        return call

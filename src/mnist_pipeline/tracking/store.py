@@ -17,7 +17,7 @@ from pathlib import Path
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import files, locks, paths
 from mnist_pipeline.system.errors import ConfigError, UserError
-from mnist_pipeline.system.hints import command
+from mnist_pipeline.system.hints import CLUSTER_EXTRA, command
 from mnist_pipeline.system.secrets import Address, authorize, hide
 from mnist_pipeline.tracking import sqlite_store
 from mnist_pipeline.tracking.database_errors import explain
@@ -82,6 +82,21 @@ def artifacts_dir(uri: str) -> Path | None:
         return None
     database = database_of(uri)
     return sqlite_store.artifacts_dir(database) if database else paths.mlruns_dir() / "artifacts"
+
+
+def artifact_location(uri: str, given: str | None, *, experiment: str) -> str | None:
+    """Return the URI of the folder for the artifacts of a new experiment; None lets a server decide.
+
+    Args:
+        uri: Of the store.
+        given: `tracking.artifact_location`, a folder or a URI.
+        experiment: Its name.
+    """
+    folder = sqlite_store.artifact_folder(experiment)
+    if given is not None and "://" in given:
+        return f"{given.rstrip('/')}/{folder}"
+    root = paths.expand(given) if given is not None else artifacts_dir(uri)
+    return (root / folder).as_uri() if root is not None else None
 
 
 def database_of(uri: str) -> Path | None:
@@ -271,9 +286,12 @@ def _require_database(uri: str) -> None:
             pass
         engine.dispose()
     except (ImportError, sqlalchemy.exc.SQLAlchemyError) as error:
-        step = "install its driver" if isinstance(error, ImportError) else "start it"
+        if isinstance(error, ImportError):
+            raise UserError(
+                f"the database {uri}: its driver is not installed; for PostgreSQL {CLUSTER_EXTRA}"
+            ) from error
         raise UserError(
-            f"the database {uri} cannot be opened ({hide(explain(error))}): {step}, or give tracking.uri= another"
+            f"the database {uri} cannot be opened ({hide(explain(error))}): start it, or give tracking.uri= another"
         ) from error
 
 
