@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mnist_pipeline.sweep.executors import forkserver
+from mnist_pipeline.executors import forkserver
 
 if __name__ == "__main__":
     forkserver.context()  # as the command does it
 
+from mnist_pipeline.executors.pool import StopRequest
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import settings
-from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import sweep
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker

@@ -25,6 +25,7 @@ from mnist_pipeline.config.sections import (
     DataConfig,
     EarlyStoppingConfig,
     EvaluateConfig,
+    ExecutorConfig,
     TrackingConfig,
     TrainConfig,
 )
@@ -70,6 +71,9 @@ def _describe_sections() -> Iterator[str]:
     yield _section(
         "tracking", f"{_about(TrackingConfig)} Options: `local`, `server`.", _rows(TrackingConfig, "tracking", tracking)
     )
+    executor = _defaults("executor", "ray")
+    text = f"{_about(ExecutorConfig)} Options: {_names('executor')}; the defaults are those of `ray`."
+    yield _section("executor", text, _rows(ExecutorConfig, "executor", executor))
     sweep = _defaults("sweep", "default")
     text = f"{_about(SweepConfig)} Options: {_names('sweep')}. The space is described in [sweeping](sweeping.md)."
     yield _section("sweep", text, _rows(SweepConfig, "sweep", sweep))

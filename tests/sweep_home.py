@@ -19,9 +19,9 @@ from mlflow.entities import Run as MlflowEntity
 from optuna.trial import TrialState
 
 from mnist_pipeline.config import compose
+from mnist_pipeline.executors.pool import StopRequest
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import settings
-from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import SweepResult, open_tracker, sweep
@@ -153,4 +153,5 @@ def descendants(pid: int) -> list[int]:
 
 def own_workers() -> list[int]:
     """Return the workers of this process: what its server has forked."""
-    return [pid for child in descendants(os.getpid()) for pid in descendants(child)]
+    servers = [pid for pid in descendants(os.getpid()) if b"forkserver" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return [pid for server in servers for pid in descendants(server)]

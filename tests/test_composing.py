@@ -49,7 +49,7 @@ def test_presets_are_small_differences() -> None:
     ("overrides", "message"),
     [
         (["model.hiden_width=3"], "unknown key model.hiden_width: did you mean model.hidden_width?"),
-        (["foo=1"], "unknown key foo: expected data, model, train, evaluate, tracking, preset, force, wait"),
+        (["foo=1"], "unknown key foo: expected data, model, train, evaluate, tracking, executor, preset, force, wait"),
         (["+foo=1"], "unknown key foo"),
         (["+model.depth=2"], "unknown key model.depth"),
         (["foo"], "foo: not an override; expected KEY=VALUE, e.g. train.num_epochs=3"),

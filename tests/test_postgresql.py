@@ -17,8 +17,8 @@ from mlflow import MlflowClient
 from postgresql import PostgreSQL
 from sweep_home import ALONE, SMOKE, Recorder, Trials, outcome, require_whole, runs, sweep_here
 
+from mnist_pipeline.executors.pool import StopRequest
 from mnist_pipeline.sweep import ownership, storage
-from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.system.errors import ConfigError, TakenOverError, UserError
 from mnist_pipeline.system.patience import Patience
 from mnist_pipeline.system.secrets import Address

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from sweep_home import ALONE, SMOKE, Recorder, Trials, client_of, outcome, require_whole, runs, sweep_here
 
 from mnist_pipeline.config import compose
+from mnist_pipeline.executors import forked
 from mnist_pipeline.reports import cards, page
-from mnist_pipeline.sweep.executors import worker
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import find_run
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
@@ -212,10 +212,10 @@ def test_one_study_has_one_owner(home: Path) -> None:
     assert "the study s is in use" in refused[0]
 
 
-def test_an_unwritable_message_of_a_worker_is_kept_short() -> None:
-    assert worker._describe_exit(-9) == "signal 9, out of memory?"
-    assert worker._describe_exit(-11) == "signal 11"
-    assert worker._describe_exit(1) == "exit code 1"
+def test_the_end_of_a_worker_is_told_in_few_words() -> None:
+    assert forked.describe_death(-9).reason == "its worker died (signal 9, out of memory?)"
+    assert forked.describe_death(-11).reason == "its worker died (signal 11)"
+    assert forked.describe_death(1).reason == "its worker died (exit code 1)"
 
 
 def test_tracking_config_of_a_sweep_is_that_of_a_run(home: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,19 @@ from optuna.trial import TrialState
 from sweep_home import ALONE, Recorder, own_workers, require_whole, runs, sweep_here
 from test_sweep_study import BASELINE, make_config, open_study
 
-from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
-from mnist_pipeline.sweep.executors.training import explain
-from mnist_pipeline.sweep.executors.worker import WorkerDiedError
-from mnist_pipeline.sweep.failure import Cause
+from mnist_pipeline.config import compose
+from mnist_pipeline.config.sections import Config
+from mnist_pipeline.data import catalogue
+from mnist_pipeline.data.dataset import Found
+from mnist_pipeline.executors.executor import Executor, Task
+from mnist_pipeline.executors.failure import Cause, HinderedError
+from mnist_pipeline.executors.forked import describe_death
+from mnist_pipeline.executors.training import explain
+from mnist_pipeline.executors.worker import Reported
+from mnist_pipeline.pipeline.checkpoints import Checkpoints
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking.record import Point
-from mnist_pipeline.train.epochs import TrainState
 from mnist_pipeline.train.fit import LossNotFiniteError
 
 # What version 0.1 wrote, and what it says.
@@ -61,14 +67,32 @@ def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Ca
     assert told is None or "replaced" not in told
 
 
-def test_an_error_names_its_training(tmp_path: Path) -> None:
+class OneEpoch:
+    """A worker that reports one epoch."""
+
+    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
+        yield Point(1, {}, 0), b"checkpoint"
+
+    def stop(self) -> None:
+        pass
+
+
+def test_a_checkpoint_that_cannot_be_written_is_not_the_fault_of_the_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(NotSavedError) as unsaved:
-        Checkpoints(tmp_path / "file").save(TrainState(history=(), arrays=()))
+    config = compose.compose(["data=digits"])
+    executor = Executor(lambda goes_on: OneEpoch(), index=0, wait_sec=0)
+    with pytest.raises(HinderedError) as caught:
+        list(executor.train(Task(config, catalogue.find(config.data), Checkpoints(tmp_path / "file")), after=0))
+    failure = caught.value.failure
+    assert failure.cause is Cause.surroundings
+    assert failure.reason.startswith("File exists: the checkpoint")
+    assert failure.next_step
+
+
+def test_an_error_names_its_training() -> None:
     exhausted = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
     expected = {
         LossNotFiniteError("the training loss is inf"): (Cause.diverged, "LossNotFiniteError"),
-        unsaved.value: (Cause.surroundings, "File exists: the checkpoint"),
         OSError(errno.ENOSPC, "No space left on device", "x"): (Cause.surroundings, "No space left on device"),
         OSError("something"): (Cause.surroundings, "OSError: something"),
         MemoryError("3 GiB"): (Cause.surroundings, "not enough memory (3 GiB)"),
@@ -90,7 +114,7 @@ def test_an_error_names_its_training(tmp_path: Path) -> None:
     ],
 )
 def test_the_end_of_a_worker_is_described(codes: list[int | None], kind: Cause) -> None:
-    assert {WorkerDiedError(code).failure.cause for code in codes} == {kind}
+    assert {describe_death(code).cause for code in codes} == {kind}
 
 
 GRID = [

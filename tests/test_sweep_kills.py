@@ -24,7 +24,7 @@ from sweep_home import (
     sweep_here,
 )
 
-from mnist_pipeline.sweep.pool import StopRequest
+from mnist_pipeline.executors.pool import StopRequest
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import Terminated, UserError
 from mnist_pipeline.tracking.record import Point

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.config import compose
+from mnist_pipeline.config.sections import ExecutorName
 from mnist_pipeline.sweep import settings, storage
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.system import temporary
@@ -47,15 +48,18 @@ def sweep(arguments: Sequence[str]) -> None:
 
 
 def _sweep_once(base: "Config", config: SweepConfig, overrides: Sequence[str], *, config_dir: str | None) -> None:
-    from mnist_pipeline.sweep.executors import forkserver
+    from mnist_pipeline.executors import forkserver, ray_cluster
 
     temporary.begin()
-    forkserver.context()  # it imports TensorFlow while this process imports everything else
+    if base.executor.name is ExecutorName.local:
+        forkserver.context()  # it imports TensorFlow while this process imports everything else
+    else:
+        ray_cluster.connect(base.executor)
     with heavy_imports():
         from mnist_pipeline.cli import sweep_view
+        from mnist_pipeline.executors.pool import StopRequest
         from mnist_pipeline.pipeline import request
         from mnist_pipeline.sweep import sweep as story
-        from mnist_pipeline.sweep.pool import StopRequest
 
     compose_with_data = partial(compose.compose_with_data, schema=settings.SWEEP, config_dir=config_dir)
     asked = request.prepare(base, overrides, compose_with_data=compose_with_data)

@@ -79,6 +79,8 @@ def describe(hint: Any) -> str:
         return " or ".join(map(str, parts))
     if origin is typing.Annotated:
         return _describe_bounds("an integer" if parts[0] is int else "a finite number", parts[1:])
+    if origin is dict:
+        return f"a mapping, each value {describe(parts[1])}"
     if origin is list or (origin is tuple and parts[-1] is ...):
         return f"a list, each {describe(parts[0])}"
     if origin is tuple:
@@ -127,6 +129,10 @@ def _convert(value: Any, hint: Any) -> Any:
             raise ValueError
         kinds = parts[:1] * len(value) if is_open else parts
         return origin(_convert(one, kind) for one, kind in zip(value, kinds, strict=True))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError
+        return {str(key): _convert(one, parts[1]) for key, one in value.items()}
     if issubclass(hint, enum.Enum):
         return hint(value)
     if hint is bool and isinstance(value, bool):

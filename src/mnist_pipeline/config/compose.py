@@ -30,6 +30,7 @@ from mnist_pipeline.config.sections import (
     Config,
     DataConfig,
     EvaluateConfig,
+    ExecutorConfig,
     TrackingConfig,
     TrainConfig,
 )
@@ -83,6 +84,7 @@ RUN = Schema(
         "train": TrainConfig,
         "evaluate": EvaluateConfig,
         "tracking": TrackingConfig,
+        "executor": ExecutorConfig,
     },
     switches=("force", "wait"),
     several_values='need --multirun (-m) before them (with make: ARGS="-m ...")',
@@ -136,7 +138,9 @@ def read_run(values: Mapping[str, Any]) -> Config:
     """
     # A preset may have a section for the sweep, which a single run ignores.
     refuse_unknown(values, known=[*RUN.sections, *RUN.switches, "sweep"])
-    sections = {name: read_section(RUN, name, values.get(name)) for name in RUN.sections}
+    # Where it is carried out is nothing of the run, and is not in the configuration that a run has logged.
+    named = [name for name in RUN.sections if name != "executor" or name in values]
+    sections = {name: read_section(RUN, name, values.get(name)) for name in named}
     return Config(**sections, **{key: coerce(values.get(key, False), bool, key=key) for key in RUN.switches})
 
 

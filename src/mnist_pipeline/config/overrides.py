@@ -13,9 +13,9 @@ from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system.secrets import STARS, Address, hide
 
 NESTED_GROUPS = {"train.optimizer": "train/optimizer", "train.schedule": "train/schedule"}
-LOOSE = ("data.", "model.", *(f"{key}." for key in NESTED_GROUPS), "sweep.space.")
+LOOSE = ("data.", "model.", *(f"{key}." for key in NESTED_GROUPS), "sweep.space.", "executor.resources")
 """Beginnings of the keys that may be set although no YAML file lists them."""
-_LOOSE_SECTIONS = ("data", "model", "train", "sweep")
+_LOOSE_SECTIONS = ("data", "model", "train", "sweep", "executor")
 _MODEL_SPACE = "sweep.space.model"
 _ADDRESS_SECTIONS = {key.partition(".")[0] for key in ADDRESS_KEYS}
 

@@ -6,9 +6,11 @@ that a wrong configuration is reported at once.
 
 import dataclasses
 import enum
+import math
+import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -244,6 +246,53 @@ class TrackingConfig:
         )
 
 
+class ExecutorName(enum.Enum):
+    """Where trainings are carried out."""
+
+    local = "local"
+    ray = "ray"
+
+
+@dataclass
+class ExecutorConfig:
+    """`executor`: where trainings are carried out. It decides no result, and no fingerprint has it."""
+
+    name: ExecutorName = ExecutorName.local
+    num_workers: Annotated[int, Ge(1), Le(256)] | None = 1
+    """Trainings of a multirun at once; null: as many as a cluster has room for. A sweep has `sweep.num_workers`."""
+    address: str | None = None
+    """`HOST:PORT` of the head of a Ray cluster; null: `RAY_ADDRESS`."""
+    num_cpus: Annotated[float, Gt(0), Le(1024)] = 1
+    """CPUs of the cluster that each worker takes."""
+    resources: dict[str, float] = field(default_factory=dict)
+    """What else of the cluster each worker takes, by the names that its nodes declare."""
+    wait_sec: Annotated[float, Ge(0), Le(1e6)] = 60
+    """How long, in s, a training waits for a worker in place of a lost one, before another worker resumes it."""
+    silence_sec: Annotated[float, Ge(1), Le(1e6)] = 60
+    """After this time, in s, without a sign a worker of the cluster counts as lost."""
+
+    def __post_init__(self) -> None:
+        if self.name is not ExecutorName.ray:
+            return
+        address = self.address or os.environ.get("RAY_ADDRESS") or ""
+        shown = Address(address)
+        _require(
+            bool(re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", address)),
+            key="executor.address",
+            value=shown or None,
+            expected="HOST:PORT of the head of a Ray cluster, without a scheme, user or password: give "
+            "executor.address= or RAY_ADDRESS, and the cluster's token in RAY_AUTH_TOKEN or ~/.ray/auth_token",
+        )
+        self.address = address
+        for resource, amount in self.resources.items():
+            _require(
+                resource not in ("CPU", "memory") and 0 < amount < math.inf,
+                key=f"executor.resources.{resource}",
+                value=amount,
+                expected="an amount above 0 of a resource that nodes declare; CPUs are executor.num_cpus",
+            )
+
+
 _SMALL_MODELS = ("mnist_pipeline.model.dense.build", "mnist_pipeline.model.mlp.build")
 """The models whose steps are too small for a second thread."""
 
@@ -261,6 +310,7 @@ class Config:
     train: TrainConfig
     evaluate: EvaluateConfig
     tracking: TrackingConfig
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
 
     def __post_init__(self) -> None:
         if self.train.num_threads is None:
@@ -339,8 +389,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Address) else value
 
 
-SECTIONS = tuple(field.name for field in dataclasses.fields(Config) if field.type is not bool)
-SWITCHES = tuple(field.name for field in dataclasses.fields(Config) if field.type is bool)
+SWITCHES = tuple(one.name for one in dataclasses.fields(Config) if one.type is bool)
+SECTIONS = tuple(one.name for one in dataclasses.fields(Config) if one.name not in (*SWITCHES, "executor"))
+"""The sections that describe a run. Where it is carried out is not among them, and is logged nowhere."""
 
 ADDRESS_KEYS = ("data.npz_url", "data.idx_url", "data.url", "data.second_url", "tracking.uri", "sweep.storage")
 """The keys whose values may hold a secret."""

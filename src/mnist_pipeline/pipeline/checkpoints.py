@@ -76,10 +76,12 @@ class Checkpoints:
         Raises:
             NotSavedError: It cannot be written, for example because the disk is full. Nothing is left half-written.
         """
-        number = len(state.history)
-        path = self._path(number)
+        self.save_encoded(len(state.history), encode(state))
+
+    def save_encoded(self, number: int, encoded: bytes) -> None:
+        """Write what `encode` returned for the state after the epoch `number`, as `save` does."""
         try:
-            _write(path, encode(state))
+            _write(self._path(number), encoded)
         except OSError as error:
             raise NotSavedError(f"the checkpoint of epoch {number}", self._folder, error) from error
         for older in self._numbers()[NUM_KEPT:]:
@@ -87,12 +89,20 @@ class Checkpoints:
 
     def load(self) -> TrainState | None:
         """Return the state after the last epoch with a complete checkpoint; None if there is none."""
+        encoded = self.load_encoded()
+        return decode(encoded) if encoded else None
+
+    def load_encoded(self) -> bytes | None:
+        """Return the bytes that `load` would decode."""
         for number in self._numbers():
             path = self._path(number)
             try:
-                return decode(path.read_bytes())
+                content = path.read_bytes()
+                _check(content)
             except (DamagedError, OSError) as error:
                 _log.warning("the checkpoint %s is skipped: %s", path, error)
+            else:
+                return content
         return None
 
     def clear(self) -> None:
@@ -157,10 +167,7 @@ def decode(content: bytes) -> TrainState:
     Raises:
         DamagedError: The bytes are not all as they were written.
     """
-    start = len(_MAGIC) + _DIGEST_LENGTH + 1
-    header, payload = content[:start], content[start:]
-    if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n":
-        raise DamagedError(f"its {len(content):,} bytes are not as they were written")
+    payload = _check(content)
     with np.load(io.BytesIO(payload), allow_pickle=False) as stored:
         history = json.loads(str(stored["history"]))
         arrays, kept = (
@@ -168,6 +175,15 @@ def decode(content: bytes) -> TrainState:
             for name in ("array", "kept")
         )
     return TrainState(history=tuple(_epoch(values) for values in history), arrays=arrays, kept=kept)
+
+
+def _check(content: bytes) -> bytes:
+    """Return the payload of an encoded state."""
+    start = len(_MAGIC) + _DIGEST_LENGTH + 1
+    header, payload = content[:start], content[start:]
+    if header != _MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n":
+        raise DamagedError(f"its {len(content):,} bytes are not as they were written")
+    return payload
 
 
 def _epoch(values: dict[str, object]) -> Epoch:

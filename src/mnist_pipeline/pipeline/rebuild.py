@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mnist_pipeline.config import compose
-from mnist_pipeline.config.sections import Config, TrackingConfig
+from mnist_pipeline.config.sections import SECTIONS, Config, TrackingConfig
 from mnist_pipeline.pipeline.fingerprint import describe_identity
 from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.pipeline.verdict import Finding
@@ -27,7 +27,7 @@ def rebuild(run: RunRecord, tracking: TrackingConfig) -> Config:
         logged = plain_yaml.read(run.read(Artifact.CONFIG))
         if not isinstance(logged, dict):
             raise ConfigError("not a configuration")
-        own = {key: value for key, value in logged.items() if key in compose.RUN.sections and key != "tracking"}
+        own = {key: value for key, value in logged.items() if key in SECTIONS and key != "tracking"}
         config = compose.read_run({**own, "tracking": vars(tracking)})
     except RecordError as error:
         raise UserError(f"{run.label} logged no configuration: only runs of this version can be reproduced") from error

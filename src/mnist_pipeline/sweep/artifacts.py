@@ -15,10 +15,10 @@ from omegaconf import OmegaConf
 from optuna.trial import FrozenTrial, TrialState
 
 from mnist_pipeline.config.sections import Config
+from mnist_pipeline.executors.failure import REASON
 from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.plotting import to_png
 from mnist_pipeline.sweep.confirm import Verdict
-from mnist_pipeline.sweep.failure import REASON
 from mnist_pipeline.sweep.figures import darken_trials, draw_intervals
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep
 from mnist_pipeline.sweep.settings import SweepConfig

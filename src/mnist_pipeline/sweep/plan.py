@@ -54,6 +54,12 @@ class SweepPlan:
                 identity[f"{group}.{name}"] = {**component.arguments, "code": code}
         return identity
 
+    def list_modules(self) -> tuple[str, ...]:
+        """Return the modules whose functions the trials call."""
+        options = self.config.space.options.items()
+        configs = [self.config.space.apply(self.base, {group: name}) for group, found in options for name in found]
+        return tuple(dict.fromkeys(module for config in (self.base, *configs) for module in config.modules()))
+
     def default_name(self) -> str:
         """Return a study name that no sweep with another identity has."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()

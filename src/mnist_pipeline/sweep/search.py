@@ -6,12 +6,12 @@ import threading
 import time
 from functools import partial
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
-from mnist_pipeline.sweep.executors.executor import Executor
-from mnist_pipeline.sweep.failure import REASON, Cause, TrainingFailedError
+from mnist_pipeline.executors.executor import Executor
+from mnist_pipeline.executors.failure import REASON, Cause, TrainingFailedError
+from mnist_pipeline.executors.pool import ExecutorPool, Job, Jobs
 from mnist_pipeline.sweep.plan import SweepPlan
-from mnist_pipeline.sweep.pool import ExecutorPool, Job
 from mnist_pipeline.sweep.settings import Sampler, SweepConfig
 from mnist_pipeline.sweep.study import RUN, SOURCE, Study, count_finished
 from mnist_pipeline.sweep.trainings import Trainings
@@ -28,12 +28,17 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
     in_flight: set[int] = set()
     lock = threading.Lock()
 
-    def next_job() -> Job | None:
+    def list_left() -> list[FrozenTrial]:
+        """Return the trials of a killed command, of a lost worker, or of a database whose answer was lost."""
+        return [trial for trial in study.trials(TrialState.RUNNING) if trial.number not in in_flight]
+
+    def is_left() -> bool:
         with lock:
-            if trainings.stop.is_set:
-                return None
-            # Left by a killed command, or made by a request to a database whose answer was lost.
-            left = [trial for trial in study.trials(TrialState.RUNNING) if trial.number not in in_flight]
+            return bool(list_left()) or may_start()
+
+    def take() -> Job | None:
+        with lock:
+            left = list_left()
             if left:
                 trial = study.adopt(left[0])
             elif may_start():
@@ -61,7 +66,7 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
     best = next((trial.value for trial in study.ranked()), None)
     num_done = count_finished(study.trials())
     trainings.progress.begin(stage="trials", num_done=num_done, num_total=config.num_trials, best=best)
-    pool.run(next_job)
+    pool.run(Jobs(is_left, take))
     trainings.stop.check()
     num_missing = config.num_trials - count_finished(study.trials())
     if num_missing > 0 and time.monotonic() > deadline:

@@ -64,7 +64,7 @@ class SweepConfig:
     num_trials: Annotated[int, Ge(1), Le(2**31 - 1)]
     """Trials to complete or prune, including those of earlier commands."""
     num_workers: Annotated[int, Ge(1), Le(256)] | None
-    """Processes that train; null: one per core."""
+    """Workers that train at once; null: one per core, or as many as a cluster has room for."""
     timeout_sec: float | None
     """Seconds after which no more trials start; null: no limit."""
     max_failures: Annotated[int, Ge(0), Le(2**31 - 1)]
@@ -159,6 +159,8 @@ def read(
             raise ConfigError(f"{key}: is swept; leave it out, or remove it from the space with ~sweep.space.{key}")
     if "train.num_threads" in fixed:
         raise ConfigError("train.num_threads: every worker of a sweep has one; set sweep.num_workers instead")
+    if "executor.num_workers" in fixed:
+        raise ConfigError("executor.num_workers: is for the runs of a --multirun; set sweep.num_workers instead")
     if base.data.validation_size == 0 and (config.metric.startswith("validation/") or config.confirm is not None):
         raise ConfigError("data.validation_size=0: a sweep needs validation images; hold some out")
     return config

@@ -27,10 +27,10 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from mnist_pipeline.executors.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure, read_cause
 from mnist_pipeline.sweep import optuna_internals
 from mnist_pipeline.sweep import storage as storage_files
 from mnist_pipeline.sweep.backend import explain, open_storage, opening
-from mnist_pipeline.sweep.failure import CAUSE_ATTRIBUTE, REASON, Cause, Failure, read_cause
 from mnist_pipeline.sweep.ownership import Owner, taken_over
 from mnist_pipeline.sweep.settings import Direction, Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.space import Choice, Dimension, Interval

@@ -1,26 +1,26 @@
 """The story of a sweep: search, confirm, train the winner. Each step is tracked as it happens, and can be resumed."""
 
 import dataclasses
+import logging
 import shutil
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mnist_pipeline.config.sections import Config
+from mnist_pipeline.config.sections import Config, ExecutorName
+from mnist_pipeline.executors.executor import Executor, NoWorkerError
+from mnist_pipeline.executors.failure import Cause, TrainingFailedError
+from mnist_pipeline.executors.local import LocalPlaces
+from mnist_pipeline.executors.pool import ExecutorPool, Job, Jobs, Places, StopRequest
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request, data_tags, retarget
 from mnist_pipeline.sweep import confirm
 from mnist_pipeline.sweep.artifacts import log_conclusion, log_search, log_surroundings, log_verdict
 from mnist_pipeline.sweep.confirm import Pair, Verdict
-from mnist_pipeline.sweep.executors.executor import Executor
-from mnist_pipeline.sweep.executors.local import make_executors
-from mnist_pipeline.sweep.failure import Cause, TrainingFailedError
 from mnist_pipeline.sweep.ownership import own
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_tags
-from mnist_pipeline.sweep.pool import ExecutorPool, Job, StopRequest
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.sweep.study import Study
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from mnist_pipeline.train.epochs import Epoch
 
 BASELINE = "baseline"
+
+_log = logging.getLogger(__name__)
 PATIENCE_KEY = "sweep.patience_sec"
 
 
@@ -105,8 +107,8 @@ def sweep(
         with tracker.run(spec) as parent:
             log_surroundings(plan, parent)
             trainings = Trainings(plan, study, parent, tracker, progress, stop, code=code)
-            num_executors = config.num_workers or count_usable_cores()
-            pool = ExecutorPool(make_executors(request.found, num_executors=num_executors), stop=stop)
+            places = open_places(plan, progress, stop, parent)
+            pool = ExecutorPool(places, stop=stop)
             try:
                 search(plan, study, pool, trainings)
                 log_search(study, config, parent)
@@ -140,6 +142,33 @@ def open_tracker(request: Request, config: SweepConfig, progress: Progress, stop
     )
 
 
+def open_places(plan: SweepPlan, progress: Progress, stop: StopRequest, parent: Run) -> Places:
+    """Return where the trainings of a sweep are carried out.
+
+    Raises:
+        UserError: No node of the cluster has what a worker takes.
+    """
+    config = plan.config
+    if plan.base.executor.name is ExecutorName.local:
+        return LocalPlaces(num_workers=config.num_workers or count_usable_cores())
+    from mnist_pipeline.executors.ray_cluster import Cluster
+
+    others: list[str] = []
+
+    def note(other: str) -> None:
+        _log.warning("%s is another processor than this machine's: its results may differ in their last bits", other)
+        others.append(other)
+        parent.set_tags({Tag.OTHER_PROCESSORS: "; ".join(sorted(others))})
+
+    return Cluster(
+        plan.base.executor,
+        modules=plan.list_modules(),
+        num_workers=config.num_workers,
+        on_wait=follow_waits(progress, stop),
+        on_other_cpu=note,
+    )
+
+
 def follow_waits(progress: Progress, stop: StopRequest) -> OnWait:
     """Return what shows the waits of a sweep, and ends them when it is to stop."""
 
@@ -170,11 +199,9 @@ def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: T
     pairs = confirm.draw_pairs(config.seed, num_pairs=config.confirm.num_seeds, taken=study_pair(plan.base))
     pending = [(name, number, pair) for number, pair in enumerate(pairs, start=1) for name in candidates]
     values: dict[tuple[str, Pair], float] = {}
-    lock = threading.Lock()
 
-    def next_job() -> Job | None:
-        with lock:
-            return partial(run, *pending.pop(0)) if pending and not trainings.stop.is_set else None
+    def take() -> Job | None:
+        return partial(run, *pending.pop(0)) if pending else None
 
     def run(name: str, number: int, pair: Pair, executor: Executor) -> None:
         seeded = with_pair(config.space.apply(plan.base, candidates[name]), pair)
@@ -185,10 +212,13 @@ def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: T
             is_final = error.failure.cause is Cause.diverged
             next_step = "narrow sweep.space, or give sweep.confirm=null" if is_final else "run the same command again"
             raise UserError(f"the confirmation of {name} failed ({error}): {next_step}") from error
+        except NoWorkerError:
+            pending.insert(0, (name, number, pair))
+            raise
         values[name, pair] = trained.value
 
     trainings.progress.begin(stage="confirmation", num_done=0, num_total=len(pending))
-    pool.run(next_job)
+    pool.run(Jobs(lambda: bool(pending), take))
     trainings.stop.check()
     scores = {name: [values[name, pair] for pair in pairs] for name in candidates}
     verdict = confirm.compare(scores.pop(BASELINE), scores, direction=config.direction)

@@ -5,16 +5,16 @@ import enum
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from mnist_pipeline.config.sections import Config
+from mnist_pipeline.executors.executor import Executor, Task
+from mnist_pipeline.executors.failure import HinderedError, TrainingFailedError
+from mnist_pipeline.executors.pool import StopRequest
+from mnist_pipeline.pipeline.checkpoints import Checkpoints
 from mnist_pipeline.pipeline.fingerprint import describe_identity, training_fingerprint
 from mnist_pipeline.pipeline.names import describe_training, name_settings
-from mnist_pipeline.sweep.executors.executor import Executor, Task
-from mnist_pipeline.sweep.failure import HinderedError, TrainingFailedError
 from mnist_pipeline.sweep.plan import SweepPlan
-from mnist_pipeline.sweep.pool import StopRequest
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import UserError
@@ -120,7 +120,7 @@ class Trainings:
         watched = config.train.early_stopping.metric.value
         points: list[Point] = []
         values: list[float] = []
-        with self._folder(fingerprint) as folder, self._tracker.run(spec) as tracked:
+        with self._checkpoints(fingerprint) as checkpoints, self._tracker.run(spec) as tracked:
             source = known.run_id if known and known.points and known.run_id != tracked.run_id else None
             if source:
                 tracked.set_tags({Tag.SOURCE_RUN: source})
@@ -131,7 +131,9 @@ class Trainings:
             log_contents(tracked, {Artifact.IDENTITY: identity})
             is_pruned = False
             try:
-                with contextlib.closing(self._epochs(executor, label, Task(config, folder), known)) as epochs:
+                with contextlib.closing(
+                    self._epochs(executor, label, Task(config, self._plan.request.found, checkpoints), known)
+                ) as epochs:
                     for point in epochs:
                         self._study.require_owned()
                         if point.number not in logged:
@@ -201,14 +203,14 @@ class Trainings:
             ) from error
 
     @contextlib.contextmanager
-    def _folder(self, fingerprint: str) -> Iterator[Path]:
-        """Yield the folder of a training's checkpoints; the same training on another executor gets its own folder."""
+    def _checkpoints(self, fingerprint: str) -> Iterator[Checkpoints]:
+        """Yield the checkpoints of a training; the same training on another executor gets a folder of its own."""
         with self._lock:
             name = fingerprint
             while name in self._in_flight:
                 name += "+"
             self._in_flight.add(name)
         try:
-            yield paths.checkpoints_dir() / self._study.id / name
+            yield Checkpoints(paths.checkpoints_dir() / self._study.id / name)
         finally:
             self._in_flight.discard(name)

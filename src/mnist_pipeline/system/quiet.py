@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,26 @@ def library_noise() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def captured() -> Iterator[Callable[[], str]]:
+    """Hold back what is written to stderr; yield a function that returns it, also afterwards."""
+    with _open_capture() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        text = ""
+
+        def read() -> str:
+            return text
+
+        try:
+            yield read
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
 
 
 def _open_capture() -> IO[bytes]:

@@ -24,7 +24,7 @@ from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking.outbox import BufferedRun
 from mnist_pipeline.tracking.record import EPOCH_METRICS, Kind, Point, RunRecord, Tag
-from mnist_pipeline.tracking.tracker import RecordedTraining, Run, RunSpec
+from mnist_pipeline.tracking.tracker import PausedError, RecordedTraining, Run, RunSpec
 
 _NAMED = (Kind.TRAIN, Kind.FINAL, Kind.REPRODUCTION)
 """The kinds of runs that people name."""
@@ -221,6 +221,9 @@ class MlflowTracker:
             raise
         except (KeyboardInterrupt, Terminated) as interruption:
             self._close(run, "KILLED", why="SIGTERM" if isinstance(interruption, Terminated) else "Ctrl-C")
+            raise
+        except PausedError as pause:
+            self._close(run, "KILLED", why=str(pause))
             raise
         except BaseException as error:
             is_store = isinstance(error, MlflowException | SQLAlchemyError)

@@ -51,6 +51,8 @@ class Tag:
 
     MODEL_TARGET = "model.target"  # the function of the user's that built the model: its module registers the layers
 
+    OTHER_PROCESSORS = "other_processors"  # of a cluster's nodes whose processors may compute other bits
+
     DATA_REQUESTED = "data.requested"
     DATA_OPTION = "data.option"  # of the group `data`; `data.name` may be another
     DATA_LEAKED = "data.leaked_images"  # test images that are also training images, byte for byte

@@ -22,6 +22,10 @@ Content = str | bytes | Callable[[Path], object]
 """What becomes an artifact: text, bytes, or a function that writes the file."""
 
 
+class PausedError(Exception):
+    """A run stops here and is resumed later: it ends as KILLED, with the message as its reason."""
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """What a run is opened with.
