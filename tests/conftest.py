@@ -18,7 +18,7 @@ from mnist_pipeline.config.sections import DataConfig
 from mnist_pipeline.system.environment import prepare_libraries
 from mnist_pipeline.tracking import store
 
-pytest_plugins = ["postgresql", "registry_home", "sweep_home"]
+pytest_plugins = ["postgresql", "ray_cluster", "registry_home", "sweep_home"]
 
 prepare_libraries()
 os.environ.pop("MAKELEVEL", None)  # under make, messages would propose make's commands

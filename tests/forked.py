@@ -29,14 +29,21 @@ _HUNG_UP = 124
 
 
 def run_command(
-    *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    *words: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, within: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run `mnist-pipeline` with these words to its end, as `subprocess.run` does with captured output."""
+    """Run `mnist-pipeline` with these words to its end, as `subprocess.run` does with captured output.
+
+    Args:
+        words: Its arguments.
+        cwd: Its current folder.
+        env: Its environment.
+        within: A command that runs another one, such as in a network namespace.
+    """
     request = {"words": words, "cwd": str(cwd or Path.cwd()), "env": dict(os.environ if env is None else env)}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(_TIMEOUT)
-            connection.connect(_start_server())
+            connection.connect(_start_server(within))
             socket.send_fds(connection, [json.dumps(request).encode()], [output.fileno(), errors.fileno()])
             connection.shutdown(socket.SHUT_WR)
             code = int(connection.recv(16) or _HUNG_UP)
@@ -46,11 +53,11 @@ def run_command(
 
 
 @functools.cache
-def _start_server() -> str:
+def _start_server(within: tuple[str, ...] = ()) -> str:
     """Return the address of this process's server."""
     folder = tempfile.TemporaryDirectory(prefix="forked-")
     address = f"{folder.name}/socket"
-    server = subprocess.Popen([sys.executable, __file__, address], stdout=subprocess.PIPE)
+    server = subprocess.Popen([*within, sys.executable, __file__, address], stdout=subprocess.PIPE)
     assert server.stdout is not None
     server.stdout.readline()  # it listens
 

@@ -8,12 +8,11 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,11 @@ ADDRESS = f"{HEAD_IP}:{PORT}"
 
 @pytest.fixture(scope="session")
 def ray_hosts() -> Iterator["Hosts"]:
-    """Two hosts with a cluster of one CPU each, for the tests of a process."""
+    """Two hosts with a cluster, whose other host alone has a CPU, for the tests of a process."""
     if os.getuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and the program ip, for network namespaces")
     with running() as hosts:
-        hosts.start_head()
+        hosts.start_head(num_cpus=0)
         hosts.start_node()
         yield hosts
 
@@ -88,12 +87,15 @@ class Hosts:
         self._start("node", f"--address={ADDRESS}", f"--node-ip-address={NODE_IP}", f"--num-cpus={num_cpus}")
 
     def _start(self, host: str, *words: str) -> None:
-        log = (self.folder / f"{host}.log").open("wb")
-        self._children[host] = subprocess.Popen(
-            self.inside(host, RAY, "start", "--block", "--disable-usage-stats",
-                        f"--temp-dir={self.folder}/{host}", "--object-store-memory=200000000", *words),
-            env=self.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd="/",
-        )  # fmt: skip
+        words = (
+            *("start", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}/{host}"),
+            *("--object-store-memory=200000000", *words),
+        )
+        with (self.folder / f"{host}.log").open("wb") as log:
+            self._children[host] = subprocess.Popen(
+                self.inside(host, RAY, *words),
+                env=self.environment(), stdout=log, stderr=subprocess.STDOUT, start_new_session=True, cwd="/",
+            )  # fmt: skip
         until = time.monotonic() + 90
         while b"Ray runtime started" not in (self.folder / f"{host}.log").read_bytes():
             assert time.monotonic() < until, (self.folder / f"{host}.log").read_text()
@@ -154,11 +156,3 @@ def running() -> Iterator[Hosts]:
     finally:
         hosts.close()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-Environment = Mapping[str, str]

@@ -20,9 +20,11 @@ from mnist_pipeline.system import quiet
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import CLUSTER_EXTRA
 from mnist_pipeline.system.patience import OnWait
+from mnist_pipeline.system.text import count_of
 
 _PROBE_SEC = 5.0
 _WATCH_SEC = 2.0
+_NOTICE_AFTER_SEC = 10.0  # a worker with TensorFlow takes some seconds to start
 _MOST_NAMED = 3
 
 _SETTINGS = {
@@ -39,7 +41,8 @@ def connect(config: ExecutorConfig) -> None:
     """Connect this process, the driver, to the cluster. Call it before handlers of signals are set: Ray sets its own.
 
     Raises:
-        UserError: Ray is not installed, nothing answers, or the cluster refuses this process.
+        UserError: Ray is not installed, nothing answers, the cluster refuses this process, or no node has what a
+            worker takes.
     """
     assert config.address is not None
     _require_answer(config.address)
@@ -51,11 +54,15 @@ def connect(config: ExecutorConfig) -> None:
         with quiet.captured() as said:
             import ray
 
+            from mnist_pipeline.executors import ray_internals
+
+            ray_internals.keep_quiet()
             ray.init(address=config.address, log_to_driver=False, logging_level=logging.ERROR, configure_logging=False)
     except ImportError as error:
         raise UserError(f"executor=ray: Ray is not installed; {CLUSTER_EXTRA}") from error
     except Exception as error:  # Ray raises whatever it meets
         raise UserError(_explain(config.address, f"{error} {said()}")) from error
+    _require_possible(config)
 
 
 def _require_answer(address: str) -> None:
@@ -101,18 +108,33 @@ def _explain(address: str, text: str) -> str:
     return f"{address} answers, but not as a Ray cluster that takes this command ({shown}): look at executor.address"
 
 
+def _require_possible(config: ExecutorConfig) -> None:
+    """Refuse what no node has, unless the nodes of a cluster without any CPU are still to come."""
+    alive = [node["Resources"] for node in _list_nodes() if node["Alive"]]
+    if not any("CPU" in resources for resources in alive):
+        return
+    for name, amount in _list_needed(config).items():
+        most = max((resources.get(name, 0.0) for resources in alive), default=0.0)
+        if most < amount:
+            key = "executor.num_cpus" if name == "CPU" else f"executor.resources.{name}"
+            raise UserError(f"{key}={amount:g}: no node of the cluster has that much, the most is {most:g}")
+
+
+def _list_needed(config: ExecutorConfig) -> dict[str, float]:
+    """Return what each worker takes of a node."""
+    return {"CPU": config.num_cpus, **config.resources}
+
+
 class Cluster:
     """The places for workers on a cluster that this process is connected to.
 
     Args:
         config: Says what each worker takes.
         modules: That the configuration names: their code must be the same everywhere.
-        num_workers: How many; None: as many as there is room for, also on nodes that join later.
+        num_workers: How many; None: as many as there is room for, with the nodes that join later.
         on_wait: See `patience.OnWait`.
         on_other_cpu: Told once of each node whose processor may compute other bits.
 
-    Raises:
-        UserError: No node has what a worker takes.
     """
 
     def __init__(
@@ -137,14 +159,15 @@ class Cluster:
         self._others: set[str] = set()
         self._lock = threading.Lock()
         self._num_waiting = 0
+        self._has_said_waiting = False
         self._nodes: dict[str, str] = {}
         self._looked = 0.0
         self._room = 0
-        self._require_possible()
         self._put: dict[str, Any] = {}
         self._trainer = ray.remote(ray_actor.Trainer)
         room = self.count()
-        _log.info("cluster   %s: %d nodes, room for %d workers", config.address, len(self._nodes), self._room)
+        nodes, workers = count_of(len(self._nodes), "node"), count_of(self._room, "worker")
+        _log.info("cluster   %s: %s, room for %s", config.address, nodes, workers)
         if num_workers is not None and num_workers > self._room:
             _log.warning(
                 "the cluster has room for %d of the %d workers: the others wait for a node that joins it",
@@ -185,18 +208,7 @@ class Cluster:
         self._room = sum(self._count_room(node["Resources"]) for node in alive)
 
     def _count_room(self, resources: Mapping[str, float]) -> int:
-        return int(min(resources.get(name, 0.0) / amount for name, amount in self._needed().items()))
-
-    def _needed(self) -> dict[str, float]:
-        return {"CPU": self._config.num_cpus, **self._config.resources}
-
-    def _require_possible(self) -> None:
-        alive = [node["Resources"] for node in _list_nodes() if node["Alive"]]
-        for name, amount in self._needed().items():
-            most = max((resources.get(name, 0.0) for resources in alive), default=0.0)
-            if most < amount:
-                key = "executor.num_cpus" if name == "CPU" else f"executor.resources.{name}"
-                raise UserError(f"{key}={amount:g}: no node of the cluster has that much, the most is {most:g}")
+        return int(min(resources.get(name, 0.0) / amount for name, amount in _list_needed(self._config).items()))
 
     def _start(self, goes_on: Callable[[], bool]) -> Worker | None:
         """Start a worker, as soon as a node has room for it; one whose node is lost meanwhile is started again."""
@@ -240,9 +252,8 @@ class Cluster:
         began = time.monotonic()
 
         def still_goes_on() -> bool:
-            waited = time.monotonic() - began
-            if waited > _PROBE_SEC:
-                self._on_wait(f"a worker: {self._num_waiting} need a node with {self._describe_needed()}")
+            if time.monotonic() - began > _NOTICE_AFTER_SEC:
+                self._say_waiting()
             return goes_on()
 
         try:
@@ -255,11 +266,17 @@ class Cluster:
             with self._lock:
                 self._num_waiting -= 1
                 is_last = self._num_waiting == 0
+                self._has_said_waiting &= not is_last
             if is_last:
                 self._on_wait(None)
 
-    def _describe_needed(self) -> str:
-        return ", ".join(f"{amount:g} free {name}" for name, amount in self._needed().items())
+    def _say_waiting(self) -> None:
+        needed = ", ".join(f"{amount:g} free {name}" for name, amount in _list_needed(self._config).items())
+        with self._lock:
+            if not self._has_said_waiting:
+                _log.warning("waiting for a worker: no node of the cluster has %s", needed)
+                self._has_said_waiting = True
+        self._on_wait(f"{count_of(self._num_waiting, 'worker')}: no node has {needed}")
 
     def _explain_start(self, error: Exception) -> Exception:
         from mnist_pipeline.executors import ray_worker

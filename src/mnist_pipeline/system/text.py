@@ -44,3 +44,8 @@ def _escape_markdown(found: re.Match[str]) -> str:
 def plain(text: str) -> str:
     """Return a line of Markdown with emphasis, code, links and escapes as plain text."""
     return html.unescape(_MARKDOWN_ESCAPE.sub(lambda found: found[1] or "", _MARKDOWN_LINK.sub(r"\1", text)))
+
+
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 node, 2 nodes."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
