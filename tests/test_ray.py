@@ -13,6 +13,7 @@ from conftest import ROOT, command
 from forked import run_command
 from ray_cluster import ADDRESS, Hosts
 from sweep_home import ALONE, Trials, outcome, read_study, require_whole
+from test_multirun import digests
 
 ON_RAY = ("executor=ray", f"executor.address={ADDRESS}")
 Finished = subprocess.CompletedProcess[str]
@@ -214,3 +215,20 @@ def test_bad_input_is_one_line(
     (line,) = refused.stderr.splitlines()
     assert (refused.returncode, text in line) == (code, True), refused.stderr
     assert refused.stdout == ""
+
+
+def test_runs_of_a_multirun_are_trained_on_the_cluster(
+    home: Path, tmp_path: Path, empty_store: Path, on_head: Callable[..., Finished]
+) -> None:
+    """And so is a single run. Its result is that of this machine."""
+    words = ("train", "-m", "preset=smoke", "train.seed=0,1")
+    there = on_head(*words, *ON_RAY)
+    assert there.returncode == 0, there.stderr
+    here = tmp_path / "here"
+    (here / "mlruns").mkdir(parents=True)
+    shutil.copy(empty_store, here / "mlruns" / "mlflow.db")
+    assert run_command(*words, cwd=here, env={**os.environ, "MNIST_PIPELINE_HOME": str(here)}).returncode == 0
+    assert digests(home) == digests(here)
+    alone = on_head("train", "preset=smoke", "train.seed=1", "force=true", *ON_RAY)
+    assert alone.returncode == 0, alone.stderr
+    assert digests(here)["1"][:32] in alone.stdout

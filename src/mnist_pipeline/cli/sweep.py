@@ -1,22 +1,18 @@
 """The command `sweep`."""
 
-import os
-import signal
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.heavy_imports import heavy_imports
+from mnist_pipeline.cli.stopping import stop_on_signals
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import ExecutorName
 from mnist_pipeline.sweep import settings, storage
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.system import temporary
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
-from mnist_pipeline.system.signals import STOP_SIGNALS
 from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:
@@ -64,7 +60,7 @@ def _sweep_once(base: "Config", config: SweepConfig, overrides: Sequence[str], *
     compose_with_data = partial(compose.compose_with_data, schema=settings.SWEEP, config_dir=config_dir)
     asked = request.prepare(base, overrides, compose_with_data=compose_with_data)
     stop = StopRequest()
-    _stop_on_signals(stop.set)
+    stop_on_signals(stop.set)
     with sweep_view.SweepProgress(config) as progress:
         try:
             tracker = story.open_tracker(asked, config, progress, stop)
@@ -79,20 +75,3 @@ def _sweep_once(base: "Config", config: SweepConfig, overrides: Sequence[str], *
     sweep_view.print_result(result)
     if result.failures:
         raise UserError(result.failures)
-
-
-def _stop_on_signals(stop: Callable[[BaseException], None]) -> None:
-    """Call `stop` on the first Ctrl-C, SIGTERM or SIGHUP; end the process at once on the second."""
-    is_second = False
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal is_second
-        if is_second:  # the workers die with this process, and what is kept resumes as after a kill
-            os._exit(130 if number == signal.SIGINT else 143)
-        is_second = True
-        stop(KeyboardInterrupt() if number == signal.SIGINT else Terminated())
-        print("stopping after the running epochs; press Ctrl-C again to stop at once", file=sys.stderr)
-
-    for number in STOP_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, handle)

@@ -6,8 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-
+from mnist_pipeline.cli.worker_bars import WorkerBars
 from mnist_pipeline.reports.configurations import short_names
 from mnist_pipeline.reports.page import Table
 from mnist_pipeline.reports.terminal import print_table
@@ -28,63 +27,38 @@ class SweepProgress:
     def __init__(self, config: SweepConfig) -> None:
         self._config = config
         self._lock = threading.Lock()
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=err(),
-            disable=not err().is_terminal,
-            transient=True,
-        )
-        self._bars_of_executors: dict[int, TaskID] = {}
-        self._total: TaskID | None = None
-        self._wait: TaskID | None = None
+        self._bars = WorkerBars()
         self._stage = ""
         self._num_done = self._num_begun_with = self._num_total = 0
         self._best: float | None = None
         self._began = time.perf_counter()
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._bars.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bars.stop()
+        self._bars.__exit__(kind, error, trace)
 
     def begin(self, *, stage: str, num_done: int, num_total: int, best: float | None = None) -> None:
         """Start a stage and its counts."""
         self._stage, self._num_done, self._num_begun_with, self._num_total = stage, num_done, num_done, num_total
         self._best, self._began = best, time.perf_counter()
-        for task in self._bars.task_ids:
-            self._bars.remove_task(task)
-        self._bars_of_executors.clear()
-        self._wait = None
-        self._total = self._bars.add_task(stage, total=num_total, completed=num_done, note="")
+        self._bars.begin(stage, num_done=num_done, num_total=num_total)
         err().print(f"{stage}: {num_done} of {num_total} are done; by {self._config.metric}")
 
     def wait(self, what: str | None) -> None:
         """Show what the sweep waits for."""
         with self._lock:
-            if self._wait is not None:
-                self._bars.remove_task(self._wait)
-            self._wait = None if what is None else self._bars.add_task(f"waiting for {what}", total=None, note="")
+            self._bars.wait(what)
 
     def train(self, executor: int, *, name: str, point: Point, num_epochs: int) -> None:
         """Show the epoch in the worker's bar."""
         with self._lock:
-            if executor not in self._bars_of_executors:
-                self._bars_of_executors[executor] = self._bars.add_task("", total=num_epochs, note="")
             value = point.metrics[self._config.metric]
-            self._bars.update(
-                self._bars_of_executors[executor],
-                description=f"worker {executor + 1}  {name}",
-                total=num_epochs,
-                completed=point.number,
-                note=f"epochs  {value:.4f}",
-            )
+            self._bars.train(executor, name=name, epoch=point.number, num_epochs=num_epochs, note=f"{value:.4f}")
 
     def finish(self, executor: int, *, name: str, ending: Ending, detail: str, value: float | None) -> None:
         """Print how the training ended, and how many are done."""
@@ -103,8 +77,7 @@ class SweepProgress:
                 f"{self._num_done}/{self._num_total}{left_shown}",
                 soft_wrap=True,
             )
-            if self._total is not None:
-                self._bars.update(self._total, completed=self._num_done, note=f"{_describe_sec(left)} left")
+            self._bars.count(self._num_done, note=f"{_describe_sec(left)} left")
 
     def print_stopped(self) -> None:
         """Print how much is done when the sweep was stopped."""

@@ -9,6 +9,7 @@ from mnist_pipeline.cli.errors import ReportedError, print_error
 from mnist_pipeline.cli.heavy_imports import begin, heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.overrides import split_runs
+from mnist_pipeline.config.sections import ExecutorName
 from mnist_pipeline.system.errors import ConfigError, Terminated
 from mnist_pipeline.tracking import store
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def train(arguments: Sequence[str]) -> None:
     """Run the `train` command: a Hydra app that checks every configuration before the first run starts.
 
-    The runs of a --multirun come one after the other; one that fails is reported and does not stop the others.
+    The runs of a --multirun come one after the other, or as many at once as `executor.num_workers` says; one that fails
+    is reported and does not stop the others.
     """
     parsed = hydra_app.parse(arguments)
     if hydra_app.only_shows(parsed):
@@ -36,13 +38,32 @@ def train(arguments: Sequence[str]) -> None:
         store.begin(uri)
     expanded = compose.expand_globs(parsed.overrides, config_dir=parsed.config_dir)
     runs = split_runs(expanded, multirun=parsed.multirun)
-    if len(runs) == 1:
+    if _needs_workers(configs):
+        from mnist_pipeline.cli import multirun
+
+        multirun.train_with_workers(configs, runs, config_dir=parsed.config_dir)
+    elif len(runs) == 1:
         result = _train_once(configs[0], runs[0], config_dir=parsed.config_dir)
         from mnist_pipeline.cli import console
 
         console.print_result(result)
     else:
         _train_each(configs, runs, config_dir=parsed.config_dir)
+
+
+def _needs_workers(configs: "Sequence[Config]") -> bool:
+    """Return whether the runs are trained side by side, or elsewhere.
+
+    Raises:
+        ConfigError: They differ in what they share.
+    """
+    executor = configs[0].executor
+    if any(config.executor != executor for config in configs):
+        raise ConfigError("executor: one for all runs of a --multirun")
+    is_here = executor.name is ExecutorName.local and (executor.num_workers == 1 or len(configs) == 1)
+    if not is_here and len({str(config.tracking) for config in configs}) > 1:
+        raise ConfigError("tracking: one store and experiment for all runs of a --multirun that are trained at once")
+    return not is_here
 
 
 def _train_each(configs: "Sequence[Config]", runs: Sequence[Sequence[str]], *, config_dir: str | None) -> None:

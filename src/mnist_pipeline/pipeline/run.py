@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -22,7 +22,16 @@ from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.names import describe_run, name_run
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request
-from mnist_pipeline.tracking.record import Kind, Metric, RecordError, RunRecord, Tag, name_kept, read_epoch_metrics
+from mnist_pipeline.tracking.record import (
+    Kind,
+    Metric,
+    Point,
+    RecordError,
+    RunRecord,
+    Tag,
+    name_kept,
+    read_epoch_metrics,
+)
 from mnist_pipeline.tracking.tracker import Run, RunSpec, Tracker
 from mnist_pipeline.train.epochs import Epoch, History, TrainState
 from mnist_pipeline.train.fit import find_kept_epoch, fit, require_finite
@@ -53,8 +62,24 @@ class RunResult:
     digest: str
 
 
-def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], None] | None = None) -> RunResult:
+Trainer = Callable[[Checkpoints], Iterator[Point]]
+"""Trains a run elsewhere: resumes from the checkpoints, writes further ones, and yields every epoch."""
+
+
+def execute(
+    request: Request,
+    tracker: Tracker,
+    *,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    trainer: Trainer | None = None,
+) -> RunResult:
     """Return the result of the requested run: find it if it is finished, resume it if it was interrupted, or start it.
+
+    Args:
+        request: Of the run.
+        tracker: That tracks it.
+        on_epoch: Called after each epoch that is trained here.
+        trainer: Trains it elsewhere; by default it is trained here.
 
     Raises:
         UserError: The run is already in progress, the loss is not finite, there is too little space or memory, or
@@ -66,7 +91,7 @@ def execute(request: Request, tracker: Tracker, *, on_epoch: Callable[[Epoch], N
             checkpoints.clear()  # its command was killed between its last two steps
         result = None if request.config.force else _recall(request, tracker)
         if result is None:
-            result = carry_out(request, tracker, checkpoints, on_epoch=on_epoch)
+            result = carry_out(request, tracker, checkpoints, on_epoch=on_epoch, trainer=trainer)
         checkpoints.clear()
     return result
 
@@ -108,6 +133,7 @@ def carry_out(
     kind: str = Kind.TRAIN,
     tags: Mapping[str, str] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    trainer: Trainer | None = None,
 ) -> RunResult:
     """Build, train and evaluate a model, and track all of it; resume from the last checkpoint if there is one.
 
@@ -135,7 +161,10 @@ def carry_out(
         artifacts.log_data(dataset, tracked)
         artifacts.log_augmentation(dataset, config.train, tracked)
         artifacts.log_model_summary(model, dataset, tracked, name=config.model.name)
-        history = _train_model(model, request, tracked, checkpoints, state=state, on_epoch=on_epoch)
+        if trainer is None:
+            history = _train_model(model, request, tracked, checkpoints, state=state, on_epoch=on_epoch)
+        else:
+            history = _train_elsewhere(trainer, model, request, tracked, checkpoints)
         kept = history[find_kept_epoch(history, config.train) - 1]
         artifacts.log_training(history, tracked, kept=kept.number)
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
@@ -217,6 +246,15 @@ def _train_model(
 
     _log_epochs(tracked, state.history if state else ())
     return fit(model, request.dataset, config, start=state, checkpoint=save, on_epoch=on_epoch)
+
+
+def _train_elsewhere(
+    trainer: Trainer, model: keras.Model, request: Request, tracked: Run, checkpoints: Checkpoints
+) -> History:
+    """Let the model be trained elsewhere, and bring it to the state of the last checkpoint."""
+    for point in trainer(checkpoints):
+        tracked.log_metrics(point.metrics, step=point.number, timestamp_ms=point.ended_ms)
+    return fit(model, request.dataset, request.config.train, start=checkpoints.load())
 
 
 def _log_epochs(tracked: Run, epochs: Sequence[Epoch]) -> None:
