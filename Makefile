@@ -12,7 +12,7 @@ BIN := .venv/bin
 ARGS ?=
 IN_PARALLEL := --numprocesses 2 --dist worksteal
 COMMANDS := train sweep studies compare diff report promote rollback history predict serve dashboard ui reproduce doctor
-TARGETS := $(COMMANDS) help test test-quick test-slow coverage bench pictures docs lint format lock clean
+TARGETS := $(COMMANDS) help setup test test-quick test-slow coverage bench pictures docs lint format lock clean
 
 # Make takes KEY=VALUE for a variable and every other word for a target. The first are passed on, the others are refused
 # before anything runs.
@@ -61,9 +61,11 @@ $(INSTALLED): requirements.lock requirements-tools.lock pyproject.toml
 	@touch $@
 
 $(WITH_CLUSTER): $(INSTALLED)
-	@echo 'adding Ray and the driver of PostgreSQL to .venv: 260 MB on disk'
+	@echo 'adding Ray and the driver of PostgreSQL to .venv, 260 MB on disk'
 	@$(INSTALL) --extra cluster
 	@touch $@
+
+setup: $(NEEDED) ## set up .venv and run nothing (CLUSTER=1 adds Ray and the driver of PostgreSQL)
 
 train: $(NEEDED) ## train, evaluate and track the baseline
 	@$(BIN)/mnist-pipeline train $(ARGS)
