@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import ray_cluster
 from conftest import ROOT, command
 from forked import run_command
 from ray_cluster import ADDRESS, Hosts
@@ -232,3 +233,49 @@ def test_runs_of_a_multirun_are_trained_on_the_cluster(
     alone = on_head("train", "preset=smoke", "train.seed=1", "force=true", *ON_RAY)
     assert alone.returncode == 0, alone.stderr
     assert digests(here)["1"][:32] in alone.stdout
+
+
+@pytest.fixture
+def two_cpus(home: Path) -> Iterator[Hosts]:
+    """A cluster of their own for tests that break it, with a CPU on each host."""
+    with ray_cluster.running() as hosts:
+        hosts.start_head()
+        hosts.start_node()
+        yield hosts
+
+
+def finish_with(hosts: Hosts, home: Path, *overrides: str) -> None:
+    """The same command again ends the sweep; it is whole, and its values are those of its points."""
+    driver = Driver(hosts, home, *overrides)
+    assert driver.finish() == 0, driver.said
+    study = read_study(home)
+    assert [trial.state.is_finished() for trial in study.trials()] == [True] * 8
+    require_whole(home, study)
+
+
+@pytest.mark.slow
+def test_a_host_that_is_cut_off_loses_its_trial_and_comes_back(two_cpus: Hosts, home: Path) -> None:
+    driver = Driver(two_cpus, home, "sweep.num_workers=2", "sweep.num_trials=16", "executor.silence_sec=5")
+    driver.wait_for("trial 2")
+    two_cpus.cut()
+    driver.wait_for("trial 9")  # by the head alone
+    two_cpus.mend()
+    two_cpus.stop("node")  # cut off for too long, it ends itself; a supervisor starts it again
+    two_cpus.start_node()
+    assert driver.finish() == 0, driver.said
+    study = read_study(home)
+    assert len(study.trials()) == 16
+    require_whole(home, study)
+
+
+@pytest.mark.slow
+def test_the_head_dies_and_the_same_command_resumes_on_a_new_one(two_cpus: Hosts, home: Path) -> None:
+    driver = Driver(two_cpus, home, "sweep.num_workers=2")
+    driver.wait_for("trial 2")
+    two_cpus.stop("head")
+    two_cpus.stop("node")
+    assert driver.finish() == 1, driver.said
+    assert driver.said.splitlines()[-1].startswith(f"error: the head of the Ray cluster at {ADDRESS} is gone")
+    two_cpus.start_head()
+    two_cpus.start_node()
+    finish_with(two_cpus, home, "sweep.num_workers=2")

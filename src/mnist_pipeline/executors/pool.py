@@ -1,5 +1,6 @@
 """A pool of executors, each driven by a thread that runs one job after the other."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from mnist_pipeline.system.errors import UserError
 
 Job = Callable[[Executor], None]
 
+_PARTING_SEC = 10.0
+"""How long executors may take to end once their place is gone; they may wait for it in a library."""
 _LOOK_SEC = 0.5
 """How often an idle executor looks whether there is a job after all."""
 
@@ -54,7 +57,11 @@ class Places(Protocol):
     """Where executors are: this machine, or a cluster."""
 
     def count(self) -> int:
-        """Return how many executors there are to be now; it may grow."""
+        """Return how many executors there are to be now; it may grow.
+
+        Raises:
+            UserError: The place is gone.
+        """
 
     def make(self, index: int) -> Executor:
         """Return an executor, the one with this index."""
@@ -93,9 +100,16 @@ class ExecutorPool:
                     self._stop.set(error)
 
         threads: list[threading.Thread] = []
-        while True:
-            while len(self._executors) < self._places.count():
-                self._executors.append(self._places.make(len(self._executors)))
+        until = math.inf
+        while time.monotonic() < until:
+            if not self._errors:
+                try:
+                    while len(self._executors) < self._places.count():
+                        self._executors.append(self._places.make(len(self._executors)))
+                except UserError as error:
+                    self._errors.append(error)
+                    self._stop.set(error)
+                    until = time.monotonic() + _PARTING_SEC
             for executor in self._executors[len(threads) :]:
                 threads.append(threading.Thread(target=work, args=(executor,), daemon=True))
                 threads[-1].start()

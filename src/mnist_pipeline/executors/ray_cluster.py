@@ -1,5 +1,6 @@
 """A Ray cluster, as the place of executors: how it is reached, what room it has, and who may train there."""
 
+import atexit
 import importlib.metadata
 import logging
 import os
@@ -9,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from mnist_pipeline.system.text import count_of
 
 _PROBE_SEC = 5.0
 _WATCH_SEC = 2.0
+_GONE_AFTER_SEC = 20.0  # less than the minute after which Ray would end the process without a word of ours
+_LAST = -300  # after the temporary files are removed
 _NOTICE_AFTER_SEC = 10.0  # a worker with TensorFlow takes some seconds to start
 _MOST_NAMED = 3
 
@@ -70,7 +74,7 @@ def _require_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE_SEC).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError) as error:  # the port may be no port
         raise UserError(
             f"no Ray cluster answers at {address} ({getattr(error, 'strerror', None) or error}): start its head (ray "
             f"start --head --port={port}), or give executor.address= another"
@@ -162,6 +166,8 @@ class Cluster:
         self._has_said_waiting = False
         self._nodes: dict[str, str] = {}
         self._looked = 0.0
+        self._answered = time.monotonic()
+        self._gone: UserError | None = None
         self._room = 0
         self._put: dict[str, Any] = {}
         self._trainer = ray.remote(ray_actor.Trainer)
@@ -176,11 +182,17 @@ class Cluster:
             )
 
     def count(self) -> int:
-        """Return how many executors there are to be now; nodes that come and go are logged."""
+        """Return how many executors there are to be now; nodes that come and go are logged.
+
+        Raises:
+            UserError: The head of the cluster does not answer any more.
+        """
         with self._lock:
             if time.monotonic() - self._looked >= _WATCH_SEC:
                 self._look()
                 self._looked = time.monotonic()
+            if self._gone is not None:
+                raise self._gone
             return self._num_workers or max(self._room, 1)
 
     def make(self, index: int) -> Executor:
@@ -197,6 +209,17 @@ class Cluster:
             return self._put[found.identity]
 
     def _look(self) -> None:
+        try:
+            _require_answer(str(self._config.address))
+        except UserError as error:  # before Ray is asked, which would wait for the head
+            if time.monotonic() - self._answered > _GONE_AFTER_SEC:
+                self._gone = UserError(
+                    f"the head of the Ray cluster at {self._config.address} is gone: start it again and run the same "
+                    "command, which resumes"
+                )
+                self._gone.__cause__ = error
+            return
+        self._answered = time.monotonic()
         alive = [node for node in _list_nodes() if node["Alive"]]
         nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in alive}
         if self._nodes:
@@ -211,35 +234,46 @@ class Cluster:
         return int(min(resources.get(name, 0.0) / amount for name, amount in _list_needed(self._config).items()))
 
     def _start(self, goes_on: Callable[[], bool]) -> Worker | None:
-        """Start a worker, as soon as a node has room for it; one whose node is lost meanwhile is started again."""
+        """Start a worker, as soon as a node has room for it; one that is lost meanwhile is started again."""
         from mnist_pipeline.executors import ray_worker
 
-        while goes_on():
-            others = {name: amount for name, amount in self._config.resources.items() if name != "GPU"}
-            actor = self._trainer.options(
-                num_cpus=self._config.num_cpus,
-                num_gpus=self._config.resources.get("GPU", 0),
-                resources=others,
-                max_restarts=0,
-                max_task_retries=0,
-                max_concurrency=2,
-            ).remote()
+        while self._gone is None and goes_on():
+            actor: Any = None
             try:
+                actor = self._request()
                 about = self._wait(actor.describe.remote(self._modules), goes_on)
-                if about is None:
-                    ray_worker.end(actor)
-                    return None
-                self._require_same(about)
-                worker = ray_worker.RayWorker(actor, about, put=self._share, silence_sec=self._config.silence_sec)
-                worker.prepare()
-                return worker
-            except WorkerDiedError as error:
+                if about is not None:
+                    self._require_same(about)
+                    worker = ray_worker.RayWorker(
+                        actor,
+                        about,
+                        put=self._share,
+                        silence_sec=self._config.silence_sec,
+                        is_gone=lambda: self._gone is not None,
+                    )
+                    worker.prepare()
+                    return worker
                 ray_worker.end(actor)
-                _log.warning("a worker was lost before it was ready (%s)", error)
-            except UserError:
+            except (WorkerDiedError, *ray_worker.LOST) as error:
+                ray_worker.end(actor)
+                _log.debug("a worker was lost before it was ready (%s)", error)
+                time.sleep(ray_worker.LOOK_SEC)
+            except BaseException:
                 ray_worker.end(actor)
                 raise
         return None
+
+    def _request(self) -> Any:
+        """Return Ray's handle of a new actor, which waits until a node has room for it."""
+        others = {name: amount for name, amount in self._config.resources.items() if name != "GPU"}
+        return self._trainer.options(
+            num_cpus=self._config.num_cpus,
+            num_gpus=self._config.resources.get("GPU", 0),
+            resources=others,
+            max_restarts=0,
+            max_task_retries=0,
+            max_concurrency=2,
+        ).remote()
 
     def _wait(self, answer: Any, goes_on: Callable[[], bool]) -> Any:
         """Return the answer of a new worker; None if it was waited for long enough."""
@@ -254,7 +288,7 @@ class Cluster:
         def still_goes_on() -> bool:
             if time.monotonic() - began > _NOTICE_AFTER_SEC:
                 self._say_waiting()
-            return goes_on()
+            return self._gone is None and goes_on()
 
         try:
             if not ray_worker.wait_for(answer, still_goes_on):
@@ -320,7 +354,12 @@ class Cluster:
         """Disconnect from the cluster."""
         import ray
 
-        ray.shutdown()
+        if self._gone is None:
+            ray.shutdown()
+        else:
+            atexit.unregister(ray.shutdown)  # it would wait for the head
+            # What Ray leaves running in this process would crash its end.
+            Finalize(None, os._exit, args=(UserError.exit_code,), exitpriority=_LAST)
 
 
 def _list_nodes() -> list[dict[str, Any]]:

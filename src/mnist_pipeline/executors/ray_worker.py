@@ -1,6 +1,7 @@
 """A worker of a Ray cluster, as the driver sees it. No call waits without a bound: a silent worker counts as lost."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -17,6 +18,9 @@ from mnist_pipeline.executors.worker import Reported, WorkerDiedError
 LOOK_SEC = 0.5
 """How often a wait looks whether it is to end."""
 _PING_AFTER_SEC = 5.0
+_KILL_SEC = 2.0
+LOST = (RayError, OSError)
+"""What a call raises whose worker, or this machine's part of the cluster, is lost."""
 
 
 class RayWorker:
@@ -27,14 +31,24 @@ class RayWorker:
         about: Where it is.
         put: Returns Ray's reference to a data set.
         silence_sec: After this time without a sign it counts as lost.
+        is_gone: Returns whether the cluster is gone.
     """
 
-    def __init__(self, actor: Any, about: Surroundings, *, put: Callable[[Found], Any], silence_sec: float) -> None:
+    def __init__(
+        self,
+        actor: Any,
+        about: Surroundings,
+        *,
+        put: Callable[[Found], Any],
+        silence_sec: float,
+        is_gone: Callable[[], bool],
+    ) -> None:
         self._actor = actor
         self._about = about
         self._put = put
         self._found = ""
         self._silence_sec = silence_sec
+        self._is_gone = is_gone
 
     def prepare(self) -> None:
         """Let it import TensorFlow.
@@ -76,6 +90,8 @@ class RayWorker:
                 ready, _ = ray.wait([answer, *([ping] if ping else [])], timeout=LOOK_SEC)
                 if answer in ready:
                     return ray.get(answer)
+                if self._is_gone():
+                    raise self._died("the cluster is gone", is_lost=True)
                 now = time.monotonic()
                 if ping in ready:
                     ray.get(ping)
@@ -84,7 +100,7 @@ class RayWorker:
                     ping, asked = self._actor.ping.remote(), now
                 if ping is not None and now - asked > self._silence_sec:
                     raise self._died(f"no sign for {self._silence_sec:g} s", is_lost=True)
-        except RayError as error:
+        except LOST as error:
             # Whatever it is, the worker cannot be relied on: a call may or may not have been carried out.
             is_process = isinstance(error, ActorDiedError) and self._is_node_alive()
             raise self._died(shorten(error), is_lost=not is_process) from error
@@ -99,8 +115,15 @@ class RayWorker:
 
 def end(actor: Any) -> None:
     """End an actor at once, or see that it is never started."""
-    with contextlib.suppress(RayError, ValueError):  # it is dead already
-        ray.kill(actor, no_restart=True)
+
+    def kill() -> None:
+        with contextlib.suppress(*LOST, ValueError):  # it is dead already
+            ray.kill(actor, no_restart=True)
+
+    if actor is not None:
+        killing = threading.Thread(target=kill, daemon=True)  # without a head the call does not return
+        killing.start()
+        killing.join(_KILL_SEC)
 
 
 def wait_for(answer: Any, goes_on: Callable[[], bool]) -> bool:
