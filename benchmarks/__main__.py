@@ -20,6 +20,7 @@ from pathlib import Path
 from scipy.stats import t as student_t
 
 from benchmarks.champion import measure_predict, measure_promotion, measure_serve
+from benchmarks.cluster import measure_cluster
 from benchmarks.data import measure_data
 from benchmarks.measuring import PIPELINE, ROOT, Row, describe_speed, in_turns, python, run
 from benchmarks.models import measure_conv_accuracy, measure_models
@@ -242,6 +243,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "compare": measure_compare,
     "data": measure_data,
     "photos": measure_photos,
+    "cluster": measure_cluster,
     "reproduction": measure_reproduction,
     "outages": measure_outages,
     "surroundings": measure_surroundings,

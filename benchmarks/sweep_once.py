@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mnist_pipeline.executors import forkserver
+from mnist_pipeline.config.sections import ExecutorName
+from mnist_pipeline.executors import forkserver, ray_cluster
 
 if __name__ == "__main__":
     forkserver.context()  # as the command does it
@@ -85,6 +86,8 @@ def main() -> None:
     base, config = settings.compose_sweep(overrides)
     request = prepare(base, overrides)
     meter = Meter()
+    if request.config.executor.name is ExecutorName.ray:
+        ray_cluster.connect(request.config.executor)
     tracker = MlflowTracker(request.config.tracking)
     sweep(request, config, tracker, progress=meter, stop=StopRequest())
     print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}))

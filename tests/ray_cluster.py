@@ -40,7 +40,7 @@ class Hosts:
     def __init__(self, folder: Path, prefix: str) -> None:
         self.folder = folder
         self.token = secrets.token_hex(32)
-        self._names = {"head": f"{prefix}-head", "node": f"{prefix}-node"}
+        self.names = {"head": f"{prefix}-head", "node": f"{prefix}-node"}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -53,29 +53,29 @@ class Hosts:
 
     def inside(self, host: str, *words: str) -> list[str]:
         """Return a command that runs on a host."""
-        return ["ip", "netns", "exec", self._names[host], *words]
+        return ["ip", "netns", "exec", self.names[host], *words]
 
     def connect(self) -> None:
         """Make the namespaces and the cable."""
         ends = {"head": f"{HEAD_IP}/24", "node": f"{NODE_IP}/24"}
-        cables = [f"{self._names[host][-13:]}" for host in ends]
+        cables = [f"{self.names[host][-13:]}" for host in ends]
         for host in ends:
-            _ip("netns", "add", self._names[host])
-        _ip("link", "add", cables[0], "netns", self._names["head"], "type", "veth", "peer", "name", cables[1],
-            "netns", self._names["node"])  # fmt: skip
+            _ip("netns", "add", self.names[host])
+        _ip("link", "add", cables[0], "netns", self.names["head"], "type", "veth", "peer", "name", cables[1],
+            "netns", self.names["node"])  # fmt: skip
         for (host, address), cable in zip(ends.items(), cables, strict=True):
-            _ip("-n", self._names[host], "link", "set", "lo", "up")
-            _ip("-n", self._names[host], "addr", "add", address, "dev", cable)
-            _ip("-n", self._names[host], "link", "set", cable, "up")
+            _ip("-n", self.names[host], "link", "set", "lo", "up")
+            _ip("-n", self.names[host], "addr", "add", address, "dev", cable)
+            _ip("-n", self.names[host], "link", "set", cable, "up")
         self._cable = cables[1]
 
     def cut(self) -> None:
         """Cut the cable."""
-        _ip("-n", self._names["node"], "link", "set", self._cable, "down")
+        _ip("-n", self.names["node"], "link", "set", self._cable, "down")
 
     def mend(self) -> None:
         """Mend it."""
-        _ip("-n", self._names["node"], "link", "set", self._cable, "up")
+        _ip("-n", self.names["node"], "link", "set", self._cable, "up")
 
     def start_head(self, *, num_cpus: int = 1) -> None:
         """Start the head, and wait until it answers."""
@@ -119,7 +119,7 @@ class Hosts:
         child = self._children.pop(host, None)
         if child is None:
             return
-        for pid in {child.pid, *_session(child.pid)}:
+        for pid in {child.pid, *members(child.pid)}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         child.wait(30)
@@ -128,11 +128,12 @@ class Hosts:
         """Remove everything."""
         for host in list(self._children):
             self.stop(host)
-        for name in self._names.values():
+        for name in self.names.values():
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
-def _session(leader: int) -> list[int]:
+def members(leader: int) -> list[int]:
+    """The processes of a session."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, ValueError):
@@ -149,7 +150,7 @@ def _ip(*words: str) -> None:
 def running() -> Iterator[Hosts]:
     """Two hosts without a cluster yet."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # short: the path of a socket has at most 100 bytes
-    hosts = Hosts(folder, f"mp{os.getpid()}")
+    hosts = Hosts(folder, f"mp{secrets.token_hex(3)}")
     try:
         hosts.connect()
         yield hosts

@@ -279,3 +279,34 @@ def test_the_head_dies_and_the_same_command_resumes_on_a_new_one(two_cpus: Hosts
     two_cpus.start_head()
     two_cpus.start_node()
     finish_with(two_cpus, home, "sweep.num_workers=2")
+
+
+def test_an_own_model_travels_to_the_node(
+    ray_hosts: Hosts, home: Path, tmp_path: Path, on_head: Callable[..., Finished]
+) -> None:
+    """The driver alone can import it, and the module that it imports."""
+    (tmp_path / "own" / "layers").mkdir(parents=True)
+    (tmp_path / "own" / "layers" / "__init__.py").write_text("WIDTH = 12\n")
+    (tmp_path / "own" / "own_net.py").write_text(
+        "import keras\nfrom layers import WIDTH\n\n\n"
+        "def build(image_shape: tuple[int, ...], num_classes: int, seed: int, factor: int = 1) -> keras.Model:\n"
+        "    keras.utils.set_random_seed(seed)\n"
+        "    inputs = keras.Input(image_shape, dtype='uint8')\n"
+        "    flat = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(inputs))\n"
+        "    return keras.Model(inputs, keras.layers.Dense(num_classes)(keras.layers.Dense(WIDTH * factor)(flat)))\n"
+    )
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "own.yaml").write_text("_target_: own_net.build\nfactor: 2\n")
+    words = ("train", "--config-dir", str(tmp_path / "conf"), "preset=smoke", "model=own")
+    environment = {"PYTHONPATH": f"{tmp_path / 'own'}:{os.environ.get('PYTHONPATH', '')}"}
+    drivers = [ray_hosts.inside("head", *command(*words, *overrides)) for overrides in (ON_RAY, ("force=true",))]
+    said = [
+        subprocess.run(
+            words, env=ray_hosts.environment(MNIST_PIPELINE_HOME=str(home), **environment),
+            capture_output=True, text=True, check=False,
+        )
+        for words in drivers
+    ]  # fmt: skip
+    assert [one.returncode for one in said] == [0, 0], said[0].stderr + said[1].stderr
+    there, here = ([line for line in one.stdout.splitlines() if line.startswith("result digest")] for one in said)
+    assert there == here

@@ -4,12 +4,18 @@ Ray imports this module there. The actor describes itself first, so that nothing
 settings than the driver's.
 """
 
+import atexit
+import importlib
 import os
 import platform
 import queue
+import shutil
+import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,7 +24,7 @@ from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Found
 from mnist_pipeline.executors.failure import Failure
 from mnist_pipeline.executors.worker import Reported
-from mnist_pipeline.pipeline import fingerprint
+from mnist_pipeline.pipeline import fingerprint, sources
 from mnist_pipeline.system.environment import prepare_libraries
 
 ROOM = "executors"
@@ -61,6 +67,28 @@ def describe(modules: Sequence[str]) -> Surroundings:
     )
 
 
+def pack(modules: Sequence[str]) -> dict[str, bytes]:
+    """Return the user's own modules among these and those that they import, by their paths in a folder of modules."""
+    packed = {}
+    for name, file in sources.find_deciding_modules(modules).items():
+        if name.partition(".")[0] != sources.PACKAGE:
+            path = Path(*name.split("."))
+            path = path / file.name if file.stem == "__init__" else path.with_suffix(file.suffix)
+            packed[path.as_posix()] = file.read_bytes()
+    return packed
+
+
+def _unpack(packed: Mapping[str, bytes]) -> None:
+    """Let this process import the modules, before those of the same names that are installed here."""
+    folder = Path(tempfile.mkdtemp(prefix="mnist-pipeline-modules-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, content in packed.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    sys.path.insert(0, str(folder))
+    importlib.invalidate_caches()
+
+
 class Trainer:
     """The actor. `begin` and `step` wait for an epoch in one thread, while `ping` is answered in another."""
 
@@ -70,8 +98,10 @@ class Trainer:
         self._answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
 
-    def describe(self, modules: Sequence[str]) -> Surroundings:
-        """Return the surroundings of this process."""
+    def describe(self, modules: Sequence[str], packed: Mapping[str, bytes]) -> Surroundings:
+        """Take the user's own modules, and return the surroundings of this process."""
+        if packed:
+            _unpack(packed)
         return describe(modules)
 
     def prepare(self) -> None:

@@ -134,7 +134,7 @@ class Cluster:
 
     Args:
         config: Says what each worker takes.
-        modules: That the configuration names: their code must be the same everywhere.
+        modules: That the configuration names: the user's own are sent to the nodes.
         num_workers: How many; None: as many as there is room for, with the nodes that join later.
         on_wait: See `patience.OnWait`.
         on_other_cpu: Told once of each node whose processor may compute other bits.
@@ -159,6 +159,7 @@ class Cluster:
         self._num_workers = num_workers
         self._on_wait = on_wait
         self._on_other_cpu = on_other_cpu
+        self._packed = ray_actor.pack(self._modules)
         self._own = ray_actor.describe(self._modules)
         self._others: set[str] = set()
         self._lock = threading.Lock()
@@ -241,19 +242,20 @@ class Cluster:
             actor: Any = None
             try:
                 actor = self._request()
-                about = self._wait(actor.describe.remote(self._modules), goes_on)
-                if about is not None:
-                    self._require_same(about)
-                    worker = ray_worker.RayWorker(
-                        actor,
-                        about,
-                        put=self._share,
-                        silence_sec=self._config.silence_sec,
-                        is_gone=lambda: self._gone is not None,
-                    )
-                    worker.prepare()
-                    return worker
-                ray_worker.end(actor)
+                about = self._wait(actor.describe.remote(self._modules, self._packed), goes_on)
+                if about is None:
+                    ray_worker.end(actor)
+                    return None
+                self._require_same(about)
+                worker = ray_worker.RayWorker(
+                    actor,
+                    about,
+                    put=self._share,
+                    silence_sec=self._config.silence_sec,
+                    is_gone=lambda: self._gone is not None,
+                )
+                worker.prepare()
+                return worker
             except (WorkerDiedError, *ray_worker.LOST) as error:
                 ray_worker.end(actor)
                 _log.debug("a worker was lost before it was ready (%s)", error)
