@@ -120,13 +120,13 @@ def _measure_growth(hosts: ray_cluster.Hosts, server: postgresql.PostgreSQL) -> 
         ):
             url = server.create_database(database) if database else ""
             kind = "ours" if way.startswith("ours") else "optuna" if way.startswith("Optuna") else "tune"
-            words = python("-m", "benchmarks.growth_once", kind, str(workers), str(4 * workers + 4))
+            words = python("-m", "benchmarks.growth_once", kind, str(workers), str(max(8, 6 * workers)))
             done = _run(hosts, [*words, ray_cluster.ADDRESS, url], **environment)
             line = re.findall(r"^\{.*\}$", done.stdout, re.MULTILINE)[-1]
             found.setdefault(way, {})[workers] = json.loads(line)["trials_per_sec"]
     for way, rates in found.items():
         shown = ", ".join(f"{rate:.2f}" for rate in rates.values())
-        what = f"trials a second that sleep 5 epochs of 1 s, with {', '.join(map(str, WORKERS))} workers: {way}"
+        what = f"trials a second that sleep 5 epochs of 0.5 s, with {', '.join(map(str, WORKERS))} workers: {way}"
         yield Row(what, shown, "ours at least the others'" if way.startswith("ours") else "compared")
     yield Row("memory of a worker on Ray (PSS)", _measure_memory(hosts), "none")
     seconds = [float(_run(hosts, python("-c", _START, ray_cluster.ADDRESS)).stdout.split()[-1]) for _ in range(3)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 NUM_EPOCHS = 5
-EPOCH_SEC = 1.0
+EPOCH_SEC = 0.5
 CHECKPOINT = os.urandom(1_200_000)
 """As large as that of the baseline."""
 

@@ -18,6 +18,7 @@ from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import Component
 from mnist_pipeline.data import catalogue as data_catalogue
 from mnist_pipeline.model import catalogue
+from mnist_pipeline.model.checking import require_loadable
 from mnist_pipeline.model.layers import has_only_small_layers, output_bytes
 from mnist_pipeline.pipeline.fingerprint import fingerprint
 from mnist_pipeline.pipeline.names import describe_training, name_run
@@ -379,3 +380,8 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_never_was(
         assert ("resume    after epoch 2 of 4" in done.stderr) is (not more)
         digests += re.findall(r"^result digest +(\w+)$", done.stdout, re.MULTILINE)
     assert digests[0] == digests[1]
+
+
+def test_a_functional_model_is_accepted() -> None:
+    image = keras.Input((4,))
+    require_loadable(keras.Model(image, keras.layers.Dense(2)(image)))

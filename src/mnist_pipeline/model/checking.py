@@ -125,7 +125,13 @@ def _list_unregistered(config: Any) -> Iterator[str]:
     if not isinstance(config, dict):
         return
     registered = config.get("registered_name")
-    if registered and "class_name" in config and keras.saving.get_registered_object(registered) is None:
+    is_of_keras = str(config.get("module")).partition(".")[0] == "keras"  # found by its module, such as Functional
+    if (
+        registered
+        and not is_of_keras
+        and "class_name" in config
+        and keras.saving.get_registered_object(registered) is None
+    ):
         yield str(config["config"] if config["class_name"] == "function" else config["class_name"])
     for one in config.values():
         yield from _list_unregistered(one)
