@@ -13,7 +13,7 @@ import ray_cluster
 from conftest import ROOT, command
 from forked import run_command
 from ray_cluster import ADDRESS, Hosts
-from sweep_home import ALONE, Trials, outcome, read_study, require_whole
+from sweep_home import ALONE, Trials, outcome, read_study, require_whole, sweep_here
 from test_multirun import digests
 
 ON_RAY = ("executor=ray", f"executor.address={ADDRESS}")
@@ -132,10 +132,10 @@ def test_a_silent_worker_counts_as_lost(
     assert outcome(read_study(home)) == uninterrupted_sweep
 
 
-def test_a_driver_that_is_killed_resumes_here_or_on_one_machine(
-    ray_hosts: Hosts, drive: Drive, home: Path, on_head: Callable[..., Finished], uninterrupted_sweep: Trials
+def test_a_driver_that_is_killed_resumes_without_the_cluster(
+    ray_hosts: Hosts, drive: Drive, home: Path, uninterrupted_sweep: Trials
 ) -> None:
-    """The executor is in no identity: the first command is on the cluster, the second is not, the third is again."""
+    """The executor is in no identity."""
     driver = drive()
     driver.wait_for("trial 1")
     os.kill(driver.pid, signal.SIGKILL)
@@ -144,12 +144,9 @@ def test_a_driver_that_is_killed_resumes_here_or_on_one_machine(
     while workers(ray_hosts):
         assert time.monotonic() < until, "a worker outlives its driver"
         time.sleep(0.1)
-    here = run_command("sweep", *ALONE, "sweep.num_trials=5", cwd=home)
-    assert here.returncode == 0, here.stderr
-    again = sweep(on_head)
-    assert again.returncode == 0, again.stderr
-    assert outcome(read_study(home)) == uninterrupted_sweep
-    require_whole(home, read_study(home))
+    study = sweep_here(*ALONE).study
+    assert outcome(study) == uninterrupted_sweep
+    require_whole(home, study)
 
 
 def test_a_command_without_a_worker_says_so_and_ends_on_ctrl_c(drive: Drive, tmp_path: Path, empty_store: Path) -> None:
@@ -199,7 +196,9 @@ def test_a_node_with_other_settings_is_refused(on_head: Callable[..., Finished])
         (["executor.address=nowhere.invalid:6379"], {}, (1, "no Ray cluster answers at nowhere.invalid:6379")),
         (["executor.num_cpus=64"], {}, (1, "executor.num_cpus=64: no node")),
         (["executor.resources={GPU: 0.25}"], {}, (1, "executor.resources.GPU=0.25: no node")),
-        ([], {"RAY_AUTH_TOKEN": "0" * 64}, (1, "this one's token is not the cluster's")),
+        pytest.param(
+            [], {"RAY_AUTH_TOKEN": "0" * 64}, (1, "this one's token is not the cluster's"), marks=pytest.mark.slow
+        ),
         pytest.param(
             [],
             {"RAY_AUTH_TOKEN": "", "RAY_AUTH_MODE": "disabled"},
@@ -218,6 +217,7 @@ def test_bad_input_is_one_line(
     assert refused.stdout == ""
 
 
+@pytest.mark.slow
 def test_runs_of_a_multirun_are_trained_on_the_cluster(
     home: Path, tmp_path: Path, empty_store: Path, on_head: Callable[..., Finished]
 ) -> None:
@@ -281,6 +281,7 @@ def test_the_head_dies_and_the_same_command_resumes_on_a_new_one(two_cpus: Hosts
     finish_with(two_cpus, home, "sweep.num_workers=2")
 
 
+@pytest.mark.slow
 def test_an_own_model_travels_to_the_node(
     ray_hosts: Hosts, home: Path, tmp_path: Path, on_head: Callable[..., Finished]
 ) -> None:
