@@ -5,6 +5,7 @@ settings than the driver's.
 """
 
 import atexit
+import gc
 import importlib
 import os
 import platform
@@ -107,6 +108,8 @@ class Trainer:
     def prepare(self) -> None:
         """Import TensorFlow."""
         from mnist_pipeline.executors import training  # noqa: F401 (only to have it)
+
+        gc.freeze()  # else the collection after each training looks at all of it, for half a second
 
     def load(self, found: Found) -> None:
         """Take the data, which Ray holds once for all workers of a node."""
