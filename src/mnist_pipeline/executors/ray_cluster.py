@@ -138,7 +138,6 @@ class Cluster:
         num_workers: How many; None: as many as there is room for, with the nodes that join later.
         on_wait: See `patience.OnWait`.
         on_other_cpu: Told once of each node whose processor may compute other bits.
-
     """
 
     def __init__(
