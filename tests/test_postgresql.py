@@ -26,9 +26,6 @@ from mnist_pipeline.tracking import store
 from mnist_pipeline.tracking.absence import is_away
 from mnist_pipeline.tracking.record import Point
 
-# The pools of studies that tests have done with keep their connections until the process ends.
-pytestmark = pytest.mark.filterwarnings("ignore:.*psycopg:pytest.PytestUnraisableExceptionWarning")
-
 
 @pytest.fixture
 def database(postgresql: PostgreSQL, request: pytest.FixtureRequest) -> str:

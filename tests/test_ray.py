@@ -132,6 +132,7 @@ def test_a_silent_worker_counts_as_lost(
     assert outcome(read_study(home)) == uninterrupted_sweep
 
 
+@pytest.mark.slow
 def test_a_driver_that_is_killed_resumes_without_the_cluster(
     ray_hosts: Hosts, drive: Drive, home: Path, uninterrupted_sweep: Trials
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_space_stands_beside_each_model(model: str) -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_a_sweep_over_models(home: Path) -> None:
     found = sweep_here(*SMALL)
     trials = found.study.trials()

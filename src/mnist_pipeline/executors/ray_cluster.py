@@ -91,9 +91,9 @@ def _has_token() -> bool:
 def _explain(address: str, text: str) -> str:
     """Return in one line why Ray does not connect."""
     if "InvalidAuthToken" in text or "Unauthenticated" in text or "authentication token" in text:
-        has_token = "this one's token is not the cluster's" if _has_token() else "this command has none"
+        known = "this one's token is not the cluster's" if _has_token() else "this command has none"
         return (
-            f"the Ray cluster at {address} takes commands with its token alone, and {has_token}: copy its "
+            f"the Ray cluster at {address} takes commands with its token alone, and {known}: copy its "
             "~/.ray/auth_token here, or set RAY_AUTH_TOKEN"
         )
     if "Version mismatch" in text:
