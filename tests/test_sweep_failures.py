@@ -3,7 +3,7 @@
 import errno
 import os
 import signal
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from mnist_pipeline.executors.executor import Executor, Task
 from mnist_pipeline.executors.failure import Cause, HinderedError
 from mnist_pipeline.executors.forked import describe_death
 from mnist_pipeline.executors.training import explain
-from mnist_pipeline.executors.worker import Reported
+from mnist_pipeline.executors.worker import Reported, WorkerDiedError
 from mnist_pipeline.pipeline.checkpoints import Checkpoints
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures
 from mnist_pipeline.system.errors import UserError
@@ -87,6 +87,32 @@ def test_a_checkpoint_that_cannot_be_written_is_not_the_fault_of_the_training(tm
     assert failure.cause is Cause.surroundings
     assert failure.reason.startswith("File exists: the checkpoint")
     assert failure.next_step
+
+
+class DiesAtTheEnd(OneEpoch):
+    """A worker that dies when its training is stopped."""
+
+    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
+        try:
+            yield Point(1, {}, 0), None
+        finally:
+            raise WorkerDiedError(describe_death(-signal.SIGKILL))
+
+
+def test_a_worker_that_dies_when_its_training_is_stopped_is_not_replaced(tmp_path: Path) -> None:
+    started: list[OneEpoch] = []
+
+    def start(goes_on: Callable[[], bool]) -> OneEpoch:
+        started.append(DiesAtTheEnd())
+        return started[-1]
+
+    config = compose.compose(["data=digits"])
+    executor = Executor(start, index=0, wait_sec=0)
+    task = Task(config, catalogue.find(config.data), Checkpoints(tmp_path))
+    epochs = executor.train(task, after=0)
+    assert next(epochs).number == 1
+    epochs.close()
+    assert (len(started), executor.is_ready) == (1, False)
 
 
 def test_an_error_names_its_training() -> None:

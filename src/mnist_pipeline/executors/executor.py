@@ -1,6 +1,5 @@
 """An executor: one place among those of a command, where a worker carries out one training after the other."""
 
-import contextlib
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -82,14 +81,19 @@ class Executor:
             worker = self._require_worker()
             epochs = worker.train(task.config, task.found, task.checkpoints.load_encoded())
             try:
-                with contextlib.closing(epochs):
-                    for point, checkpoint in epochs:
-                        if checkpoint is not None:
-                            _save(task.checkpoints, point, checkpoint)
-                        if point.number > after:
-                            yield point
-                            after = point.number
+                for point, checkpoint in epochs:
+                    if checkpoint is not None:
+                        _save(task.checkpoints, point, checkpoint)
+                    if point.number > after:
+                        yield point
+                        after = point.number
                 return
+            except (GeneratorExit, HinderedError):  # the training is over, or has no place for its checkpoint
+                try:
+                    epochs.close()
+                except WorkerDiedError:  # not to be resumed any more
+                    self.stop()
+                raise
             except WorkerDiedError as error:
                 self.stop()
                 num_deaths += not error.is_lost
