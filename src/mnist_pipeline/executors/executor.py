@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Found
-from mnist_pipeline.executors.failure import RESUME, Cause, Failure, HinderedError, TrainingFailedError
+from mnist_pipeline.executors.failure import RESUME, Cause, Failure, HinderedError
 from mnist_pipeline.executors.worker import StartWorker, Worker, WorkerDiedError
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, NotSavedError
 from mnist_pipeline.tracking.record import Point
@@ -98,8 +98,7 @@ class Executor:
                 self.stop()
                 num_deaths += not error.is_lost
                 if num_deaths == MAX_DEATHS:
-                    is_hindered = error.failure.cause is Cause.surroundings
-                    raise (HinderedError if is_hindered else TrainingFailedError)(error.failure) from error
+                    raise error.failure.to_error() from error
 
     def _require_worker(self) -> Worker:
         until = time.monotonic() + self._wait_sec

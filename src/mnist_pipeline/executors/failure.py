@@ -31,6 +31,10 @@ class Failure:
     reason: str
     next_step: str = ""
 
+    def to_error(self) -> "TrainingFailedError | HinderedError":
+        """Return the error that a training ends with."""
+        return HinderedError(self) if self.cause is Cause.surroundings else TrainingFailedError(self)
+
 
 class TrainingFailedError(Exception):
     """A training diverged, or failed by an error; the message is the reason."""

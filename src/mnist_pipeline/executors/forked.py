@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Found
 from mnist_pipeline.executors import forkserver
-from mnist_pipeline.executors.failure import MEMORY_STEP, Cause, Failure, HinderedError, TrainingFailedError
+from mnist_pipeline.executors.failure import MEMORY_STEP, Cause, Failure, HinderedError
 from mnist_pipeline.executors.worker import Reported, WorkerDiedError
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
@@ -57,8 +57,7 @@ class ForkedWorker:
             self._found = found.identity
             while (message := self._tasks.recv()) is not None:
                 if isinstance(message, Failure):
-                    is_hindered = message.cause is Cause.surroundings
-                    raise HinderedError(message) if is_hindered else TrainingFailedError(message)
+                    raise message.to_error()
                 continues = False
                 try:
                     yield message

@@ -7,7 +7,6 @@ settings than the driver's.
 import atexit
 import gc
 import importlib
-import os
 import platform
 import queue
 import shutil
@@ -28,7 +27,6 @@ from mnist_pipeline.executors.worker import Reported
 from mnist_pipeline.pipeline import fingerprint, sources
 from mnist_pipeline.system.environment import prepare_libraries
 
-ROOM = "executors"
 Message = Reported | Failure | None
 """An epoch, why a training failed, or None at its end."""
 
@@ -46,7 +44,6 @@ class Surroundings:
 
     node: str
     host: str
-    pid: int
     code: Mapping[str, str]
     versions: Mapping[str, str]
     settings: Mapping[str, str]
@@ -59,7 +56,6 @@ def describe(modules: Sequence[str]) -> Surroundings:
     return Surroundings(
         node=ray.get_runtime_context().get_node_id(),
         host=platform.node() or "unknown",
-        pid=os.getpid(),
         code=fingerprint.digest_code([*modules, __name__]),
         versions=fingerprint.list_library_versions(),
         settings=fingerprint.list_settings(),

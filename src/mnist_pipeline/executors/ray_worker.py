@@ -11,7 +11,7 @@ from ray.exceptions import ActorDiedError, RayError
 
 from mnist_pipeline.config.sections import Config
 from mnist_pipeline.data.dataset import Found
-from mnist_pipeline.executors.failure import MEMORY_STEP, Cause, Failure, HinderedError, TrainingFailedError
+from mnist_pipeline.executors.failure import MEMORY_STEP, Cause, Failure
 from mnist_pipeline.executors.ray_actor import Message, Surroundings
 from mnist_pipeline.executors.worker import Reported, WorkerDiedError
 
@@ -66,8 +66,7 @@ class RayWorker:
         message: Message = self._get(self._actor.begin.remote(config, start))
         while message is not None:
             if isinstance(message, Failure):
-                is_hindered = message.cause is Cause.surroundings
-                raise HinderedError(message) if is_hindered else TrainingFailedError(message)
+                raise message.to_error()
             continues = False
             try:
                 yield message
