@@ -65,7 +65,7 @@ def connect(config: ExecutorConfig) -> None:
     except ImportError as error:
         raise UserError(f"executor=ray: Ray is not installed; {CLUSTER_EXTRA}") from error
     except Exception as error:  # Ray raises whatever it meets
-        raise UserError(_explain(config.address, f"{error} {said()}")) from error
+        raise UserError(_explain(config.address, f"{error} {said().decode(errors='replace')}")) from error
     _require_possible(config)
 
 

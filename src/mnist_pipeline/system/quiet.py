@@ -11,38 +11,29 @@ from typing import IO
 @contextlib.contextmanager
 def library_noise() -> Iterator[None]:
     """Hold back what TensorFlow's C++ code and child processes write to stderr; show it only after an error."""
-    with _open_capture() as captured:
-        kept = os.dup(2)
-        os.dup2(captured.fileno(), 2)
-        try:
+    said: Callable[[], bytes] = bytes
+    try:
+        with captured() as said:
             yield
-        except Exception:
-            captured.seek(0)
-            os.write(kept, captured.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    except Exception:
+        os.write(2, said())
+        raise
 
 
 @contextlib.contextmanager
-def captured() -> Iterator[Callable[[], str]]:
-    """Hold back what is written to stderr; yield a function that returns it, also afterwards."""
+def captured() -> Iterator[Callable[[], bytes]]:
+    """Hold back what is written to stderr; yield a function that returns it, once that is over."""
     with _open_capture() as file:
         kept = os.dup(2)
         os.dup2(file.fileno(), 2)
-        text = ""
-
-        def read() -> str:
-            return text
-
+        content = b""
         try:
-            yield read
+            yield lambda: content
         finally:
             os.dup2(kept, 2)
             os.close(kept)
             file.seek(0)
-            text = file.read().decode(errors="replace")
+            content = file.read()
 
 
 def _open_capture() -> IO[bytes]:
