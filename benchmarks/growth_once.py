@@ -103,7 +103,7 @@ def ours(num_workers: int, num_trials: int, address: str, database: str) -> floa
         def finish(self, executor: int, **about: Any) -> None:
             self.ended = time.perf_counter()
 
-    story.open_places = lambda *arguments: Places()
+    story.open_sweep_places = lambda *arguments: Places()
     overrides = [
         *("preset=smoke", f"sweep.num_trials={num_trials}", "sweep.confirm=null", "~sweep.space.train.num_epochs"),
         *(f"train.num_epochs={NUM_EPOCHS}", "sweep.study=growth"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_pipeline.config.sections import ExecutorName
-from mnist_pipeline.executors import forkserver, ray_cluster
+from mnist_pipeline.executors import forkserver, places
 
 if __name__ == "__main__":
     forkserver.context()  # as the command does it
@@ -87,7 +87,7 @@ def main() -> None:
     request = prepare(base, overrides)
     meter = Meter()
     if request.config.executor.name is ExecutorName.ray:
-        ray_cluster.connect(request.config.executor)
+        places.begin(request.config.executor)
     tracker = MlflowTracker(request.config.tracking)
     sweep(request, config, tracker, progress=meter, stop=StopRequest())
     print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}))

@@ -1,6 +1,7 @@
 """YAML that somebody else wrote is bounded, and nothing in it is resolved."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from mnist_pipeline.system import plain_yaml
 
@@ -22,3 +23,13 @@ def test_yaml_of_others_stays_as_it_is() -> None:
         "a": "${oc.env:HOME}",
         "b": [1, 2.5, None, True],
     }
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "yes", "null", "0x1f", "1_000", "nan", "", "a: b", "${x}", "ä", "two\nlines", "~", "01"]
+)
+def test_what_is_written_is_read_back_by_hydra(text: str) -> None:
+    values = {"text": text, "list": [text, 1, 2.5, None, True], "nested": {"number": 1e-5}}
+    written = plain_yaml.write(values)
+    assert OmegaConf.to_container(OmegaConf.create(written), resolve=False) == values
+    assert plain_yaml.read(written.encode()) == values

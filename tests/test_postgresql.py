@@ -87,12 +87,13 @@ def test_any_write_to_a_database_can_be_lost(
     is_done: bool, database: str, home: Path, uninterrupted_sweep: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit = psycopg.Connection.commit
-    num_commits = 0
+    num_commits = num_lost = 0
 
     def lose(connection: psycopg.Connection[Any]) -> None:
-        nonlocal num_commits
+        nonlocal num_commits, num_lost
         num_commits += 1
-        is_lost = num_commits > 60 and num_commits % 4 == 0  # the first ones create the tables
+        is_lost = num_commits > 40 and num_commits % 3 == 0  # the first ones create the tables
+        num_lost += is_lost
         if is_done or not is_lost:
             commit(connection)
         if is_lost:
@@ -102,8 +103,10 @@ def test_any_write_to_a_database_can_be_lost(
     monkeypatch.setattr(psycopg.Connection, "commit", lose)
     result = sweep_here(*in_database(database))
     monkeypatch.undo()
-    assert num_commits > 200
-    assert outcome(result.study) == uninterrupted_sweep
+    assert num_lost > 15
+    # Where the answer to the last trial's creation is lost, Optuna has made one more, which is trained too.
+    assert outcome(result.study)[: len(uninterrupted_sweep)] == uninterrupted_sweep
+    assert len(outcome(result.study)) <= len(uninterrupted_sweep) + 1
 
 
 def test_a_database_that_stays_away_ends_the_sweep_and_the_same_command_resumes(

@@ -66,6 +66,30 @@ def test_many_runs_log_the_same_data_at_once(opened: MlflowStore) -> None:
         assert sorted(one.dataset.digest for one in used) == expected
 
 
+def test_training_does_not_wait_for_the_writes_of_others(home: Path) -> None:
+    """Points that meet another thread's write go with the run's next one, at the latest with its end."""
+    opened = MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(home / "mlflow.db")), experiment="unused"))
+    experiment = opened.require_experiment("busy")
+
+    def make() -> MlflowRun:
+        run_id = opened.client.create_run(experiment).info.run_id
+        return MlflowRun(opened, experiment_id=experiment, run_id=run_id, is_resumed=False)
+
+    tagged, finished, failed = make(), make(), make()
+    with opened.client._turn:
+        for run in (tagged, finished, failed):
+            for step in (1, 2):
+                run.log_metrics({"loss": 0.5 / step}, step=step, timestamp_ms=step)
+    assert tagged.list_steps("loss") == set()
+    tagged.set_tags({"key": "value"})
+    finished.end("FINISHED")
+    failed.end("FAILED", why="broken")
+    for run in (tagged, finished, failed):
+        assert run.list_steps("loss") == {1, 2}
+    assert opened.client.get_run(tagged.run_id).data.tags["key"] == "value"
+    assert opened.client.get_run(failed.run_id).data.tags["reason"] == "broken"
+
+
 def test_many_register_and_point_at_once(opened: MlflowStore) -> None:
     """On other machines than this one's lock is for."""
     start = threading.Barrier(NUM_AT_ONCE)

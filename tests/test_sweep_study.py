@@ -6,7 +6,9 @@ import optuna
 import pytest
 from optuna.trial import Trial, TrialState
 
+from mnist_pipeline.executors.failure import Cause, Failure
 from mnist_pipeline.sweep import settings
+from mnist_pipeline.sweep.backend import open_storage
 from mnist_pipeline.sweep.settings import Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.storage import journal_path
 from mnist_pipeline.sweep.study import Study, count_finished
@@ -96,6 +98,29 @@ def test_a_trial_that_was_killed_is_adopted(pruner: Pruner, home: Path) -> None:
             else:
                 run_trial(study, adopted, after=reported)
     assert outcome(study) == expected
+
+
+@pytest.mark.parametrize("storage", ["journal", "sqlite:///{}/study.db"])
+def test_the_trials_in_memory_are_those_in_the_storage(storage: str, home: Path) -> None:
+    address = None if storage == "journal" else Address(storage.format(home))
+    config = make_config(num_trials=12, storage=address)
+    study = open_study(config)
+    study.enqueue_planned(BASELINE)
+    while count_finished(study.trials()) < config.num_trials:
+        trial = study.ask()
+        if trial.number == 3:
+            study.fail(trial, Failure(Cause.error, "broken"))
+        else:
+            run_trial(study, trial)
+    study.ask()
+    stored = open_storage(address, "s")
+    found = stored.get_all_trials(stored.get_study_id_from_name("s"))
+    assert len(found) == len(study.trials()) == config.num_trials + 2
+    for kept, written in zip(study.trials(), found, strict=True):
+        assert (kept.datetime_complete is None) == (written.datetime_complete is None)
+        for trial in (kept, written):
+            trial.datetime_start = trial.datetime_complete = None
+        assert kept == written
 
 
 def test_several_trials_asked_at_once_differ(home: Path) -> None:

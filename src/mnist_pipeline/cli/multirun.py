@@ -1,7 +1,8 @@
 """Runs of `train` that workers train: those of a --multirun at once, or any on a cluster."""
 
+import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from mnist_pipeline.system.versions import count_usable_cores
 if TYPE_CHECKING:
     from mnist_pipeline.cli.console import Job
     from mnist_pipeline.executors.pool import Places
+    from mnist_pipeline.pipeline.request import Request
     from mnist_pipeline.pipeline.run import RunResult
     from mnist_pipeline.system.patience import OnWait
     from mnist_pipeline.tracking.record import Point
@@ -29,19 +31,16 @@ def train_with_workers(configs: Sequence[Config], runs: Sequence[Sequence[str]],
         ReportedError: One of them failed.
     """
     begin()
-    from mnist_pipeline.executors import forkserver, ray_cluster
+    from mnist_pipeline.executors import places
 
-    executor = configs[0].executor
-    if executor.name is ExecutorName.local:
-        forkserver.context()  # it imports TensorFlow while this process imports everything else
-    else:
-        ray_cluster.connect(executor)
+    places.begin(configs[0].executor)
     with heavy_imports():
         from mnist_pipeline.cli import console
         from mnist_pipeline.executors.pool import StopRequest
         from mnist_pipeline.executors.side_by_side import train_side_by_side
         from mnist_pipeline.pipeline import request
         from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
+        from mnist_pipeline.tracking.record import Tag
 
     if len(runs) > 1:  # what the rooms log of a single run says nothing beside that of others
         for room in ("data", "pipeline"):
@@ -52,6 +51,13 @@ def train_with_workers(configs: Sequence[Config], runs: Sequence[Sequence[str]],
         for number, overrides in enumerate(runs, start=1)
     ]
     composing = partial(compose.compose_with_data, config_dir=config_dir)
+    other_cpus: list[str] = []
+
+    def prepare(number: int) -> "Request":
+        asked = request.prepare(configs[number], runs[number], compose_with_data=composing)
+        others = {Tag.OTHER_PROCESSORS: "; ".join(sorted(other_cpus))} if other_cpus else {}
+        return dataclasses.replace(asked, tags={**asked.tags, **others})
+
     stop = StopRequest()
     stop_on_signals(stop.set)
     with Progress(jobs, configs) as progress:
@@ -63,9 +69,9 @@ def train_with_workers(configs: Sequence[Config], runs: Sequence[Sequence[str]],
         try:
             results = train_side_by_side(
                 configs,
-                lambda number: request.prepare(configs[number], runs[number], compose_with_data=composing),
+                prepare,
                 MlflowTracker(configs[0].tracking, on_wait=on_wait),
-                _open_places(configs, on_wait),
+                _open_places(configs, on_wait, other_cpus.append),
                 watch=progress,
                 stop=stop,
             )
@@ -80,20 +86,20 @@ def train_with_workers(configs: Sequence[Config], runs: Sequence[Sequence[str]],
         raise ReportedError(progress.failure)
 
 
-def _open_places(configs: Sequence[Config], on_wait: "OnWait") -> "Places":
+def _open_places(configs: Sequence[Config], on_wait: "OnWait", on_other_cpu: Callable[[str], None]) -> "Places":
+    from mnist_pipeline.executors.places import open_places
+
     executor = configs[0].executor
-    if executor.name is ExecutorName.local:
-        from mnist_pipeline.executors.local import LocalPlaces
-
-        return LocalPlaces(num_workers=min(executor.num_workers or count_usable_cores(), len(configs)))
-    from mnist_pipeline.executors.ray_cluster import Cluster
-
-    def note(other: str) -> None:
-        logging.getLogger(__name__).warning("%s is another processor than this machine's: bits may differ", other)
-
-    modules = dict.fromkeys(module for config in configs for module in config.modules())
-    num_workers = min(executor.num_workers or len(configs), len(configs))
-    return Cluster(executor, modules=tuple(modules), num_workers=num_workers, on_wait=on_wait, on_other_cpu=note)
+    most = executor.num_workers
+    if most is None:
+        most = count_usable_cores() if executor.name is ExecutorName.local else len(configs)
+    return open_places(
+        executor,
+        modules=list(dict.fromkeys(module for config in configs for module in config.modules())),
+        num_workers=min(most, len(configs)),
+        on_wait=on_wait,
+        on_other_cpu=on_other_cpu,
+    )
 
 
 class Progress:

@@ -8,7 +8,6 @@ from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.cli.stopping import stop_on_signals
 from mnist_pipeline.config import compose
-from mnist_pipeline.config.sections import ExecutorName
 from mnist_pipeline.sweep import settings, storage
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.system import temporary
@@ -44,13 +43,10 @@ def sweep(arguments: Sequence[str]) -> None:
 
 
 def _sweep_once(base: "Config", config: SweepConfig, overrides: Sequence[str], *, config_dir: str | None) -> None:
-    from mnist_pipeline.executors import forkserver, ray_cluster
+    from mnist_pipeline.executors import places
 
     temporary.begin()
-    if base.executor.name is ExecutorName.local:
-        forkserver.context()  # it imports TensorFlow while this process imports everything else
-    else:
-        ray_cluster.connect(base.executor)
+    places.begin(base.executor)
     with heavy_imports():
         from mnist_pipeline.cli import sweep_view
         from mnist_pipeline.executors.pool import StopRequest

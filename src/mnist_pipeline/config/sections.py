@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
-from omegaconf import OmegaConf
 
+from mnist_pipeline.system import plain_yaml
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.system.secrets import Address
 
@@ -344,14 +344,14 @@ class Config:
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, section by section."""
-        nested = OmegaConf.create({"data": {"option": self.data.option, "_target_": self.data.target}})
+        nested: dict[str, Any] = {"data": {"option": self.data.option, "_target_": self.data.target}}
         for dotted, component in self.components().items():
-            OmegaConf.update(nested, dotted, {"option": component.name, "_target_": component.target})
+            _nest(nested, dotted, {"option": component.name, "_target_": component.target})
         for section, key, value in self._values(whole=True):
             dotted = f"{section}.{key}"
             if dotted not in ("model.name", *self.components()):
-                OmegaConf.update(nested, dotted, _plain(value))
-        return OmegaConf.to_yaml(nested)
+                _nest(nested, dotted, _plain(value))
+        return plain_yaml.write(nested)
 
     def components(self) -> dict[str, Component]:
         """Return the chosen options that name a function, by the dotted keys of their groups."""
@@ -361,6 +361,13 @@ class Config:
         """Return the names of the modules whose functions the configuration names."""
         targets = [self.data.target, *(component.target for component in self.components().values())]
         return tuple(dict.fromkeys(target.rpartition(".")[0] for target in targets))
+
+
+def _nest(nested: dict[str, Any], dotted: str, value: Any) -> None:
+    *sections, key = dotted.split(".")
+    for section in sections:
+        nested = nested.setdefault(section, {})
+    nested[key] = value
 
 
 def _flatten(section: Any, *, whole: bool) -> Iterator[tuple[str, Any]]:

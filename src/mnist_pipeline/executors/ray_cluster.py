@@ -349,7 +349,11 @@ class Cluster:
                 is_new = about.host not in self._others
                 self._others.add(about.host)
             if is_new:
-                self._on_other_cpu(f"{about.host}: {about.cpu or about.processor}")
+                other = f"{about.host}: {about.cpu or about.processor}"
+                _log.warning(
+                    "%s is another processor than this machine's: results may differ in their last bits", other
+                )
+                self._on_other_cpu(other)
 
     def close(self) -> None:
         """Disconnect from the cluster."""

@@ -19,7 +19,12 @@ from mnist_pipeline.system.patience import Patience
 
 def reopen(study: optuna.Study, trial: FrozenTrial) -> Trial:
     """Return an unfinished trial of the study as one that can be continued."""
-    return Trial(study, trial._trial_id)
+    return Trial(study, id_of(trial))
+
+
+def id_of(trial: FrozenTrial) -> int:
+    """Return the id of a trial in its storage."""
+    return int(trial._trial_id)
 
 
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
@@ -54,7 +59,7 @@ _REPEATABLE = (
     *("get_trial", "get_trial_id_from_study_id_trial_number", "get_n_trials", "_get_trials", "_get_best_trial_id"),
     *("set_trial_user_attr", "set_trial_system_attr", "set_trial_intermediate_value", "_set_trial_param"),
 )
-"""The methods of a storage that Optuna's cache calls and that may be carried out twice."""
+"""The methods of a storage that may be carried out twice."""
 
 
 class PatientStorage(RDBStorage):
@@ -67,25 +72,26 @@ class PatientStorage(RDBStorage):
         super().__init__(url, engine_kwargs=options)
         self._patience = patience
         self._creating = threading.Lock()
+        self._num_trials: dict[int, int] = {}
         if patience is not None:
             for name in _REPEATABLE:
                 setattr(self, name, _repeated(getattr(self, name), patience))
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
-        """Create one trial, though Optuna itself repeats this when an answer is lost."""
+        """Create a trial; return the last one if Optuna created several, as it does where an answer is lost."""
         with self._creating:
-            number = self.get_n_trials(study_id)
+            number = self._num_trials[study_id] if study_id in self._num_trials else self.get_n_trials(study_id)
 
             def create() -> FrozenTrial:
                 return super(PatientStorage, self)._create_new_trial(study_id, template_trial)
 
             def look() -> FrozenTrial:
-                created = [trial for trial in self.get_all_trials(study_id) if trial.number == number]
-                return created[0] if created else create()
+                created = [trial for trial in self.get_all_trials(study_id) if trial.number >= number]
+                return created[-1] if created else create()
 
             created = create() if self._patience is None else self._patience.call(create, again=look)
-            # A later number: the first answer was lost inside of Optuna. The other trial is RUNNING, and is adopted.
-            return created if created.number == number else look()
+            self._num_trials[study_id] = created.number + 1
+            return created
 
     def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         """Change the state of a trial; a change that was made already, by a call without an answer, is a success."""

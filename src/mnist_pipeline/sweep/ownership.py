@@ -110,11 +110,7 @@ class DatabaseOwner(Owner):
             except Exception as error:
                 if not is_away(error):
                     raise
-                raise TakenOverError(
-                    f"the database of {self._what} does not answer for {self._patience.limit_sec:.0f} s "
-                    f"({self._patience.key}), so another command may have taken it over: run the same command again "
-                    "when the database is back, which resumes"
-                ) from error
+                raise stayed_away(self._what, self._patience) from error
             self.on_regained()
 
     def _take_again(self) -> None:
@@ -132,6 +128,14 @@ class DatabaseOwner(Owner):
             with contextlib.suppress(Exception):  # the connection may be lost
                 self._connection.close()
             self._connection = None
+
+
+def stayed_away(what: str, patience: Patience) -> TakenOverError:
+    """Return the error of a command that does not know whether its study is still its own."""
+    return TakenOverError(
+        f"the database of {what} does not answer for {patience.limit_sec:.0f} s ({patience.key}), so another command "
+        "may have taken it over: run the same command again when the database is back, which resumes"
+    )
 
 
 def taken_over(what: str, holder: str) -> TakenOverError:

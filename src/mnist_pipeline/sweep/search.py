@@ -39,6 +39,7 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
     def take() -> Job | None:
         with lock:
             left = list_left()
+            is_new = not left
             if left:
                 trial = study.adopt(left[0])
             elif may_start():
@@ -46,7 +47,7 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
             else:
                 return None
             in_flight.add(trial.number)
-        return partial(run, trial)
+        return partial(run, trial, is_new)
 
     def may_start() -> bool:
         if time.monotonic() > deadline or len(study.failed()) > config.max_failures:
@@ -56,9 +57,9 @@ def search(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainin
             return is_planned  # a grid has only planned points; for the others the planned point is the baseline
         return count_finished(study.trials()) + len(in_flight) < config.num_trials
 
-    def run(trial: Trial, executor: Executor) -> None:
+    def run(trial: Trial, is_new: bool, executor: Executor) -> None:
         try:
-            run_trial(trial, executor, plan, study, trainings)
+            run_trial(trial, executor, plan, study, trainings, is_new=is_new)
         finally:
             with lock:
                 in_flight.discard(trial.number)
@@ -102,13 +103,14 @@ def describe_failures(study: Study, config: SweepConfig) -> str | None:
     return f"{text}: the table in MLflow has the reasons"
 
 
-def run_trial(trial: Trial, executor: Executor, plan: SweepPlan, study: Study, trainings: Trainings) -> None:
+def run_trial(
+    trial: Trial, executor: Executor, plan: SweepPlan, study: Study, trainings: Trainings, *, is_new: bool = False
+) -> None:
     """Train one trial. Optuna is told after its run is closed: if killed in between, it is adopted and closed again."""
     metric = plan.config.metric
-    num_reported = max(study.trials()[trial.number].intermediate_values, default=0)
+    num_reported = 0 if is_new else max(study.trials()[trial.number].intermediate_values, default=0)
 
     def decide(point: Point) -> bool:
-        study.require_owned()
         with study.reporting_errors():
             if point.number > num_reported:
                 trial.report(point.metrics[metric], point.number)
@@ -122,6 +124,7 @@ def run_trial(trial: Trial, executor: Executor, plan: SweepPlan, study: Study, t
             kind=Kind.TRIAL,
             label=f"trial {trial.number}",
             tags={Tag.TRIAL_NUMBER: str(trial.number)},
+            is_new=is_new,
             decide=decide,
         )
     except TrainingFailedError as error:

@@ -31,10 +31,11 @@ from mnist_pipeline.executors.failure import CAUSE_ATTRIBUTE, REASON, Cause, Fai
 from mnist_pipeline.sweep import optuna_internals
 from mnist_pipeline.sweep import storage as storage_files
 from mnist_pipeline.sweep.backend import explain, open_storage, opening
-from mnist_pipeline.sweep.ownership import Owner, taken_over
+from mnist_pipeline.sweep.owned_storage import OwnedStorage
+from mnist_pipeline.sweep.ownership import Owner, stayed_away, taken_over
 from mnist_pipeline.sweep.settings import Direction, Pruner, Sampler, SweepConfig
 from mnist_pipeline.sweep.space import Choice, Dimension, Interval
-from mnist_pipeline.system.errors import TakenOverError, UserError
+from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.patience import Patience
 from mnist_pipeline.tracking.absence import is_away
@@ -79,6 +80,7 @@ class Study:
         self.name = name
         self.space = config.space
         self._config = config
+        self._patience = patience
         self._planned: list[dict[str, Any]] = []
         self._planning = threading.Lock()
         self._distributions = {key: _distribution(dimension) for key, dimension in config.space.items()}
@@ -86,7 +88,7 @@ class Study:
         logging.getLogger("alembic").setLevel(logging.WARNING)
         with warnings.catch_warnings(), opening(self._shown()):
             warnings.simplefilter("ignore")  # about experimental features of Optuna: the versions are pinned
-            self._storage = open_storage(config.storage, name, patience=patience)
+            self._storage = OwnedStorage(open_storage(config.storage, name, patience=patience))
             self.optuna = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
@@ -202,9 +204,9 @@ class Study:
         try:
             yield
         except (OSError, SQLAlchemyError, StorageInternalError) as error:
-            # Nobody knows whether another command has taken over a study whose database stays away.
-            kind = TakenOverError if is_away(error) else UserError
-            raise kind(
+            if self._patience is not None and is_away(error):
+                raise stayed_away(f"the study {self.name}", self._patience) from error
+            raise UserError(
                 f"{explain(error)}: the study cannot be written to sweep.storage={self._shown()}; fix that and run the "
                 "same command again, which resumes"
             ) from error

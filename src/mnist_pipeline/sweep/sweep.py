@@ -1,7 +1,6 @@
 """The story of a sweep: search, confirm, train the winner. Each step is tracked as it happens, and can be resumed."""
 
 import dataclasses
-import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mnist_pipeline.config.sections import Config, ExecutorName
+from mnist_pipeline.config.sections import Config
 from mnist_pipeline.executors.executor import Executor, NoWorkerError
 from mnist_pipeline.executors.failure import Cause, TrainingFailedError
-from mnist_pipeline.executors.local import LocalPlaces
+from mnist_pipeline.executors.places import open_places
 from mnist_pipeline.executors.pool import ExecutorPool, Job, Jobs, Places, StopRequest
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request, data_tags, retarget
@@ -28,7 +27,6 @@ from mnist_pipeline.sweep.trainings import Progress, Trainings
 from mnist_pipeline.system import paths, quiet
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.patience import OnWait, Patience
-from mnist_pipeline.system.versions import count_usable_cores
 from mnist_pipeline.tracking.absence import is_away
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 BASELINE = "baseline"
 
-_log = logging.getLogger(__name__)
 PATIENCE_KEY = "sweep.patience_sec"
 
 
@@ -107,7 +104,7 @@ def sweep(
         with tracker.run(spec) as parent:
             log_surroundings(plan, parent)
             trainings = Trainings(plan, study, parent, tracker, progress, stop, code=code)
-            places = open_places(plan, progress, stop, parent)
+            places = open_sweep_places(plan, progress, stop, parent)
             pool = ExecutorPool(places, stop=stop)
             try:
                 search(plan, study, pool, trainings)
@@ -142,28 +139,22 @@ def open_tracker(request: Request, config: SweepConfig, progress: Progress, stop
     )
 
 
-def open_places(plan: SweepPlan, progress: Progress, stop: StopRequest, parent: Run) -> Places:
-    """Return where the trainings of a sweep are carried out.
+def open_sweep_places(plan: SweepPlan, progress: Progress, stop: StopRequest, parent: Run) -> Places:
+    """Return where the trainings of a sweep are carried out; other processors become a tag of the sweep's run.
 
     Raises:
-        UserError: No node of the cluster has what a worker takes.
+        UserError: The cluster is gone.
     """
-    config = plan.config
-    if plan.base.executor.name is ExecutorName.local:
-        return LocalPlaces(num_workers=config.num_workers or count_usable_cores())
-    from mnist_pipeline.executors.ray_cluster import Cluster
-
     others: list[str] = []
 
     def note(other: str) -> None:
-        _log.warning("%s is another processor than this machine's: its results may differ in their last bits", other)
         others.append(other)
         parent.set_tags({Tag.OTHER_PROCESSORS: "; ".join(sorted(others))})
 
-    return Cluster(
+    return open_places(
         plan.base.executor,
         modules=plan.list_modules(),
-        num_workers=config.num_workers,
+        num_workers=plan.config.num_workers,
         on_wait=follow_waits(progress, stop),
         on_other_cpu=note,
     )

@@ -98,6 +98,7 @@ class Trainings:
         kind: str,
         label: str,
         tags: Mapping[str, str],
+        is_new: bool = False,
         decide: Callable[[Point], bool] = lambda point: False,
     ) -> Trained:
         """Carry out a training and track it. Epochs that any run has tracked before are reused.
@@ -108,6 +109,7 @@ class Trainings:
             kind: Of the run.
             label: Which training of the sweep it is; an interrupted run is found again by it.
             tags: Of the run.
+            is_new: Whether no earlier command can have begun it.
             decide: Called after every epoch; returns whether to prune. After the last epoch it makes no difference.
 
         Raises:
@@ -116,7 +118,7 @@ class Trainings:
         """
         fingerprint = training_fingerprint(config, data_digest=self._plan.request.found.identity)
         known = self._tracker.find_training(fingerprint)
-        spec = self._specify(config, kind=kind, label=label, tags=tags, fingerprint=fingerprint)
+        spec = self._specify(config, kind=kind, label=label, tags=tags, is_new=is_new, fingerprint=fingerprint)
         watched = config.train.early_stopping.metric.value
         points: list[Point] = []
         values: list[float] = []
@@ -163,7 +165,9 @@ class Trainings:
         self._report_end(executor, label, ending, detail=detail, value=value)
         return Trained(run_id=tracked.run_id, value=value, is_pruned=is_pruned, source=source)
 
-    def _specify(self, config: Config, *, kind: str, label: str, tags: Mapping[str, str], fingerprint: str) -> RunSpec:
+    def _specify(
+        self, config: Config, *, kind: str, label: str, tags: Mapping[str, str], is_new: bool, fingerprint: str
+    ) -> RunSpec:
         title = f"{label.capitalize()} of the sweep {markdown(self._study.name)}"
         return RunSpec(
             kind=kind,
@@ -179,6 +183,7 @@ class Trainings:
                 Tag.TRAINING_FINGERPRINT: fingerprint,
             },
             resume_id=f"{self._study.id} {label}",
+            is_new=is_new,
         )
 
     def _name(self, config: Config) -> str:

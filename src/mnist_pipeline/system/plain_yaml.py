@@ -1,5 +1,6 @@
-"""Untrusted YAML, read as plain values: bounded in size and depth, and never resolved."""
+"""YAML of plain values. What is read is not trusted: it is bounded in size and depth, and never resolved."""
 
+import contextlib
 from typing import Any
 
 import yaml
@@ -23,6 +24,26 @@ class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml ships no type
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc]  # the first is ten times faster
+    """Quotes every text that Hydra would read as a number: to YAML itself, 1e3 is none."""
+
+    def write_text(self, text: str) -> yaml.ScalarNode:
+        """Represent a text."""
+        style = None
+        with contextlib.suppress(ValueError):
+            float(text)
+            style = "'"
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.write_text)
+
+
+def write(values: Any) -> str:
+    """Return plain values as a YAML document that Hydra reads back as the same values."""
+    return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False))
 
 
 def read(content: bytes) -> Any:

@@ -31,6 +31,15 @@ class ArtifactFolder:
                 f"the artifacts at {address} cannot be reached ({error}): see MLflow's documentation"
             ) from error
 
+    def upload(self, folder: Path) -> None:
+        """Write every file in `folder` under the folder's own name.
+
+        Raises:
+            OSError: The store is a folder, and cannot be written to.
+            Exception: Whatever MLflow and the library of another store raise.
+        """
+        self._repository.log_artifacts(str(folder), folder.name)
+
     def sizes(self) -> dict[str, int]:
         """Return the size in bytes of every file, by its path.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import logging
@@ -58,6 +59,7 @@ class MlflowRun:
         experiment_id: Of its experiment.
         run_id: Its id.
         name: Its name.
+        artifact_uri: Of its artifacts; by default the store is asked for it.
         is_resumed: Whether an earlier command began it.
         is_hasty: Whether a server that is away is an error at once, though the store has patience with it.
     """
@@ -69,6 +71,7 @@ class MlflowRun:
         experiment_id: str,
         run_id: str,
         name: str = "",
+        artifact_uri: str | None = None,
         is_resumed: bool,
         is_hasty: bool = False,
     ) -> None:
@@ -81,13 +84,24 @@ class MlflowRun:
         self.uri = store.uri
         self._store = store
         self._client = store.client.hasty if is_hasty else store.client
+        self._artifact_uri = artifact_uri
+        self._late: list[MlflowMetric] = []
         self._logged: dict[str, Seal] = {}
         self._logged_of_model: dict[str, Seal] = {}
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
-        """Log the metrics with one time stamp, by which MLflow identifies a point."""
-        points = [MlflowMetric(key, value, timestamp_ms, step) for key, value in metrics.items()]
-        self._client.log_batch(self.run_id, metrics=points)
+        """Log the metrics with one time stamp, by which MLflow identifies a point.
+
+        While another thread writes, training does not wait for it: the points go with the run's next write.
+        """
+        self._late += [MlflowMetric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+        if not self._client.is_busy:
+            self._write()
+
+    def _write(self, tags: Sequence[RunTag] = ()) -> None:
+        if self._late or tags:
+            self._client.log_batch(self.run_id, metrics=self._late, tags=tags)
+            self._late = []
 
     def list_steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` has been logged."""
@@ -95,7 +109,7 @@ class MlflowRun:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Set the tags in one call."""
-        self._client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        self._write([RunTag(key, value) for key, value in tags.items()])
 
     def show_trials(self, *, params: Sequence[str], metric: str) -> None:
         """Keep the view of the trials as MLflow's UI keeps a view that is shared: as a tag of the experiment."""
@@ -120,7 +134,7 @@ class MlflowRun:
             UserError: It cannot be written to the store.
         """
         with self._uploading():
-            self._client.log_artifacts(self.run_id, str(folder), folder.name)
+            self._artifacts.upload(folder)
         self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
 
     def log_model(
@@ -219,13 +233,13 @@ class MlflowRun:
             seals = integrity.read_seals(json.dumps(known).encode())
             self._logged = {**seals.run, **self._logged}
             self._logged_of_model = {**seals.model, **self._logged_of_model}
-        run = self._client.get_run(self.run_id)
-        folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=self._store.connected)
         # An earlier command that was killed may have left files too.
-        left = {path for path in folder.sizes() if path not in (*self._logged, Artifact.FILES, Artifact.REPORT)}
+        left = {
+            path for path in self._artifacts.sizes() if path not in (*self._logged, Artifact.FILES, Artifact.REPORT)
+        }
         self._logged.pop(Artifact.FILES, None)  # an earlier attempt logged the list, and then was not answered
         seals = Seals(
-            run={**self._logged, **{path: integrity.seal(folder.read(path)) for path in left}},
+            run={**self._logged, **{path: integrity.seal(self._artifacts.read(path)) for path in left}},
             model=self._logged_of_model,
         )
         content = integrity.write_seals(seals)
@@ -245,9 +259,16 @@ class MlflowRun:
             is_patient: Whether to wait for a locked database.
         """
         client = self._client if is_patient else self._client.without_retries
+        if why is None:
+            self._write()
         client.set_terminated(self.run_id, status)
         if why is not None:
-            client.log_batch(self.run_id, tags=[RunTag(Tag.REASON, hide(why)[:5000])])
+            client.log_batch(self.run_id, metrics=self._late, tags=[RunTag(Tag.REASON, hide(why)[:5000])])
+
+    @functools.cached_property
+    def _artifacts(self) -> ArtifactFolder:
+        address = self._artifact_uri or self._client.get_run(self.run_id).info.artifact_uri
+        return ArtifactFolder(address, tracking_uri=self._store.connected)
 
     @contextlib.contextmanager
     def _uploading(self) -> Iterator[None]:

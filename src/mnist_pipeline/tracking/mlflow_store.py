@@ -64,7 +64,9 @@ class MlflowStore:
             self.connected = store.log_in(self.uri)
             mlflow.set_tracking_uri(self.connected)
             client = retry(self.uri, MlflowClient, self.connected)
-            self.client = RetryingClient(client, what=self.uri, patience=patience)
+            # Threads that meet in SQLite sleep before they try again, each for longer than the other's call takes.
+            takes_turns = self.uri.startswith("sqlite")
+            self.client = RetryingClient(client, what=self.uri, patience=patience, takes_turns=takes_turns)
 
     @contextlib.contextmanager
     def reporting_errors(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from mlflow.entities import Metric as MlflowMetric
-from mlflow.entities import Param
+from mlflow.entities import Param, RunInfo
 from mlflow.entities import Run as MlflowEntity
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -69,6 +69,7 @@ class MlflowTracker:
                 except UserError as error:
                     _log.warning("%s", error)
         self._experiment_id = self._store.require_experiment(config.experiment)
+        self._experiment_ids = runs.experiment_ids(self._store)
         self._shown: set[str] = set()
         self._showing = threading.Lock()
 
@@ -86,23 +87,20 @@ class MlflowTracker:
             **spec.tags,
         }
         with self._store.reporting_errors():
-            begun = next(self._search({Tag.RESUME_ID: spec.resume_id}), None)
+            begun = None if spec.is_new else self._find_begun(spec.resume_id)
             if begun:
-                run_id = begun.info.run_id
-                known = begun.data.params
-                name = begun.info.run_name
                 self._reopen(begun)
+                about, known = begun.info, begun.data.params
             else:
-                self._close_elsewhere(spec.resume_id)
                 name = self._find_free_name(spec.name) if spec.kind in _NAMED else spec.name
-                run_id = self._create_run(name, all_tags)
-                known = {}
+                about, known = self._create_run(name, all_tags), {}
             is_server = store.is_server(self._store.uri)
             plain = MlflowRun(
                 self._store,
                 experiment_id=self._experiment_id,
-                run_id=run_id,
-                name=name,
+                run_id=about.run_id,
+                name=about.run_name,
+                artifact_uri=about.artifact_uri,
                 is_resumed=begun is not None,
                 is_hasty=is_server,
             )
@@ -113,26 +111,26 @@ class MlflowTracker:
                 # MLflow does not let params change. Those that may differ, such as the address of a mirror, keep their
                 # first value.
                 missing = [Param(key, str(value)) for key, value in spec.params.items() if key not in known]
-                self._client.log_batch(run_id, params=missing)
+                self._client.log_batch(about.run_id, params=missing)
                 self._show_columns(spec.params)
                 yield run
 
-    def _create_run(self, name: str, tags: Mapping[str, str]) -> str:
-        """Create a run and return its id, of one run even if the answer to the first request is lost."""
+    def _create_run(self, name: str, tags: Mapping[str, str]) -> RunInfo:
+        """Create a run: one, even if the answer to the first request is lost."""
 
-        def create() -> str:
-            created = self._client.hasty.create_run(self._experiment_id, run_name=name, tags=tags)
-            return str(created.info.run_id)
+        def create() -> RunInfo:
+            created: MlflowEntity = self._client.hasty.create_run(self._experiment_id, run_name=name, tags=tags)
+            return created.info
 
-        def look() -> str:
+        def look() -> RunInfo:
             created = next(self._search({Tag.RESUME_ID: tags[Tag.RESUME_ID]}), None)
-            return created.info.run_id if created else create()
+            return created.info if created else create()
 
         return self._patience.call(create, again=look)
 
     def _find_free_name(self, name: str) -> str:
         """Return `name`, with a number if another run has it, so that a name means one run."""
-        found = runs.search_named(self._store, runs.experiment_ids(self._store), name)
+        found = runs.search_named(self._store, self._experiment_ids, name)
         taken = {entity.info.run_name for entity in found}
         numbered = (f"{name}-{number}" for number in itertools.count(2))
         return next(one for one in itertools.chain([name], numbered) if one not in taken)
@@ -192,10 +190,13 @@ class MlflowTracker:
         finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
         return runs.search_entities(self._store, [self._experiment_id], tags, conditions=finished)
 
-    def _close_elsewhere(self, resume_id: str) -> None:
-        """Close the run of another experiment that the command would have resumed there: MLflow cannot move it."""
-        others = [one for one in runs.experiment_ids(self._store) if one != self._experiment_id]
-        for entity in runs.search_entities(self._store, others, {Tag.RESUME_ID: resume_id}):
+    def _find_begun(self, resume_id: str) -> MlflowEntity | None:
+        """Return the run that an earlier command began; close one of another experiment, as MLflow cannot move it."""
+        found = list(runs.search_entities(self._store, self._experiment_ids, {Tag.RESUME_ID: resume_id}))
+        begun = [entity for entity in found if entity.info.experiment_id == self._experiment_id]
+        if begun:
+            return begun[0]
+        for entity in found:
             run_id, name = entity.info.run_id, entity.info.run_name
             if entity.info.status == "RUNNING":
                 self._close(
@@ -204,6 +205,7 @@ class MlflowTracker:
                     why="interrupted; continued in another experiment",
                 )
             _log.info("resume    the run %s (%s) of another experiment is continued in a new run here", name, run_id)
+        return None
 
     def _reopen(self, run: MlflowEntity) -> None:
         self._client.set_tag(run.info.run_id, Tag.PROCESS, processes.current().to_json())  # first: see `runs.abandon`

@@ -2,8 +2,10 @@
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -63,21 +65,46 @@ class RetryingClient:
     Each of MLflow's writes is one transaction, or several that may be made twice. Only `create_run` is repeated by its
     caller when the answer is lost.
 
+    Args:
+        client: MLflow's.
+        what: The database, for messages.
+        patience: With a server that is away; by default its absence is an error.
+        takes_turns: Whether threads use the database one at a time.
+
     Attributes:
         hasty: The same, without patience with a server that is away.
     """
 
-    def __init__(self, client: Any, *, what: str, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        client: Any,
+        *,
+        what: str,
+        patience: Patience | None = None,
+        takes_turns: bool = False,
+    ) -> None:
         self.without_retries = client
-        self.hasty = self if patience is None else RetryingClient(client, what=what)
+        self.hasty = self if patience is None else RetryingClient(client, what=what, takes_turns=takes_turns)
         self._what = what
         self._patience = patience
+        self._turn: Any = threading.Lock() if takes_turns else None
+        self.hasty._turn = self._turn
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a call would wait for another thread."""
+        return self._turn is not None and self._turn.locked()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.without_retries, name)
+        turn = nullcontext() if name.endswith("artifacts") else self._turn or nullcontext()  # files are no database
+
+        def take_turn(*args: Any, **named: Any) -> Any:
+            with turn:
+                return method(*args, **named)
 
         def call(*args: Any, **named: Any) -> Any:
-            once = partial(retry, self._what, method, *args, **named)
+            once = partial(retry, self._what, take_turn, *args, **named)
             return once() if self._patience is None else self._patience.call(once)
 
         return call

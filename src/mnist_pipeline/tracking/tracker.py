@@ -36,6 +36,7 @@ class RunSpec:
         description: Markdown.
         params: By their dotted keys.
         resume_id: Ties the run to the command: opened a second time, the same run is resumed.
+        is_new: Whether it cannot have been opened before, so that no run is looked for.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class RunSpec:
     params: Mapping[str, Any]
     tags: Mapping[str, str]
     resume_id: str
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
