@@ -15,7 +15,12 @@ from pathlib import Path
 from benchmarks.measuring import PIPELINE, ROOT, Row, python, run
 
 NUM_OUTAGE_RUNS = 20
-_SWEEP = ["sweep.num_trials=4", "sweep.space.train.num_epochs.high=4", "sweep.confirm.num_seeds=2"]
+_SWEEP = [
+    "sweep.num_trials=4",
+    "sweep.space.train.num_epochs.high=4",
+    "sweep.confirm.num_seeds=2",
+    "sweep.confirm.max_seeds=2",
+]
 _SHORT = ["train", "data=digits", "train.num_epochs=2", "force=true"]
 _SETTINGS: tuple[dict[str, str], ...] = (
     {"MPLBACKEND": "module://matplotlib_inline.backend_inline"},

@@ -177,7 +177,13 @@ def test_a_sweep_as_the_page_has_it_with_a_host_that_is_cut_off(team: Team, home
             "MNIST_PIPELINE_DATA_DIR": str(mnist_dir), "PATH": f"{BIN}:{os.environ['PATH']}",
         }  # fmt: skip
         (words,) = [shlex.split(line) for line in blocks("head") if line.startswith("mnist-pipeline sweep")]
-        small = ["sweep.num_trials=10", "sweep.confirm.num_seeds=2", "sweep.confirm.top_k=1", "sweep.study=team"]
+        small = [
+            "sweep.num_trials=10",
+            "sweep.confirm.num_seeds=2",
+            "sweep.confirm.max_seeds=2",
+            "sweep.confirm.top_k=1",
+            "sweep.study=team",
+        ]
         log = home / "sweep.log"
         with log.open("wb") as said:
             child = subprocess.Popen(

@@ -17,7 +17,7 @@ from sweep_home import sweep_here
 
 SWEEP = ["sweep", "preset=smoke", "sweep.study=s", "sweep.num_workers=1"]
 SHORT = [*SWEEP, "sweep.num_trials=1", "sweep.confirm=null"]
-WHOLE = [*SWEEP, "sweep.num_trials=3", "sweep.confirm.num_seeds=2"]
+WHOLE = [*SWEEP, "sweep.num_trials=3", "sweep.confirm.num_seeds=2", "sweep.confirm.max_seeds=2"]
 TRAIN = ["train", "preset=smoke"]
 
 Result = tuple[list[Any], list[Any], list[Any]]

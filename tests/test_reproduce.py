@@ -147,7 +147,8 @@ def test_the_code_and_the_versions_of_a_run_are_brought_back(home: Path, tmp_pat
 def test_the_trainings_of_a_sweep_are_reproduced(cli: Cli, home: Path) -> None:
     sweep_here(
         "data=digits", "sweep.num_trials=2", "sweep.num_workers=1", "sweep.space.train=null", "train.num_epochs=2",
-        "sweep.confirm.top_k=1", "sweep.confirm.num_seeds=2", "sweep.space.model.hidden_width.high=32",
+        "sweep.confirm.top_k=1", "sweep.confirm.num_seeds=2", "sweep.confirm.max_seeds=2",
+        "sweep.space.model.hidden_width.high=32",
     )  # fmt: skip
     for kind in ("trial", "confirm", "final"):
         original = runs(home, kind)[0]

@@ -68,7 +68,14 @@ def test_a_long_temporary_folder_works(home: Path, cli: Cli, temporary: Path) ->
     """The path of a socket may have 107 bytes, and TMPDIR more, as on clusters."""
     long = temporary / ("x" * 90) / ("y" * 90)
     long.mkdir(parents=True)
-    swept = cli("sweep", "preset=smoke", "sweep.num_trials=1", "sweep.confirm.num_seeds=2", TMPDIR=str(long))
+    swept = cli(
+        "sweep",
+        "preset=smoke",
+        "sweep.num_trials=1",
+        "sweep.confirm.num_seeds=2",
+        "sweep.confirm.max_seeds=2",
+        TMPDIR=str(long),
+    )
     assert swept.returncode == 0, swept.stderr
     assert list(long.iterdir()) == []
 

@@ -281,7 +281,15 @@ def test_nothing_of_a_sweep_and_a_promotion_has_a_secret(place: Place) -> None:
     home = f"{place.written}/home"
     uri = f"tracking.uri='sqlite:///{home}/mlruns/mlflow.db?password={MARK}'"
     storage = f"sweep.storage='sqlite:///{home}/study.db?timeout=20&password={MARK}'"
-    swept = place.run("sweep", *SMOKE[:1], "sweep.num_trials=2", "sweep.confirm.num_seeds=2", uri, storage)
+    swept = place.run(
+        "sweep",
+        *SMOKE[:1],
+        "sweep.num_trials=2",
+        "sweep.confirm.num_seeds=2",
+        "sweep.confirm.max_seeds=2",
+        uri,
+        storage,
+    )
     assert swept.returncode == 0, swept.stderr
     assert stored(place, "tags")["sweep.storage"] == f"sqlite:///{home}/study.db?timeout=***&password=***"
     name = re.findall(r"^study +(\S+)$", swept.stdout, re.MULTILINE)[0]

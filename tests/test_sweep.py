@@ -14,6 +14,7 @@ from sweep_home import ALONE, SMOKE, Recorder, Trials, client_of, outcome, requi
 
 from mnist_pipeline.config import compose
 from mnist_pipeline.executors import forked
+from mnist_pipeline.executors.pool import StopRequest
 from mnist_pipeline.reports import cards, page
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import find_run
@@ -166,13 +167,36 @@ def test_a_replayed_trial_is_judged_by_this_study(home: Path) -> None:
 
 def test_a_baseline_without_a_rival_is_the_winner(home: Path) -> None:
     confirmed = ["preset=smoke", "sweep.study=s", "sweep.num_workers=2", "sweep.num_trials=1"]
-    result = sweep_here(*confirmed, "sweep.confirm.num_seeds=2")
+    result = sweep_here(*confirmed, "sweep.confirm.num_seeds=2", "sweep.confirm.max_seeds=2")
     assert result.verdict is not None
     assert (result.verdict.comparisons, result.verdict.winner) == ((), None)
     (final,) = runs(home, "final")
     assert final.data.params["model.hidden_width"] == "128"
     assert final.data.params["data.split_seed"] == "0"
     assert final.data.params["train.seed"] != "0"
+
+
+@pytest.mark.slow
+def test_a_confirmation_that_is_stopped_after_a_look_goes_on(home: Path) -> None:
+    confirmed = [
+        *("preset=smoke", "sweep.num_workers=1", "sweep.num_trials=4", "sweep.pruner=none", "sweep.confirm.top_k=2"),
+        *("sweep.confirm.num_seeds=2", "sweep.confirm.max_seeds=6", "sweep.confirm.min_gain=0"),
+    ]
+    stop = StopRequest()
+
+    def interrupt(name: str, point: Point) -> None:
+        if name.startswith("confirm") and name.endswith("#3"):
+            stop.set(KeyboardInterrupt())
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep_here(*confirmed, "sweep.study=s", recorder=Recorder(interrupt), stop=stop)
+    verdict = sweep_here(*confirmed, "sweep.study=s").verdict
+    assert verdict is not None
+    assert len(verdict.looks) > 1
+    assert verdict == sweep_here(*confirmed, "sweep.study=t", "tracking.experiment=elsewhere").verdict
+    num_pairs = [*(one.num_pairs for one in verdict.comparisons), 2 * len(verdict.looks)]  # the last is the baseline's
+    assert len(runs(home, "confirm")) == sum(num_pairs)
+    assert {run.info.status for run in runs(home, "confirm")} == {"FINISHED"}
 
 
 def test_two_workers_share_the_trials(home: Path) -> None:

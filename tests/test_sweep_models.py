@@ -21,7 +21,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes 
 MODELS = "sweep.space.model={type: categorical, choices: [dense, mlp]}"
 SMALL = [
     "data=digits", "sweep.study=s", "sweep.num_workers=1", "sweep.num_trials=6", "train.num_epochs=2",
-    "sweep.space.train=null", "sweep.confirm.top_k=1", "sweep.confirm.num_seeds=2",
+    "sweep.space.train=null", "sweep.confirm.top_k=1", "sweep.confirm.num_seeds=2", "sweep.confirm.max_seeds=2",
     "sweep.space.model={type: categorical, choices: [dense, mlp], dense: {hidden_width: {high: 32}}, "
     "mlp: {hidden_widths: {type: categorical, choices: [[16], [16, 8]]}}}",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ def test_the_default_space_is_that_of_the_baseline() -> None:
     assert (config.num_trials, config.metric, config.confirm) == (
         40,
         "validation/accuracy",
-        settings.ConfirmConfig(top_k=3, num_seeds=5),
+        settings.ConfirmConfig(top_k=3, num_seeds=5, max_seeds=20, min_gain=0.001),
     )
 
 

@@ -118,8 +118,8 @@ def test_the_trials_in_memory_are_those_in_the_storage(storage: str, home: Path)
     assert len(found) == len(study.trials()) == config.num_trials + 2
     for kept, written in zip(study.trials(), found, strict=True):
         assert (kept.datetime_complete is None) == (written.datetime_complete is None)
-        for trial in (kept, written):
-            trial.datetime_start = trial.datetime_complete = None
+        for one in (kept, written):
+            one.datetime_start = one.datetime_complete = None
         assert kept == written
 
 

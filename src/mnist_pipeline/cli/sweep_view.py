@@ -11,6 +11,7 @@ from mnist_pipeline.reports.configurations import short_names
 from mnist_pipeline.reports.page import Table
 from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.sweep.artifacts import tabulate_trials
+from mnist_pipeline.sweep.confirm import POWER
 from mnist_pipeline.sweep.settings import Direction, SweepConfig
 from mnist_pipeline.sweep.sweep import SweepResult
 from mnist_pipeline.sweep.trainings import Ending
@@ -121,10 +122,12 @@ def print_result(result: SweepResult) -> None:
     if result.verdict is not None:
         for comparison in result.verdict.comparisons:
             lines[f"{comparison.name} - baseline"] = (
-                f"{comparison.mean:+.5f}  ({comparison.low:+.5f} to {comparison.high:+.5f})"
-                f"{'  better' if comparison.is_better(result.config.direction) else ''}"
+                f"{comparison.mean:+.5f}  ({comparison.low:+.5f} to {comparison.high:+.5f})  "
+                f"{comparison.outcome.value}, by {comparison.num_pairs} pairs of seeds"
             )
-        lines["confidence"] = f"{result.verdict.confidence:.0%}, of all intervals together"
+        lines["confidence"] = f"{result.verdict.confidence:.0%}, of all intervals of all looks together"
+        if result.verdict.detectable_gain is not None:
+            lines["power"] = f"{POWER:.0%} to find a difference of about {result.verdict.detectable_gain:.5f}"
         lines["winner"] = result.verdict.winner or result.verdict.describe()
     if result.final is not None:
         lines["winner's test accuracy"] = f"{result.final.metrics['test/accuracy']:.4f}"

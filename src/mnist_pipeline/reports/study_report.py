@@ -24,6 +24,7 @@ _PLOTS = {
 }
 _VERDICT = Artifact.VERDICT
 _DIFFERENCE = {"name": str, "mean": float, "low": float, "high": float}
+_SEQUENCE = {"looks": list, "detectable_gain": float, "power": float}
 _NO_RESULT = ("state", "run_id", "source", "reason")
 
 
@@ -122,24 +123,44 @@ def _show_verdict(logged: Logged, verdict: Mapping[str, Any] | None, *, is_confi
     if verdict is None:
         text = f"{_VERDICT} is missing." if is_confirmed else "The best trials were not confirmed."
         return (Text(text, is_warning=is_confirmed),)
-    rows = tuple(
-        (one["name"], points(one["mean"]), points(one["low"]), points(one["high"])) for one in verdict["differences"]
-    )
-    table = Table(
-        caption="Candidates less the baseline on fresh pairs of seeds, in percentage points",
-        headings=("candidate", "mean", "from", "to"),
-        rows=rows,
-        numeric=(False, True, True, True),
+    table = _tabulate(
+        "Candidates less the baseline on fresh pairs of seeds, in percentage points", verdict["differences"]
     )
     alt = "The difference of each candidate from the baseline, with its interval; the table below has the figures."
     preset = logged.read(Artifact.WINNER_PRESET)
     items: list[Item] = [Text(_sum_up(verdict, is_confirmed=True))]
-    if rows:
+    if table.rows:
         items += [logged.picture(Artifact.VERDICT_PICTURE, alt=alt), table]
     items.append(Text(f"All intervals hold together with {verdict['confidence']:.0%} confidence (Bonferroni)."))
+    if _has(verdict, _SEQUENCE) and len(verdict["looks"]) > 1:
+        looks = [one for look in verdict["looks"] for one in look if _has(one, _DIFFERENCE)]
+        items.append(_tabulate("The same, look by look; what is clear gets no more pairs", looks))
+    if _has(verdict, _SEQUENCE):
+        gain = points(verdict["detectable_gain"])
+        items.append(
+            Text(f"A difference of about {gain} percentage points is found with {verdict['power']:.0%} probability.")
+        )
     if preset is not None:
         items += [Text("The winner, as a preset:"), Code(preset.decode(errors="replace").rstrip())]
     return tuple(items)
+
+
+def _tabulate(caption: str, differences: Sequence[Mapping[str, Any]]) -> Table:
+    """Return a table of comparisons; those of earlier versions do not say how many pairs there were."""
+    return Table(
+        caption=caption,
+        headings=("candidate", "pairs", "mean", "from", "to", "found"),
+        rows=tuple(
+            (
+                one["name"],
+                str(one.get("num_pairs", "")),
+                *(points(one[key]) for key in ("mean", "low", "high")),
+                str(one.get("outcome", "")),
+            )
+            for one in differences
+        ),
+        numeric=(False, True, True, True, True, False),
+    )
 
 
 def _reproduce(logged: Logged, uri: str) -> tuple[Item, ...]:

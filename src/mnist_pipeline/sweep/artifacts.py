@@ -18,7 +18,7 @@ from mnist_pipeline.config.sections import Config
 from mnist_pipeline.executors.failure import REASON
 from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.plotting import to_png
-from mnist_pipeline.sweep.confirm import Verdict
+from mnist_pipeline.sweep.confirm import POWER, Comparison, Verdict
 from mnist_pipeline.sweep.figures import darken_trials, draw_intervals
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep
 from mnist_pipeline.sweep.settings import SweepConfig
@@ -193,7 +193,10 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], base: Config, paren
     shown = {
         "winner": verdict.winner or "baseline",
         "confidence": verdict.confidence,
-        "differences": [vars(comparison) for comparison in verdict.comparisons],
+        "differences": [_to_plain(comparison) for comparison in verdict.comparisons],
+        "looks": [[_to_plain(comparison) for comparison in look] for look in verdict.looks],
+        "detectable_gain": verdict.detectable_gain,
+        "power": POWER,
         "params": dict(winner),
     }
     options, values = study.space.resolve(base, winner)
@@ -205,6 +208,10 @@ def log_verdict(verdict: Verdict, winner: Mapping[str, Any], base: Config, paren
         contents[Artifact.VERDICT_PICTURE] = to_png(draw_intervals(verdict.comparisons))
     log_contents(parent, contents)
     parent.set_tags({Tag.WINNER: verdict.winner or "baseline"})
+
+
+def _to_plain(comparison: Comparison) -> dict[str, Any]:
+    return {**vars(comparison), "outcome": comparison.outcome.value}
 
 
 def log_conclusion(

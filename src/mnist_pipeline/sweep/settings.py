@@ -50,7 +50,17 @@ class ConfirmConfig:
     top_k: Annotated[int, Ge(1), Le(100)]
     """Best trials that are trained again, beside the baseline."""
     num_seeds: Annotated[int, Ge(2), Le(1000)]
-    """Fresh pairs of a train seed and a split seed, the same for all of them."""
+    """Fresh pairs of a train seed and a split seed, the same for all of them, before each look at the differences."""
+    max_seeds: Annotated[int, Ge(2), Le(1000)]
+    """Pairs after which the last look is, for candidates whose case is not clear before."""
+    min_gain: Annotated[float, Ge(0), Le(1e6)]
+    """The least difference of the metric that is worth having; a candidate that is sure to have less is dropped."""
+
+    def __post_init__(self) -> None:
+        if self.max_seeds < self.num_seeds:
+            raise ConfigError(
+                f"sweep.confirm.max_seeds={self.max_seeds}: expected at least sweep.confirm.num_seeds={self.num_seeds}"
+            )
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The story of a sweep: search, confirm, train the winner. Each step is tracked as it happens, and can be resumed."""
 
 import dataclasses
+import logging
 import shutil
 import time
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request, data_tags, retarget
 from mnist_pipeline.sweep import confirm
 from mnist_pipeline.sweep.artifacts import log_conclusion, log_search, log_surroundings, log_verdict
-from mnist_pipeline.sweep.confirm import Pair, Verdict
+from mnist_pipeline.sweep.confirm import Comparison, Outcome, Pair, Verdict
 from mnist_pipeline.sweep.ownership import own
 from mnist_pipeline.sweep.plan import SweepPlan, describe_sweep, list_tags
 from mnist_pipeline.sweep.search import describe_failures, require_few_failures, search
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 BASELINE = "baseline"
 
 PATIENCE_KEY = "sweep.patience_sec"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ class Confirmation:
 
 
 def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: Trainings) -> Confirmation:
-    """Train the best trials and the baseline on fresh pairs of seeds, the same for all, and compare them.
+    """Train the best trials and the baseline on fresh pairs of seeds, the same for all, until their case is clear.
 
     Raises:
         UserError: One of these trainings failed.
@@ -187,15 +190,16 @@ def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: T
     config = plan.config
     assert config.confirm is not None
     candidates = choose_candidates(plan, study, top_k=config.confirm.top_k)
-    pairs = confirm.draw_pairs(config.seed, num_pairs=config.confirm.num_seeds, taken=study_pair(plan.base))
-    pending = [(name, number, pair) for number, pair in enumerate(pairs, start=1) for name in candidates]
-    values: dict[tuple[str, Pair], float] = {}
+    design = confirm.plan_looks(config.confirm, num_candidates=len(candidates) - 1, direction=config.direction)
+    pairs = confirm.draw_pairs(config.seed, num_pairs=design.looks[-1], taken=study_pair(plan.base))
+    values: dict[str, dict[int, float]] = {name: {} for name in candidates}
+    pending: list[tuple[str, int]] = []
 
     def take() -> Job | None:
         return partial(run, *pending.pop(0)) if pending else None
 
-    def run(name: str, number: int, pair: Pair, executor: Executor) -> None:
-        seeded = with_pair(config.space.apply(plan.base, candidates[name]), pair)
+    def run(name: str, number: int, executor: Executor) -> None:
+        seeded = with_pair(config.space.apply(plan.base, candidates[name]), pairs[number - 1])
         label = f"confirm {name} #{number}"
         try:
             trained = trainings.train(executor, seeded, kind=Kind.CONFIRM, label=label, tags={Tag.CONFIRMED: name})
@@ -204,15 +208,27 @@ def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: T
             next_step = "narrow sweep.space, or give sweep.confirm=null" if is_final else "run the same command again"
             raise UserError(f"the confirmation of {name} failed ({error}): {next_step}") from error
         except NoWorkerError:
-            pending.insert(0, (name, number, pair))
+            pending.insert(0, (name, number))
             raise
-        values[name, pair] = trained.value
+        values[name][number] = trained.value
 
-    trainings.progress.begin(stage="confirmation", num_done=0, num_total=len(pending))
-    pool.run(Jobs(lambda: bool(pending), take))
-    trainings.stop.check()
-    scores = {name: [values[name, pair] for pair in pairs] for name in candidates}
-    verdict = confirm.compare(scores.pop(BASELINE), scores, direction=config.direction)
+    looks: list[list[Comparison]] = []
+    going_on = [name for name in candidates if name != BASELINE]
+    while going_on and len(looks) < len(design.looks):
+        num_before = design.looks[len(looks) - 1] if looks else 0
+        num_pairs = design.looks[len(looks)]
+        pending += [(name, number) for number in range(num_before + 1, num_pairs + 1) for name in (BASELINE, *going_on)]
+        num_done = sum(map(len, values.values()))
+        trainings.progress.begin(stage="confirmation", num_done=num_done, num_total=num_done + len(pending))
+        pool.run(Jobs(lambda: bool(pending), take))
+        trainings.stop.check()
+        scores = {name: [values[name][number] for number in range(1, num_pairs + 1)] for name in (BASELINE, *going_on)}
+        looks.append(
+            [design.compare(name, scores[name], scores[BASELINE], look=len(looks)) for name in going_on],
+        )
+        _log.info("look      after %d pairs: %s", num_pairs, "; ".join(one.describe() for one in looks[-1]))
+        going_on = [one.name for one in looks[-1] if one.outcome is Outcome.undecided]
+    verdict = confirm.conclude(looks, design)
     return Confirmation(verdict, candidates[verdict.winner or BASELINE])
 
 
