@@ -25,7 +25,7 @@ from benchmarks.data import measure_data
 from benchmarks.measuring import PIPELINE, ROOT, Row, describe_speed, in_turns, python, run
 from benchmarks.models import measure_conv_accuracy, measure_models
 from benchmarks.photos import measure_photos
-from benchmarks.reports import measure_compare
+from benchmarks.reports import measure_stores
 from benchmarks.trust import measure_outages, measure_reproduction, measure_surroundings
 
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -240,7 +240,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "promotion": measure_promotion,
     "predict": measure_predict,
     "serve": measure_serve,
-    "compare": measure_compare,
+    "stores": measure_stores,
     "data": measure_data,
     "photos": measure_photos,
     "cluster": measure_cluster,

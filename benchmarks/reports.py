@@ -1,66 +1,56 @@
-"""The time that a comparison of many runs takes."""
+"""The time that commands take in stores that have grown."""
 
-import random
 import statistics
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.grown_store import SMALL, fill
 from benchmarks.measuring import PIPELINE, Row, python, run
-from mnist_pipeline.config import compose
-from mnist_pipeline.tracking import store
 
-NUM_RUNS = 1000
-NUM_SEEDS = 20
-
-# What the command imports, and without looking for garbage meanwhile, as it does.
+SIZES = {1_000: 100, 10_000: 1_000}
+"""Numbers of runs, and of the decisions about the champion."""
+NUM_TIMES = 3
+_TEST_DATA = "data=digits"
+# What each command imports, without looking for garbage meanwhile, as it does.
 _IMPORTS = """
 import gc; gc.disable()
 from mnist_pipeline.config import compose
 from mnist_pipeline.tracking import find_run, mlflow_store
-from mnist_pipeline.reports import compare, comparison_page, page, select, terminal
 """
+_REPORTS = f"{_IMPORTS}from mnist_pipeline.reports import cards, compare, comparison_page, diff_page, page, terminal"
+_COMMANDS = {
+    "compare --top 20": (["compare", _TEST_DATA, "--top", "20"], _REPORTS, 4.0),
+    "diff": (["diff", "digits-dense-e1-s0", "digits-dense-e1-s1", _TEST_DATA], _REPORTS, 1.0),
+    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], _REPORTS, 1.0),
+    "history": (["history", _TEST_DATA], f"{_IMPORTS}from mnist_pipeline.registry import changes, history", 1.0),
+    "promote --dry-run": (
+        ["promote", _TEST_DATA, "--dry-run", "promote.min_test_accuracy=0.1"],
+        f"{_IMPORTS}import tensorflow, keras; from mnist_pipeline.registry import promote",
+        1.0,
+    ),
+    "train, which finds its past run": (
+        ["train", *SMALL],
+        f"{_IMPORTS}from mnist_pipeline.pipeline import run",
+        1.0,
+    ),
+}
 
 
-def fill(home: str) -> None:
-    """Make a store with finished runs of 50 widths with 20 seeds each, as `train` leaves them but without artifacts."""
-    from mlflow.entities import Metric, Param
-
-    from mnist_pipeline.reports.compare import METRICS
-    from mnist_pipeline.tracking.mlflow_store import MlflowStore
-
-    uri = store.sqlite_uri(Path(home) / "mlruns" / "mlflow.db")
-    config = compose.compose([f"tracking.uri={uri}"])
-    opened = MlflowStore(config.tracking)
-    experiment_id = opened.require_experiment(config.tracking.experiment)
-    chance = random.Random(0)
-    for number in range(NUM_RUNS):
-        width, seed = 16 + number // NUM_SEEDS, number % NUM_SEEDS
-        params = {**config.flat(), "model.hidden_width": width, "train.seed": seed}
-        tags = {"kind": "train", "data.digest": "d" * 64, "fingerprint": f"{number:064}", "git.dirty": "false"}
-        run_id = opened.client.create_run(experiment_id, run_name=f"w{width}-s{seed}", tags=tags).info.run_id
-        opened.client.log_batch(
-            run_id,
-            metrics=[Metric(key, 0.9 + 0.1 * chance.random(), 1, 9) for key in METRICS],
-            params=[Param(key, str(value)) for key, value in params.items()],
-        )
-        opened.client.set_terminated(run_id, "FINISHED")
-
-
-def measure_compare() -> Iterator[Row]:
-    """Measure `compare` over a thousand runs, and take away what its imports take."""
+def measure_stores() -> Iterator[Row]:
+    """Measure each command in a store of each size, and take away what its imports take."""
     with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        run(python("-c", f"from benchmarks import reports; reports.fill({folder!r})"), home=home)
-        pairs = []
-        for _ in range(6):
-            ours = run([*PIPELINE, "compare"], home=home)
-            assert "and 980 more" in ours.output
-            pairs.append((ours.seconds, run(python("-c", _IMPORTS), home=home).seconds))
-    seconds, imports = (statistics.median(column) for column in zip(*pairs[1:], strict=True))
-    beyond = statistics.median(ours - imported for ours, imported in pairs[1:])
-    yield Row(
-        "`mnist-pipeline compare` of 1,000 runs, 50 widths with 20 seeds each, beyond its imports",
-        f"{beyond:.1f} s ({seconds:.1f} s against {imports:.1f} s)",
-        "at most 3 s",
-    )
+        homes = {size: Path(folder, str(size)) for size in SIZES}
+        for size, home in homes.items():
+            fill(home, num_runs=size, num_entries=SIZES[size])
+        for name, (arguments, imports, bound) in _COMMANDS.items():
+            beyond: dict[int, list[float]] = {size: [] for size in SIZES}
+            for _ in range(NUM_TIMES + 1):
+                imported = run(python("-c", imports)).seconds
+                for size, home in homes.items():
+                    beyond[size].append(run([*PIPELINE, *arguments], home=home).seconds - imported)
+            shown = ", ".join(f"{statistics.median(seconds[1:]):.1f} s" for seconds in beyond.values())
+            sizes = " and ".join(f"{size:,}" for size in SIZES)
+            yield Row(
+                f"`mnist-pipeline {name}`, beyond its imports, in stores of {sizes} runs", shown, f"at most {bound:g} s"
+            )

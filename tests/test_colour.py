@@ -86,6 +86,7 @@ def test_diff_and_report_name_the_classes(trained: tuple[Path, list[str]], tmp_p
     call(home, "diff", "data.name=shapes", "shapes-dense-w32-e12-s0", "shapes-dense-w32-e12-s1")
 
 
+@pytest.mark.slow
 def test_the_command_in_the_report_is_the_same_run(trained: tuple[Path, list[str]], tmp_path: Path) -> None:
     home, _ = trained
     page = tmp_path / "report.html"

@@ -247,6 +247,7 @@ def test_what_was_decoded_is_kept_and_verified(home: Path, tmp_path: Path, monke
     assert sum(path.stat().st_size for path in (home / "mlruns" / "cache").iterdir()) <= 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs /proc and a second core")
 def test_processes_that_decode_end_with_their_parent(home: Path, tmp_path: Path) -> None:
     own_data.write_shapes(tmp_path / "shapes", num_images=400)  # so many that others help

@@ -294,6 +294,7 @@ def test_a_trial_has_its_sweeps_code_and_versions_and_no_predictions(cli: Cli, r
     assert (reports_home / "mlruns" / "reports").is_dir()
 
 
+@pytest.mark.slow
 def test_a_budget_is_not_spent_by_looking(cli: Cli, reports_home: Path) -> None:
     def history() -> str:
         return cli("history", "data=digits", MNIST_PIPELINE_HOME=str(reports_home)).stdout

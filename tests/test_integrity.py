@@ -178,6 +178,7 @@ def test_a_yaml_bomb_hangs_neither_diff_nor_report(made: Home) -> None:
             call([*words, f"tracking.uri={made.store.uri}"])
 
 
+@pytest.mark.slow
 def test_the_same_result_replaces_its_damaged_twin_without_a_comparison(made: Home) -> None:
     flip_a_bit(made.model(made.second), made.folder)
     with pytest.raises(UserError, match="train the same run again and promote it"):

@@ -27,6 +27,7 @@ def digests(home: Path) -> dict[str, str]:
     return {seed: run.data.tags["result.digest"] for seed, run in find_runs(home).items()}
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_are_those_of_one_after_the_other(
     cli: Cli, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +48,6 @@ def test_runs_side_by_side_are_those_of_one_after_the_other(
     assert digests(serial) == digests(home)
 
 
-@pytest.mark.slow
 def test_a_run_that_fails_is_reported_and_does_not_stop_the_others(cli: Cli, home: Path) -> None:
     found = cli("train", "-m", "preset=smoke", "train.learning_rate=1e30,0.001,0.002", "executor.num_workers=2")
     assert found.returncode == 1

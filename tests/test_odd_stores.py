@@ -45,6 +45,7 @@ def foreign_champion(copied: Path) -> str:
     return uri
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [["predict", "a.png"], ["serve", "--port", "0"], ["promote"], ["rollback", "--to", "2", "--reason", "try"]],

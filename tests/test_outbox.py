@@ -208,6 +208,7 @@ def test_the_next_command_sends_what_a_killed_one_left(
     assert read(tracking.address, home / "files") == undisturbed
 
 
+@pytest.mark.slow
 def test_a_sweep_waits_for_a_server_that_restarts(
     tracking: Server, home: Path, uninterrupted_sweep: Trials, monkeypatch: pytest.MonkeyPatch
 ) -> None:

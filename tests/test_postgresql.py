@@ -79,9 +79,10 @@ def test_a_database_that_restarts_again_and_again_changes_nothing(
     require_whole(home, result.study, client=MlflowClient(tracking))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "is_done",
-    [pytest.param(False, id="lost request", marks=pytest.mark.slow), pytest.param(True, id="lost answer")],
+    [pytest.param(False, id="lost request"), pytest.param(True, id="lost answer")],
 )
 def test_any_write_to_a_database_can_be_lost(
     is_done: bool, database: str, home: Path, uninterrupted_sweep: Trials, monkeypatch: pytest.MonkeyPatch

@@ -105,6 +105,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_bits_are_those_of_one_machi
     require_whole(home, study)
 
 
+@pytest.mark.slow
 def test_the_last_node_is_lost_and_comes_back(
     ray_hosts: Hosts, drive: Drive, home: Path, uninterrupted_sweep: Trials
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_driver_that_is_killed_resumes_without_the_cluster(
     require_whole(home, study)
 
 
+@pytest.mark.slow
 def test_a_command_without_a_worker_says_so_and_ends_on_ctrl_c(drive: Drive, tmp_path: Path, empty_store: Path) -> None:
     first = drive("sweep.num_trials=1000")
     first.wait_for("trial 0")
@@ -181,6 +183,7 @@ def test_a_node_with_other_code_is_refused(drive: Drive, tmp_path: Path) -> None
     assert "mnist_pipeline.train.fit" in line
 
 
+@pytest.mark.slow
 def test_a_node_with_other_settings_is_refused(on_head: Callable[..., Finished]) -> None:
     refused = sweep(on_head, TF_ENABLE_ONEDNN_OPTS="0")
     assert refused.returncode == 1

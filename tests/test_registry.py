@@ -165,6 +165,7 @@ def test_a_run_that_cannot_be_a_candidate_is_reported(local: str, trained: Train
     assert call(local, None).candidate.run.run_id == trained.weak
 
 
+@pytest.mark.slow
 def test_a_run_without_a_validation_split_must_be_named(local: str) -> None:
     run = train(["data=digits", "data.validation_size=0", "train.num_epochs=1", "tracking.experiment=all"])
     only = RegistryConfig(digits_config(), TrackingConfig(uri=Address(local), experiment="all"), wait=False)
@@ -318,6 +319,7 @@ def test_without_a_champion_that_of_other_data_is_named(cli: Cli, local: str, tr
         assert found.stderr.endswith("digits-classifier has one: data=digits\n")
 
 
+@pytest.mark.slow
 def test_the_twin_of_a_rolled_back_model_is_not_proposed_again(local: str, trained: Trained) -> None:
     call(local, trained.weak)
     call(local, trained.better)

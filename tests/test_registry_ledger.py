@@ -87,6 +87,7 @@ def test_entries_have_one_order_despite_wrong_clocks(
     assert [entry.version for entry in registry.ledger.entries()] == [1, 2]
 
 
+@pytest.mark.slow
 def test_deletions_in_mlflow_stop_nothing(local: str, trained: Trained) -> None:
     client = MlflowClient(local)
     call(local, trained.weak)

@@ -124,6 +124,7 @@ def test_a_failed_run_resumes_and_loses_its_reason(home: Path, uninterrupted: En
     assert read_end(home) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_run_missing_from_the_store_continues_in_a_new_one(
     home: Path, uninterrupted: EndState, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -166,6 +167,7 @@ def test_an_interrupted_run_of_other_versions_is_reported_and_started_again(cli:
     assert [run.info.status for run in all_runs(home)] == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_params_that_decide_nothing_may_change_in_between(home: Path, uninterrupted: EndState) -> None:
     interrupt_here(*SMOKE[1:], "train.checkpoint_every=2", stop_after=3)
     run_here(*SMOKE[1:])
@@ -240,6 +242,7 @@ def test_an_interrupted_forced_run_resumes_as_one_run(home: Path, monkeypatch: p
     assert [run.info.status for run in all_runs(home)] == ["FINISHED", "FINISHED"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_files_are_gone_does_not_count(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = run_here(*SMOKE[1:])
     client = MlflowClient(uri(home))

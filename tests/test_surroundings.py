@@ -53,7 +53,8 @@ def test_settings_of_other_programs_change_nothing(fresh_cli: Cli, home: Path, t
     assert first.data.tags.get(commit) == second.data.tags.get(commit)
 
 
-@pytest.mark.parametrize("bad", [float("inf"), pytest.param(float("nan"), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_run_whose_accuracy_is_no_number_is_never_the_best(bad: float, cli: Cli, home: Path) -> None:
     for seed in (0, 1):
         assert cli(*RUN, f"train.seed={seed}").returncode == 0

@@ -149,6 +149,7 @@ def test_earlier_epochs_are_replayed_and_continued(home: Path) -> None:
     require_whole(home, result.study)
 
 
+@pytest.mark.slow
 def test_a_replayed_trial_is_judged_by_this_study(home: Path) -> None:
     """Trained to the end in one study, it is pruned by another whose trials are better."""
     fixed = ["~sweep.space.model.dropout_rate", "~sweep.space.train.num_epochs", "train.num_epochs=4"]
@@ -165,6 +166,7 @@ def test_a_replayed_trial_is_judged_by_this_study(home: Path) -> None:
     assert last.user_attrs["source"]
 
 
+@pytest.mark.slow
 def test_a_baseline_without_a_rival_is_the_winner(home: Path) -> None:
     confirmed = ["preset=smoke", "sweep.study=s", "sweep.num_workers=2", "sweep.num_trials=1"]
     result = sweep_here(*confirmed, "sweep.confirm.num_seeds=2", "sweep.confirm.max_seeds=2")

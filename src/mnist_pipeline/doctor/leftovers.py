@@ -55,7 +55,7 @@ def _find_run(opened: MlflowStore, folder: Path) -> RunRecord | None:
         resume_id = id_file.read_text(errors="replace").strip() if id_file.is_file() else folder.name
         if resume_id.isalnum():
             experiments = runs.experiment_ids(opened, with_deleted=True)
-            found = runs.search(opened, experiments, {Tag.RESUME_ID: resume_id}, view=runs.ALL)
+            found = runs.search(opened, experiments, {Tag.RESUME_ID: resume_id}, stages=runs.ALL)
             return next(found, None)
     return None
 

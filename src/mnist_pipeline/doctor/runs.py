@@ -101,8 +101,8 @@ def _list_needed(opened: MlflowStore) -> dict[str, str]:
     for model in list_models(opened):
         for version in model.versions():
             needed[model.run_id(version) or ""] = f"version {version} of {model.name}"
-    for entity in runs.search_entities(
+    for run in runs.search_stored(
         opened, runs.experiment_ids(opened), {}, conditions=(f"tags.`{Tag.PARENT}` LIKE '%'",)
     ):
-        needed.setdefault(entity.data.tags[Tag.PARENT], f"its child {entity.info.run_name}")
+        needed.setdefault(run.tags[Tag.PARENT], f"its child {run.name}")
     return needed

@@ -11,10 +11,16 @@ from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.record import Kind, Metric, RunRecord, Tag
+from mnist_pipeline.tracking.record import KEPT, Kind, Metric, RunRecord, Tag
 
 KINDS = (Kind.TRAIN, Kind.FINAL)
 SPLIT_KEYS = ("data.validation_size", "data.split_seed")
+
+_COMPARED = (
+    *(Tag.KIND, Tag.RESULT_DIGEST, Tag.DATA_FALLBACK, Tag.DATA_REQUESTED, *DIGEST_TAGS),
+    *("data.name", *SPLIT_KEYS, Metric.VALIDATION_ACCURACY, f"{KEPT}{Metric.VALIDATION_ACCURACY}"),
+)
+"""The params, metrics and tags by which runs are chosen."""
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +98,7 @@ def find_best(
     measured = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
     ranked = [run for run in measured if math.isfinite(run.metrics[Metric.VALIDATION_ACCURACY])]
     for run in measured:
-        if run not in ranked:
+        if not math.isfinite(run.metrics[Metric.VALIDATION_ACCURACY]):
             _log.warning("%s is left out: its validation accuracy is not a number", run.label)
     if not ranked:
         raise UserError(
@@ -149,10 +155,15 @@ def _split(run: RunRecord) -> tuple[str, ...]:
 def _list_finished(store: MlflowStore, experiments: list[str]) -> list[RunRecord]:
     """Return the finished runs that may be promoted, the newest first."""
     finished = ("attributes.status = 'FINISHED'",)
-    found = [run for kind in KINDS for run in runs.search(store, experiments, {Tag.KIND: kind}, conditions=finished)]
+    found = [
+        run
+        for kind in KINDS
+        for run in runs.search(store, experiments, {Tag.KIND: kind}, conditions=finished, keys=_COMPARED)
+    ]
     return sorted(found, key=lambda run: run.started_ms, reverse=True)
 
 
 def _make_candidate(store: MlflowStore, run: RunRecord, *, why: str) -> Candidate | None:
     model = runs.find_model(store, run)
-    return None if model is None else Candidate(run, model.model_id, why)
+    whole = runs.get(store, run.run_id)  # the search has read only what it compares
+    return None if model is None or whole is None else Candidate(whole, model.model_id, why)

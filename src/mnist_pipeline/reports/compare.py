@@ -100,7 +100,7 @@ def compare(
     distinct, has_codes, notes = _drop_repetitions(everything, deciding)
     if has_codes:
         keys, deciding = [*keys, _CODE], [*deciding, _CODE]
-    found = configurations.group(distinct, keys, deciding=deciding)
+    found = configurations.group(distinct, keys, deciding=deciding, metrics=METRICS)
     groups = _tabulate(found, keys, ranked_by)
     seeded = groups.loc[groups[f"{ranked_by}_high"].notna(), "name"]
     leader = next((one for one in found if not seeded.empty and one.name == seeded.iloc[0]), None)
@@ -187,10 +187,11 @@ def _full_key(named: str, keys: Sequence[str]) -> str:
 def _tabulate(found: Sequence[configurations.Configuration], keys: Sequence[str], ranked_by: str) -> pd.DataFrame:
     rows = []
     for one in found:
-        row = {"name": one.name, **dict(zip(keys, one.values, strict=True)), "num_runs": len(one.runs)}
+        row = {"name": one.name, **dict(zip(keys, one.values, strict=True)), "num_runs": one.num_runs}
         for metric in _SUMMARISED:
             row |= {f"{metric}_{name}": value for name, value in configurations.summarise(one, metric).items()}
-        rows.append({**row, "time/train_sec_mean": one.runs[Metric.TRAIN_SEC].mean()})
+        train_sec = one.known(Metric.TRAIN_SEC)
+        rows.append({**row, "time/train_sec_mean": float(train_sec.mean()) if len(train_sec) else math.nan})
     table = pd.DataFrame(rows)
     return table.sort_values(f"{ranked_by}_mean", ascending=False, na_position="last", ignore_index=True)
 

@@ -5,10 +5,12 @@ The mean of the repetitions measures the configuration, and their spread measure
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline.stats import find_interval
@@ -44,43 +46,80 @@ class Lead:
     num_pairs: int
 
 
+Seeds = tuple[Hashable, ...]
+"""A train seed and the seed of a split."""
+
+
 @dataclass(frozen=True)
 class Configuration:
     """Runs with the same values of some params.
 
     Attributes:
         values: Of those params, in the order of their keys.
-        runs: One row per run: deciding params and metrics.
+        columns: Seeds and metrics, one value per run.
         is_seeded: Whether the runs differ only in their seeds.
     """
 
     name: str
     values: tuple[Hashable, ...]
-    runs: pd.DataFrame
+    columns: Mapping[str, npt.NDArray[Any]]
     is_seeded: bool
 
-    def seed_values(self, metric: str) -> "pd.Series[float]":
+    @property
+    def num_runs(self) -> int:
+        """How many runs it has."""
+        return len(self.columns[SEED_KEYS[0]])
+
+    def known(self, metric: str) -> npt.NDArray[np.float64]:
+        """Return the known values of a metric."""
+        values: npt.NDArray[np.float64] = self.columns[metric].astype(float)
+        return values[~np.isnan(values)]
+
+    def seed_values(self, metric: str) -> dict[Seeds, float]:
         """Return the known values of a metric by pair of seeds; none if the runs differ in more than their seeds."""
-        runs = self.runs if self.is_seeded else self.runs[:0]
-        return runs.set_index(list(SEED_KEYS))[metric].dropna().astype(float)
+        if not self.is_seeded:
+            return {}
+        seeds = zip(*(self.columns[key].tolist() for key in SEED_KEYS), strict=True)
+        pairs = [tuple(None if one != one else one for one in pair) for pair in seeds]  # NaN does not equal itself
+        values = self.columns[metric].astype(float).tolist()
+        return {pair: value for pair, value in zip(pairs, values, strict=True) if not math.isnan(value)}
 
 
-def group(runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str]) -> list[Configuration]:
+def group(
+    runs: pd.DataFrame, keys: Sequence[str], *, deciding: Sequence[str], metrics: Sequence[str]
+) -> list[Configuration]:
     """Return the configurations of runs, in the order of their first runs.
 
     Args:
         runs: One row per run: deciding params and metrics.
         keys: Params whose values define a configuration.
         deciding: All params that decide a result.
+        metrics: That the configurations are to have.
     """
-    grouped = runs.groupby(list(keys), sort=False, dropna=False) if keys else [((), runs)]
-    others = [key for key in deciding if key not in SEED_KEYS]
+    of_configuration = _number_groups(runs, keys)
+    of_settings = _number_groups(runs, [key for key in deciding if key not in SEED_KEYS])
+    order = np.argsort(of_configuration, kind="stable")
+    starts = np.flatnonzero(np.diff(of_configuration[order], prepend=-1))
+    parts = np.split(order, starts[1:])
+    firsts = runs.iloc[order[starts]]
+    values = list(firsts[list(keys)].itertuples(index=False, name=None)) if keys else [()]
+    columns = {name: runs[name].to_numpy() for name in (*SEED_KEYS, *metrics)}
     return [
         Configuration(
-            name=describe(keys, values), values=values, runs=rows, is_seeded=len(rows[others].drop_duplicates()) == 1
+            name=describe(keys, own),
+            values=own,
+            columns={name: column[part] for name, column in columns.items()},
+            is_seeded=bool((of_settings[part] == of_settings[part[0]]).all()),
         )
-        for values, rows in grouped
+        for own, part in zip(values, parts, strict=True)
     ]
+
+
+def _number_groups(runs: pd.DataFrame, keys: Sequence[str]) -> npt.NDArray[np.intp]:
+    """Return the number of each run's group, by the values of some keys, in the order of the first runs."""
+    if not keys:
+        return np.zeros(len(runs), np.intp)
+    return np.asarray(runs.groupby(list(keys), sort=False, dropna=False).ngroup(), dtype=np.intp)
 
 
 def describe(keys: Sequence[str], values: Sequence[Hashable]) -> str:
@@ -150,12 +189,17 @@ def summarise(configuration: Configuration, metric: str) -> dict[str, float]:
     There is no interval (NaN) for a single seed, for runs that differ in more than their seeds, or if all seeds agree
     exactly: on a small split that happens by chance.
     """
-    known = configuration.runs[metric].dropna().astype(float)
+    known = configuration.known(metric)
     low = high = math.nan
     values = _collapse(configuration.seed_values(metric))
     if len(values) > 1 and np.ptp(values) > _NO_SPREAD:
         _, low, high = find_interval(values, alpha=1 - CONFIDENCE)
-    return {"mean": known.mean(), "std": known.std(), "low": low, "high": high}
+    return {
+        "mean": float(known.mean()) if len(known) else math.nan,
+        "std": float(known.std(ddof=1)) if len(known) > 1 else math.nan,
+        "low": low,
+        "high": high,
+    }
 
 
 def find_leads(leader: Configuration, configurations: Sequence[Configuration], metric: str) -> tuple[Lead, ...]:
@@ -166,16 +210,17 @@ def find_leads(leader: Configuration, configurations: Sequence[Configuration], m
     ahead = leader.seed_values(metric)
     leads = []
     for other, behind in comparable:
-        common = ahead.index.intersection(behind.index)
-        differences = _collapse(ahead.loc[common] - behind.loc[common])
+        differences = _collapse({pair: value - behind[pair] for pair, value in ahead.items() if pair in behind})
         if other is not leader and len(differences) > 1 and np.ptp(differences) > _NO_SPREAD:
             interval = find_interval(differences, alpha=(1 - CONFIDENCE) / num_compared)
             leads.append(Lead(other.name, *interval, len(differences)))
     return tuple(leads)
 
 
-def _collapse(values: "pd.Series[float]") -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _collapse(values: Mapping[Seeds, float]) -> npt.NDArray[np.float64]:
     """Return values by pairs of seeds as independent values: one train seed on several splits counts as one."""
-    num_seeds = values.index.get_level_values(0).nunique()
-    is_crossed = 1 < num_seeds < len(values)
-    return np.asarray(values.groupby(level=0).mean() if is_crossed else values, dtype=float)
+    by_seed: dict[Hashable, list[float]] = {}
+    for (train_seed, *_), value in values.items():
+        by_seed.setdefault(train_seed, []).append(value)
+    is_crossed = 1 < len(by_seed) < len(values)
+    return np.array([float(np.mean(one)) for one in by_seed.values()] if is_crossed else [*values.values()])

@@ -114,7 +114,7 @@ def _select_all(store: MlflowStore, where: RegistryConfig, condition: str | None
         raise _nothing([], notes)
     kept = [run for run in finished if run.tags.get(Tag.DATA_DIGEST) == finished[0].tags.get(Tag.DATA_DIGEST)]
     if len(kept) < len(finished):
-        other = next(run for run in finished if run not in kept)
+        other = next(run for run in finished if run.tags.get(Tag.DATA_DIGEST) != kept[0].tags.get(Tag.DATA_DIGEST))
         notes.append(
             f"left out: {len(finished) - len(kept)} on other data than the newest, {finished[0].label}; "
             f"--filter \"tags.`{Tag.DATA_DIGEST}` = '{other.tags.get(Tag.DATA_DIGEST)}'\" selects those of "

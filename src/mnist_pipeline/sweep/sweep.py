@@ -217,7 +217,8 @@ def confirm_best(plan: SweepPlan, study: Study, pool: ExecutorPool, trainings: T
     while going_on and len(looks) < len(design.looks):
         num_before = design.looks[len(looks) - 1] if looks else 0
         num_pairs = design.looks[len(looks)]
-        pending += [(name, number) for number in range(num_before + 1, num_pairs + 1) for name in (BASELINE, *going_on)]
+        numbers = range(num_before + 1, num_pairs + 1)
+        pending.extend((name, number) for number in numbers for name in (BASELINE, *going_on))
         num_done = sum(map(len, values.values()))
         trainings.progress.begin(stage="confirmation", num_done=num_done, num_total=num_done + len(pending))
         pool.run(Jobs(lambda: bool(pending), take))

@@ -10,6 +10,7 @@ import json
 import re
 import threading
 import urllib.parse
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 STARS = "***"
@@ -272,6 +273,13 @@ def hide(text: str) -> str:
     if ":/" not in text:
         return text
     return _URL.sub(_hide_url, text)
+
+
+def hide_in(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts by their keys as `hide` does: faster, since most of them hold nothing like a secret."""
+    if _known:
+        return {key: hide(text) for key, text in texts.items()}
+    return {key: hide(text) if ":/" in text else text for key, text in texts.items()}
 
 
 def _hide_url(found: re.Match[str]) -> str:

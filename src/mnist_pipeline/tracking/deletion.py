@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from mlflow.entities import ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -16,7 +15,7 @@ from mnist_pipeline.tracking.record import RunRecord
 def list_deleted(opened: MlflowStore) -> Iterator[RunRecord]:
     """Yield the runs that were deleted, and can still be restored."""
     experiments = runs.experiment_ids(opened, with_deleted=True)
-    return runs.search(opened, experiments, {}, view=ViewType.DELETED_ONLY)
+    return runs.search(opened, experiments, {}, stages=runs.DELETED)
 
 
 def delete_for_good(opened: MlflowStore, run_id: str) -> bool:

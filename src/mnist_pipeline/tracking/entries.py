@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from mlflow.entities import Metric, Param, RunTag, ViewType
+from mlflow.entities import Metric, Param, RunTag
 
 from mnist_pipeline.system import processes
 from mnist_pipeline.tracking import runs
@@ -16,7 +16,7 @@ _MAX_TAG_LENGTH = 5000
 def list_entries(store: MlflowStore, experiment: str, kind: str) -> list[RunRecord]:
     """Return all entries of a kind in an experiment, deleted ones included; none if there is no such experiment."""
     experiment_id = store.find_experiment(experiment)
-    return list(runs.search(store, [experiment_id] if experiment_id else [], {Tag.KIND: kind}, view=ViewType.ALL))
+    return list(runs.search(store, [experiment_id] if experiment_id else [], {Tag.KIND: kind}, stages=runs.ALL))
 
 
 def open_entry(store: MlflowStore, experiment: str, *, name: str, tags: Mapping[str, str], started_ms: int) -> str:

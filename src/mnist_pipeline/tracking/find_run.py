@@ -7,8 +7,6 @@ That is an id or an id prefix of at least six characters, a name, the name of a 
 import re
 from collections.abc import Callable, Collection
 
-from mlflow.entities import ViewType
-
 from mnist_pipeline.system.errors import GoneError, UserError
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.nearest import nearest
@@ -107,7 +105,7 @@ def _find_alias(store: MlflowStore, models: list[RegisteredModel], alias: str, t
 def _find_unregistered(store: MlflowStore, typed: str, kinds: Collection[str] | None) -> RunRecord:
     found = runs.get(store, typed) or _find_named(store, typed, kinds)
     if found is None:
-        deleted = [run for run in _search(store, typed, kinds, view=ViewType.DELETED_ONLY) if run.name == typed]
+        deleted = [run for run in _search(store, typed, kinds, stages=runs.DELETED) if run.name == typed]
         found = next(iter(deleted), None)
     if found is None:
         known = _list_names(store, kinds)
@@ -139,22 +137,25 @@ def _find_named(store: MlflowStore, typed: str, kinds: Collection[str] | None) -
 
 
 def _search(
-    store: MlflowStore, typed: str, kinds: Collection[str] | None, *, view: str = ViewType.ACTIVE_ONLY
+    store: MlflowStore, typed: str, kinds: Collection[str] | None, *, stages: tuple[str, ...] = runs.ACTIVE
 ) -> list[RunRecord]:
     """Return the runs with this name, study or id prefix."""
     quote = '"' if "'" in typed else "'"
     if quote in typed:  # MLflow's filters cannot quote both
-        return [run for run in _search_kinds(store, kinds, (), view) if run.name == typed]
+        return [run for run in _search_kinds(store, kinds, (), stages) if run.name == typed]
     conditions = [f"attributes.run_name = {quote}{typed}{quote}", f"tags.{Tag.STUDY} = {quote}{typed}{quote}"]
     if re.fullmatch(rf"[0-9a-f]{{{_MIN_PREFIX},31}}", typed):
         conditions.append(f"attributes.run_id LIKE '{typed}%'")
-    return [run for condition in conditions for run in _search_kinds(store, kinds, (condition,), view)]
+    return [run for condition in conditions for run in _search_kinds(store, kinds, (condition,), stages)]
 
 
 def _search_kinds(
-    store: MlflowStore, kinds: Collection[str] | None, conditions: tuple[str, ...], view: str = ViewType.ACTIVE_ONLY
+    store: MlflowStore,
+    kinds: Collection[str] | None,
+    conditions: tuple[str, ...],
+    stages: tuple[str, ...] = runs.ACTIVE,
 ) -> list[RunRecord]:
-    found = runs.search(store, runs.experiment_ids(store), {}, conditions=conditions, view=view)
+    found = runs.search(store, runs.experiment_ids(store), {}, conditions=conditions, stages=stages)
     return [run for run in found if (run.kind in kinds if kinds else run.kind != Kind.PROMOTION)]
 
 

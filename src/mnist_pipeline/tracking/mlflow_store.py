@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import functools
 import getpass
 import logging
 import platform
 import re
 import shlex
+import sqlite3
 from collections.abc import Collection, Iterator
 
 import mlflow
@@ -45,6 +47,7 @@ class MlflowStore:
 
     Attributes:
         client: MLflow's, with retries for conflicts with other programs.
+        database: The file of a SQLite store; None for every other kind.
 
     Raises:
         UserError: The store cannot be opened, or was moved.
@@ -52,6 +55,7 @@ class MlflowStore:
 
     def __init__(self, config: TrackingConfig, patience: Patience | None = None) -> None:
         self.uri = store.resolve_uri(config)
+        self.database = store.database_of(self.uri)
         self._artifact_location = config.artifact_location
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -65,7 +69,7 @@ class MlflowStore:
             mlflow.set_tracking_uri(self.connected)
             client = retry(self.uri, MlflowClient, self.connected)
             # Threads that meet in SQLite sleep before they try again, each for longer than the other's call takes.
-            takes_turns = self.uri.startswith("sqlite")
+            takes_turns = self.database is not None
             self.client = RetryingClient(client, what=self.uri, patience=patience, takes_turns=takes_turns)
 
     @contextlib.contextmanager
@@ -77,7 +81,7 @@ class MlflowStore:
         """
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as error:
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
             if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise  # not an error of the store
             if is_locked(error):
@@ -89,9 +93,12 @@ class MlflowStore:
 
     def address(self, page: str) -> str:
         """Return the address of a page of the MLflow UI; for a local store, the address that `make ui` uses."""
+        return f"{self._ui}/#/{page}{store.UI_VIEW}"
+
+    @functools.cached_property
+    def _ui(self) -> str:
         is_server = store.is_server(self.uri)
-        server = Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
-        return f"{server}/#/{page}{store.UI_VIEW}"
+        return Address(self.uri.connection()[0]).rstrip("/") if is_server else "http://127.0.0.1:5000"
 
     def run_address(self, experiment_id: str, run_id: str) -> str:
         """Return the address of a run's page."""

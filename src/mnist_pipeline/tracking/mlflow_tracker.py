@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 
 from mlflow.entities import Metric as MlflowMetric
-from mlflow.entities import Param, RunInfo
-from mlflow.entities import Run as MlflowEntity
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -24,6 +23,7 @@ from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
 from mnist_pipeline.tracking.outbox import BufferedRun
 from mnist_pipeline.tracking.record import EPOCH_METRICS, Kind, Point, RunRecord, Tag
+from mnist_pipeline.tracking.sqlite_search import StoredRun
 from mnist_pipeline.tracking.tracker import PausedError, RecordedTraining, Run, RunSpec
 
 _NAMED = (Kind.TRAIN, Kind.FINAL, Kind.REPRODUCTION)
@@ -90,17 +90,18 @@ class MlflowTracker:
             begun = None if spec.is_new else self._find_begun(spec.resume_id)
             if begun:
                 self._reopen(begun)
-                about, known = begun.info, begun.data.params
+                run_id, name, artifact_uri, known = begun.run_id, begun.name, begun.artifact_uri, begun.params
             else:
                 name = self._find_free_name(spec.name) if spec.kind in _NAMED else spec.name
-                about, known = self._create_run(name, all_tags), {}
+                run_id, artifact_uri = self._create_run(name, all_tags)
+                known = {}
             is_server = store.is_server(self._store.uri)
             plain = MlflowRun(
                 self._store,
                 experiment_id=self._experiment_id,
-                run_id=about.run_id,
-                name=about.run_name,
-                artifact_uri=about.artifact_uri,
+                run_id=run_id,
+                name=name,
+                artifact_uri=artifact_uri,
                 is_resumed=begun is not None,
                 is_hasty=is_server,
             )
@@ -111,27 +112,27 @@ class MlflowTracker:
                 # MLflow does not let params change. Those that may differ, such as the address of a mirror, keep their
                 # first value.
                 missing = [Param(key, str(value)) for key, value in spec.params.items() if key not in known]
-                self._client.log_batch(about.run_id, params=missing)
+                self._client.log_batch(run_id, params=missing)
                 self._show_columns(spec.params)
                 yield run
 
-    def _create_run(self, name: str, tags: Mapping[str, str]) -> RunInfo:
-        """Create a run: one, even if the answer to the first request is lost."""
+    def _create_run(self, name: str, tags: Mapping[str, str]) -> tuple[str, str]:
+        """Create one run, even if the answer to the first request is lost; return its id and its artifacts' address."""
 
-        def create() -> RunInfo:
-            created: MlflowEntity = self._client.hasty.create_run(self._experiment_id, run_name=name, tags=tags)
-            return created.info
+        def create() -> tuple[str, str]:
+            created = self._client.hasty.create_run(self._experiment_id, run_name=name, tags=tags)
+            return created.info.run_id, created.info.artifact_uri
 
-        def look() -> RunInfo:
+        def look() -> tuple[str, str]:
             created = next(self._search({Tag.RESUME_ID: tags[Tag.RESUME_ID]}), None)
-            return created.info if created else create()
+            return (created.run_id, created.artifact_uri) if created else create()
 
         return self._patience.call(create, again=look)
 
     def _find_free_name(self, name: str) -> str:
         """Return `name`, with a number if another run has it, so that a name means one run."""
         found = runs.search_named(self._store, self._experiment_ids, name)
-        taken = {entity.info.run_name for entity in found}
+        taken = {run.name for run in found}
         numbered = (f"{name}-{number}" for number in itertools.count(2))
         return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
@@ -145,18 +146,17 @@ class MlflowTracker:
     def find_finished(self, tags: Mapping[str, str]) -> RunRecord | None:
         """Return the newest finished run with `tags`; a damaged run is reported and does not count."""
         with self._store.reporting_errors():
-            for entity in self._search(tags, is_finished=True):
-                run_id = entity.info.run_id
-                damage = self._patience.call(partial(integrity.find_damage, self._store, run_id))
+            for run in self._search(tags, is_finished=True):
+                damage = self._patience.call(partial(integrity.find_damage, self._store, run.run_id))
                 if not damage:
-                    return runs.read(self._store, entity)
-                _log.warning("run %s is finished, but damaged (%s): it does not count", run_id, "; ".join(damage))
+                    return runs.read(self._store, run)
+                _log.warning("run %s is finished, but damaged (%s): it does not count", run.run_id, "; ".join(damage))
         return None
 
     def find_interrupted(self, tags: Mapping[str, str], params: Mapping[str, str]) -> list[RunRecord]:
         """Return the runs of this experiment that have not ended as FINISHED or FAILED."""
         with self._store.reporting_errors():
-            found = [runs.read(self._store, entity) for entity in self._search(tags)]
+            found = [runs.read(self._store, run) for run in self._search(tags)]
         return [
             run for run in found if run.status in ("RUNNING", "KILLED") and params.items() <= dict(run.params).items()
         ]
@@ -164,54 +164,54 @@ class MlflowTracker:
     def find_training(self, fingerprint: str) -> RecordedTraining | None:
         """Return the longest training with the tag; epochs after a gap do not count."""
         with self._store.reporting_errors():
-            found = [self._read_training(entity) for entity in self._search({Tag.TRAINING_FINGERPRINT: fingerprint})]
+            found = [self._read_training(run) for run in self._search({Tag.TRAINING_FINGERPRINT: fingerprint})]
         return max(found, key=lambda training: len(training.points), default=None)
 
     def read_training(self, run_id: str) -> RecordedTraining:
         """Return the epochs that a run has tracked."""
         with self._store.reporting_errors():
-            return self._read_training(self._client.get_run(run_id))
+            return self._read_training(runs.describe(self._client.get_run(run_id)))
 
-    def _read_training(self, entity: MlflowEntity) -> RecordedTraining:
-        run_id = entity.info.run_id
+    def _read_training(self, run: StoredRun) -> RecordedTraining:
         epochs: dict[int, dict[str, MlflowMetric]] = {}
-        names = [key for key in entity.data.metrics if key in EPOCH_METRICS]
+        names = [key for key in run.metrics if key in EPOCH_METRICS]
         for key in names:
-            for point in self._client.get_metric_history(run_id, key):
+            for point in self._client.get_metric_history(run.run_id, key):
                 epochs.setdefault(point.step, {})[key] = point
         points: list[Point] = []
         while len(epochs.get(len(points) + 1, {})) == len(names) > 0:
             metrics = epochs[len(points) + 1]
             ended_ms = next(iter(metrics.values())).timestamp
             points.append(Point(len(points) + 1, {key: point.value for key, point in metrics.items()}, ended_ms))
-        return RecordedTraining(run_id=run_id, points=tuple(points))
+        return RecordedTraining(run_id=run.run_id, points=tuple(points))
 
-    def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[MlflowEntity]:
+    def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[StoredRun]:
         finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
-        return runs.search_entities(self._store, [self._experiment_id], tags, conditions=finished)
+        return runs.search_stored(self._store, [self._experiment_id], tags, conditions=finished)
 
-    def _find_begun(self, resume_id: str) -> MlflowEntity | None:
+    def _find_begun(self, resume_id: str) -> StoredRun | None:
         """Return the run that an earlier command began; close one of another experiment, as MLflow cannot move it."""
-        found = list(runs.search_entities(self._store, self._experiment_ids, {Tag.RESUME_ID: resume_id}))
-        begun = [entity for entity in found if entity.info.experiment_id == self._experiment_id]
+        found = list(runs.search_stored(self._store, self._experiment_ids, {Tag.RESUME_ID: resume_id}))
+        begun = [run for run in found if run.experiment_id == self._experiment_id]
         if begun:
             return begun[0]
-        for entity in found:
-            run_id, name = entity.info.run_id, entity.info.run_name
-            if entity.info.status == "RUNNING":
+        for run in found:
+            if run.status == "RUNNING":
                 self._close(
-                    MlflowRun(self._store, experiment_id=entity.info.experiment_id, run_id=run_id, is_resumed=True),
+                    MlflowRun(self._store, experiment_id=run.experiment_id, run_id=run.run_id, is_resumed=True),
                     "KILLED",
                     why="interrupted; continued in another experiment",
                 )
-            _log.info("resume    the run %s (%s) of another experiment is continued in a new run here", name, run_id)
+            _log.info(
+                "resume    the run %s (%s) of another experiment is continued in a new run here", run.name, run.run_id
+            )
         return None
 
-    def _reopen(self, run: MlflowEntity) -> None:
-        self._client.set_tag(run.info.run_id, Tag.PROCESS, processes.current().to_json())  # first: see `runs.abandon`
-        self._client.update_run(run.info.run_id, status="RUNNING")
-        if Tag.REASON in run.data.tags:
-            self._client.delete_tag(run.info.run_id, Tag.REASON)
+    def _reopen(self, run: StoredRun) -> None:
+        self._client.set_tag(run.run_id, Tag.PROCESS, processes.current().to_json())  # first: see `runs.abandon`
+        self._client.update_run(run.run_id, status="RUNNING")
+        if Tag.REASON in run.tags:
+            self._client.delete_tag(run.run_id, Tag.REASON)
 
     @contextlib.contextmanager
     def _closed(self, run: MlflowRun | BufferedRun) -> Iterator[None]:

@@ -97,14 +97,17 @@ class RetryingClient:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.without_retries, name)
-        turn = nullcontext() if name.endswith("artifacts") else self._turn or nullcontext()  # files are no database
+        return partial(self.carry_out, method, takes_turn=not name.endswith("artifacts"))  # files are no database
 
-        def take_turn(*args: Any, **named: Any) -> Any:
+    def carry_out(self, method: Callable[..., T], *args: Any, takes_turn: bool = True, **named: Any) -> T:
+        """Return the result of a call of the database, as a method of the client would be called."""
+        turn = self._turn if takes_turn and self._turn is not None else nullcontext()
+
+        def take_turn() -> T:
             with turn:
                 return method(*args, **named)
 
-        def call(*args: Any, **named: Any) -> Any:
-            once = partial(retry, self._what, take_turn, *args, **named)
-            return once() if self._patience is None else self._patience.call(once)
+        def once() -> T:
+            return retry(self._what, take_turn)
 
-        return call
+        return once() if self._patience is None else self._patience.call(once)

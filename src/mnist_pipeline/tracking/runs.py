@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow.entities import Experiment, LoggedModel, ViewType
@@ -12,42 +12,61 @@ from mlflow.exceptions import MlflowException
 from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system import secrets
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.tracking import sqlite_search
 from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import INHERITED, Artifact, Kind, RunRecord, Tag, of_kept_epoch
+from mnist_pipeline.tracking.sqlite_search import Condition, StoredRun
 
-ALL = ViewType.ALL
-"""Of `search`: deleted runs too."""
+ACTIVE, DELETED, ALL = ("active",), ("deleted",), ("active", "deleted")
+"""The stages of runs that `search` finds."""
+_VIEWS = {ACTIVE: ViewType.ACTIVE_ONLY, DELETED: ViewType.DELETED_ONLY, ALL: ViewType.ALL}
 
 _PAGE = 1000
 
 
-def read(store: MlflowStore, entity: MlflowEntity) -> RunRecord:
+def read(store: MlflowStore, run: StoredRun) -> RunRecord:
     """Return the record of a run. Secrets that earlier versions logged are masked."""
-    run_id = entity.info.run_id
 
     def read_bytes(path: str) -> bytes:
         try:
-            return ArtifactFolder(entity.info.artifact_uri, tracking_uri=store.connected).read(path)
+            return ArtifactFolder(run.artifact_uri, tracking_uri=store.connected).read(path)
         except FileNotFoundError:
-            may_inherit = path in INHERITED and Tag.PARENT in entity.data.tags
-            parent = get(store, entity.data.tags[Tag.PARENT]) if may_inherit else None
+            may_inherit = path in INHERITED and Tag.PARENT in run.tags
+            parent = get(store, run.tags[Tag.PARENT]) if may_inherit else None
             if parent is None:
                 raise
             return parent.read_bytes(path)
 
     return RunRecord(
-        run_id=run_id,
-        experiment_id=entity.info.experiment_id,
-        name=entity.info.run_name,
-        status=entity.info.status,
-        address=store.run_address(entity.info.experiment_id, run_id),
-        started_ms=entity.info.start_time,
-        params=_mask(entity.data.params),
-        metrics=of_kept_epoch({key: _restore(value) for key, value in entity.data.metrics.items()}),
-        tags=_mask(entity.data.tags),
+        run_id=run.run_id,
+        experiment_id=run.experiment_id,
+        name=run.name,
+        status=run.status,
+        address=store.run_address(run.experiment_id, run.run_id),
+        started_ms=run.started_ms,
+        params=_mask(run.params),
+        metrics=of_kept_epoch({key: _restore(value) for key, value in run.metrics.items()}),
+        tags=_mask(run.tags),
         read_bytes=read_bytes,
-        is_deleted=entity.info.lifecycle_stage != "active",
+        is_deleted=run.stage != "active",
+    )
+
+
+def describe(entity: MlflowEntity) -> StoredRun:
+    """Return a run of MLflow's client as a stored run."""
+    info, data = entity.info, entity.data
+    return StoredRun(
+        run_id=info.run_id,
+        experiment_id=info.experiment_id,
+        name=info.run_name or "",
+        status=info.status,
+        started_ms=info.start_time or 0,
+        stage=info.lifecycle_stage,
+        artifact_uri=info.artifact_uri,
+        params=data.params,
+        metrics=data.metrics,
+        tags=data.tags,
     )
 
 
@@ -57,13 +76,14 @@ def _restore(value: float) -> float:
 
 
 def _mask(logged: Mapping[str, str]) -> dict[str, str]:
-    return {key: secrets.mask(value) if key in ADDRESS_KEYS else secrets.hide(value) for key, value in logged.items()}
+    hidden = secrets.hide_in(logged)
+    return hidden | {key: secrets.mask(logged[key]) for key in ADDRESS_KEYS if key in logged}
 
 
 def get(store: MlflowStore, run_id: str) -> RunRecord | None:
     """Return the run with this id, even if it was deleted; None where there is none."""
     try:
-        return read(store, store.client.get_run(run_id))
+        return read(store, describe(store.client.get_run(run_id)))
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
@@ -76,7 +96,8 @@ def search(
     tags: Mapping[str, str],
     *,
     conditions: tuple[str, ...] = (),
-    view: str = ViewType.ACTIVE_ONLY,
+    stages: tuple[str, ...] = ACTIVE,
+    keys: Collection[str] | None = None,
 ) -> Iterator[RunRecord]:
     """Yield the runs with all of `tags`, page by page, the newest first.
 
@@ -85,44 +106,62 @@ def search(
         experiment_ids: The experiments to search; an empty list finds nothing.
         tags: That the runs must have, with these values.
         conditions: Further conditions, in the language of MLflow's filters.
-        view: MLflow's `ViewType`: whether deleted runs are found too.
+        stages: Whether those that are deleted are found too.
+        keys: Of the params, metrics and tags that are needed; what else the runs have may be missing then.
     """
-    for entity in search_entities(store, experiment_ids, tags, conditions=conditions, view=view):
-        yield read(store, entity)
+    for run in search_stored(store, experiment_ids, tags, conditions=conditions, stages=stages, keys=keys):
+        yield read(store, run)
 
 
-def search_entities(
+def search_stored(
     store: MlflowStore,
     experiment_ids: list[str],
     tags: Mapping[str, str],
     *,
     conditions: tuple[str, ...] = (),
-    view: str = ViewType.ACTIVE_ONLY,
-) -> Iterator[MlflowEntity]:
-    """Yield what `search` does, as MLflow has it."""
-    wanted = [f"tags.`{key}` = '{value}'" for key, value in tags.items()]
+    stages: tuple[str, ...] = ACTIVE,
+    keys: Collection[str] | None = None,
+) -> Iterator[StoredRun]:
+    """Yield what `search` does, as the store has it."""
+    filter_string = _join(tags, conditions)
+    chosen = _choose(store, experiment_ids, filter_string, stages)
+    if chosen is not None:
+        yield from store.client.carry_out(sqlite_search.search, store.database, chosen, keys=keys)
+        return
     token = None
     while experiment_ids:
         page = store.client.search_runs(
             experiment_ids,
-            filter_string=" and ".join([*wanted, *conditions]),
-            run_view_type=view,
+            filter_string=filter_string,
+            run_view_type=_VIEWS[stages],
             order_by=["attributes.start_time DESC"],
             max_results=_PAGE,
             page_token=token,
         )
-        yield from page
+        yield from map(describe, page)
         token = page.token
         if not token:
             return
 
 
-def search_named(store: MlflowStore, experiment_ids: list[str], name: str) -> Iterator[MlflowEntity]:
+def _join(tags: Mapping[str, str], conditions: Sequence[str]) -> str:
+    return " and ".join([*(f"tags.`{key}` = '{value}'" for key, value in tags.items()), *conditions])
+
+
+def _choose(
+    store: MlflowStore, experiment_ids: Sequence[str], filter_string: str, stages: Sequence[str]
+) -> Condition | None:
+    """Return the condition by which a local store is searched; None if MLflow has to search."""
+    known = sqlite_search.translate(filter_string) if store.database is not None and experiment_ids else None
+    return None if known is None else sqlite_search.choose(experiment_ids, known, stages=stages)
+
+
+def search_named(store: MlflowStore, experiment_ids: list[str], name: str) -> Iterator[StoredRun]:
     """Yield the runs whose names begin with `name`, and perhaps others."""
     quote = '"' if "'" in name else "'"
     # MLflow's filters cannot quote both.
     condition = () if quote in name else (f"attributes.run_name LIKE {quote}{name}%{quote}",)
-    return search_entities(store, experiment_ids, {}, conditions=condition)
+    return search_stored(store, experiment_ids, {}, conditions=condition)
 
 
 def filter_runs(store: MlflowStore, experiment_ids: list[str], condition: str | None) -> list[RunRecord]:
@@ -176,7 +215,10 @@ def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:
     """
     scored = ("metrics.`test/accuracy` >= 0", f"tags.{Tag.KIND} != '{Kind.REPRODUCTION}'")
     experiments = experiment_ids(store, with_deleted=True)
-    return sum(1 for _ in search_entities(store, experiments, tags, conditions=scored, view=ViewType.ALL))
+    chosen = _choose(store, experiments, _join(tags, scored), ALL)
+    if chosen is not None:
+        return int(store.client.carry_out(sqlite_search.count, store.database, chosen))
+    return sum(1 for _ in search_stored(store, experiments, tags, conditions=scored, stages=ALL))
 
 
 def find_model(store: MlflowStore, run: RunRecord) -> LoggedModel | None:
@@ -192,7 +234,7 @@ def open_model_folder(store: MlflowStore, model_id: str) -> ArtifactFolder:
 
 def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> None:
     """Give the run the tag, if it was not deleted, and take it with this value from every other run."""
-    tagged = {entity.info.run_id for entity in search_entities(store, experiment_ids(store), {key: value})}
+    tagged = {run.run_id for run in search_stored(store, experiment_ids(store), {key: value})}
     for other in tagged - {run_id}:
         try:
             store.client.delete_tag(other, key)

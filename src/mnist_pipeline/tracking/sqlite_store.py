@@ -86,7 +86,7 @@ def look(database: Path) -> Look:
         UserError: It stays locked, or cannot be read.
     """
     with _reporting_errors(database):
-        return retry(str(database), _read, database, lambda connection: _look(connection, database))
+        return retry(str(database), read, database, lambda connection: _look(connection, database))
 
 
 def repair(database: Path) -> int:
@@ -110,11 +110,11 @@ def list_newest_runs(database: Path) -> list[str]:
     """
     query = f"SELECT artifact_uri FROM runs ORDER BY start_time DESC LIMIT {_NUM_NEWEST}"
 
-    def read(connection: sqlite3.Connection) -> list[str]:
+    def list_locations(connection: sqlite3.Connection) -> list[str]:
         return [str(location) for (location,) in connection.execute(query)]
 
     with _reporting_errors(database):
-        return retry(str(database), _read, database, read)
+        return retry(str(database), read, database, list_locations)
 
 
 @functools.cache
@@ -154,7 +154,12 @@ def _connect(database: Path, mode: str) -> contextlib.closing[sqlite3.Connection
     return contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_SEC, isolation_level=None))
 
 
-def _read(database: Path, query: Callable[[sqlite3.Connection], T]) -> T:
+def read(database: Path, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Return the result of a query, which is made without write access if no writer was killed.
+
+    Raises:
+        sqlite3.Error: The database is locked, or cannot be read.
+    """
     try:
         with _connect(database, "ro") as connection:
             return query(connection)
