@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import train_test_split
 
 from mnist_pipeline.config.sections import DataConfig
 from mnist_pipeline.data.dataset import Dataset, Found, Split
@@ -91,5 +90,7 @@ def draw_stratified(
     labels: npt.NDArray[np.integer], *, size: int, seed: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Draw `size` indices, stratified by class; return the others and the drawn ones, each in order."""
+    from sklearn.model_selection import train_test_split  # imported here: it takes half a second, and not all need it
+
     kept, chosen = train_test_split(np.arange(len(labels)), test_size=size, stratify=labels, random_state=seed)
     return np.sort(kept), np.sort(chosen)

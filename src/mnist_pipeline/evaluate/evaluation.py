@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy.special import softmax
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from mnist_pipeline.config.sections import EvaluateConfig
 from mnist_pipeline.data.dataset import Split
@@ -86,6 +85,8 @@ def _tabulate_predictions(
 def _score_classes(
     predicted: npt.NDArray[np.intp], labels: npt.NDArray[np.int32], class_names: tuple[str, ...]
 ) -> pd.DataFrame:
+    from sklearn.metrics import precision_recall_fscore_support  # imported while a training runs; see `pipeline.run`
+
     # A class that is never predicted has a precision of 0, not an undefined one.
     precision, recall, f1, num_images = precision_recall_fscore_support(
         labels, predicted, labels=range(len(class_names)), zero_division=0.0
@@ -98,6 +99,8 @@ def _score_classes(
 def _confuse(
     predicted: npt.NDArray[np.intp], labels: npt.NDArray[np.int32], class_names: tuple[str, ...]
 ) -> pd.DataFrame:
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
     return pd.DataFrame(
         counts, index=pd.Index(class_names, name="label"), columns=pd.Index(class_names, name="predicted")

@@ -60,8 +60,12 @@ def log_data(dataset: Dataset, tracked: Run) -> None:
             Artifact.DIGESTS: json.dumps(digests, indent=2),
         },
     )
+
+
+def report_data(dataset: Dataset) -> None:
+    """Report how many images each split has, and where they come from."""
     sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    _log.info("data      %s: %s images, from %s", dataset.name, sizes, source)
+    _log.info("data      %s: %s images, from %s", dataset.name, sizes, dataset.attempts[-1].source)
 
 
 def log_augmentation(dataset: Dataset, config: TrainConfig, tracked: Run) -> None:

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
@@ -22,6 +23,7 @@ from mnist_pipeline.pipeline.fingerprint import deciding
 from mnist_pipeline.pipeline.names import describe_run, name_run
 from mnist_pipeline.pipeline.provenance import code_tags
 from mnist_pipeline.pipeline.request import Request
+from mnist_pipeline.system.aside import aside
 from mnist_pipeline.tracking.record import (
     Kind,
     Metric,
@@ -157,23 +159,24 @@ def carry_out(
         _report_start(state, tracked, num_epochs=config.train.num_epochs)
         if state is None and not tracked.is_resumed:
             _report_older_version(request, tracker)
-        artifacts.log_surroundings(request, tracked)
-        artifacts.log_data(dataset, tracked)
-        artifacts.log_augmentation(dataset, config.train, tracked)
+        artifacts.report_data(dataset)
         artifacts.log_model_summary(model, dataset, tracked, name=config.model.name)
         if trainer is None:
-            history = _train_model(model, request, tracked, checkpoints, state=state, on_epoch=on_epoch)
-        else:
+            with aside(partial(_log_beginning, request, tracked)) as check:
+                history = _train_model(
+                    model, request, tracked, checkpoints, state=state, on_epoch=partial(_go_on, check, on_epoch)
+                )
+        else:  # other runs use this process at the same time, and drawing is not made for that
+            _log_beginning(request, tracked)
             history = _train_elsewhere(trainer, model, request, tracked, checkpoints)
         kept = history[find_kept_epoch(history, config.train) - 1]
-        artifacts.log_training(history, tracked, kept=kept.number)
         evaluation = evaluate(model, dataset.test, class_names=dataset.class_names, config=config.evaluate)
         require_finite(evaluation.score.loss, what="test loss", config=config.train)
-        artifacts.log_evaluation(evaluation, dataset, tracked)
 
         last = history[-1]
-        metrics = _log_last_metrics(model, history, kept, evaluation, tracked, config=config.train)
-        log_checked_model(model, dataset, tracked, metrics=metrics, epoch=last)
+        with aside(partial(_log_scores, history, kept, evaluation, request, tracked)):
+            metrics = _log_last_metrics(model, history, kept, evaluation, tracked, config=config.train)
+            log_checked_model(model, dataset, tracked, metrics=metrics, epoch=last)
         digest = digest_result(model, history, evaluation)
         description = describe_run(config, dataset, score=evaluation.score)
         tracked.set_tags({Tag.RESULT_DIGEST: digest, Tag.DESCRIPTION: description})
@@ -190,6 +193,25 @@ def carry_out(
         predictions=evaluation.predictions,
         digest=digest,
     )
+
+
+def _log_beginning(request: Request, tracked: Run) -> None:
+    """Log what is known before the training, and import what its evaluation needs."""
+    artifacts.log_surroundings(request, tracked)
+    artifacts.log_data(request.dataset, tracked)
+    artifacts.log_augmentation(request.dataset, request.config.train, tracked)
+    import sklearn.metrics  # noqa: F401 (only to have it)
+
+
+def _go_on(check: Callable[[], None], on_epoch: Callable[[Epoch], None] | None, epoch: Epoch) -> None:
+    check()
+    if on_epoch is not None:
+        on_epoch(epoch)
+
+
+def _log_scores(history: History, kept: Epoch, evaluation: Evaluation, request: Request, tracked: Run) -> None:
+    artifacts.log_training(history, tracked, kept=kept.number)
+    artifacts.log_evaluation(evaluation, request.dataset, tracked)
 
 
 def _model_tags(config: Config) -> dict[str, str]:

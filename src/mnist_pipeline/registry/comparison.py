@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-from scipy.stats import norm
+from scipy import special
 
 from mnist_pipeline.stats import least_gain, level, mcnemar
 
@@ -48,7 +48,7 @@ class Comparison:
         total = self.num_images + 2
         difference = (self.num_gained - self.num_lost) / total
         variance = (self.num_gained + self.num_lost + 1 - total * difference**2) / total**2
-        half = float(norm.ppf((1 + confidence) / 2)) * math.sqrt(variance)
+        half = float(special.ndtri((1 + confidence) / 2)) * math.sqrt(variance)
         return difference - half, difference + half
 
 

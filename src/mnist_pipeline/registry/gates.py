@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import recall_score
 
 from mnist_pipeline.registry.comparison import Spent
 from mnist_pipeline.tracking.record import PROBABILITY, Tag, class_names
@@ -118,6 +117,8 @@ def model_size(num_bytes: int, *, maximum: int) -> Gate:
 
 def recalls(champion: pd.DataFrame, challenger: pd.DataFrame, *, max_drop: float) -> Gate:
     """Require nearly the champion's recall for every class: a better total must not hide a class that got worse."""
+    from sklearn.metrics import recall_score  # imported here, because a command that only reads need not wait for it
+
     names = class_names(champion)
     before, after = (
         recall_score(table["label"], table["predicted"], labels=range(len(names)), average=None, zero_division=0.0)

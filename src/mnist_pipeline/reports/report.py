@@ -6,7 +6,6 @@ The page consists of what the run logged, tables and pictures; it needs neither 
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import binomtest
 
 from mnist_pipeline.reports import reproducing, reproduction_page
 from mnist_pipeline.reports.configurations import CONFIDENCE
@@ -72,6 +71,8 @@ def _sum_up(logged: Logged) -> str:
     if predictions is None:
         return f"A run on {data_name} whose predictions for the test split cannot be read."
     num_right = int((predictions["label"] == predictions["predicted"]).sum())
+    from scipy.stats import binomtest  # imported here, because it takes most of a second, and other commands need none
+
     interval = binomtest(num_right, len(predictions)).proportion_ci(CONFIDENCE, method="wilson")
     return (
         f"Classifies {num_right:,} of {len(predictions):,} test images of {data_name} correctly: test accuracy "

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student_t
+from scipy import special
 
 from mnist_pipeline.stats import find_interval
 from mnist_pipeline.sweep.settings import ConfirmConfig, Direction
@@ -127,7 +127,7 @@ class Design:
             spread: Standard deviation of the differences.
         """
         num_pairs = self.looks[-1]
-        quantiles = student_t.ppf([1 - self.levels[-1] / 2, POWER], num_pairs - 1)
+        quantiles = special.stdtrit(num_pairs - 1, np.array([1 - self.levels[-1] / 2, POWER]))
         return float(quantiles.sum()) * spread / math.sqrt(num_pairs)
 
 
@@ -186,9 +186,9 @@ def find_chance(gains: npt.NDArray[np.float64], *, num_pairs: int, alpha: float)
     num_seen, mean, spread = len(gains), float(gains.mean()), float(gains.std(ddof=1))
     if spread == 0:
         return float(mean > 0)
-    needed = float(student_t.ppf(1 - alpha / 2, num_pairs - 1)) * spread / math.sqrt(num_pairs)
+    needed = float(special.stdtrit(num_pairs - 1, 1 - alpha / 2)) * spread / math.sqrt(num_pairs)
     scale = spread * math.sqrt(1 / num_seen - 1 / num_pairs)
-    return float(student_t.sf((needed - mean) / scale, num_seen - 1))
+    return float(special.stdtr(num_seen - 1, (mean - needed) / scale))
 
 
 def conclude(looks: Sequence[Sequence[Comparison]], design: Design, *, alpha: float = ALPHA) -> Verdict:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,7 @@ class MlflowRun:
         self._client = store.client.hasty if is_hasty else store.client
         self._artifact_uri = artifact_uri
         self._late: list[MlflowMetric] = []
+        self._writing = threading.RLock()
         self._logged: dict[str, Seal] = {}
         self._logged_of_model: dict[str, Seal] = {}
 
@@ -94,14 +96,16 @@ class MlflowRun:
 
         While another thread writes, training does not wait for it: the points go with the run's next write.
         """
-        self._late += [MlflowMetric(key, value, timestamp_ms, step) for key, value in metrics.items()]
-        if not self._client.is_busy:
-            self._write()
+        with self._writing:
+            self._late += [MlflowMetric(key, value, timestamp_ms, step) for key, value in metrics.items()]
+            if not self._client.is_busy:
+                self._write()
 
     def _write(self, tags: Sequence[RunTag] = ()) -> None:
-        if self._late or tags:
-            self._client.log_batch(self.run_id, metrics=self._late, tags=tags)
-            self._late = []
+        with self._writing:
+            if self._late or tags:
+                self._client.log_batch(self.run_id, metrics=self._late, tags=tags)
+                self._late = []
 
     def list_steps(self, metric: str) -> set[int]:
         """Return the steps at which `metric` has been logged."""

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,6 +59,7 @@ class BufferedRun:
         self._patience = patience
         self._outbox = Outbox(run.run_id)
         self._next_probe = 0.0
+        self._writing = threading.Lock()
 
     def log_metrics(self, metrics: Mapping[str, float], *, step: int, timestamp_ms: int) -> None:
         """Log the metrics of one step."""
@@ -138,11 +140,12 @@ class BufferedRun:
         self._outbox.close()
 
     def _write(self, name: str, arguments: Mapping[str, Any], folder: Path | None = None) -> None:
-        if self._outbox.is_empty or self._send():
-            with self._noting_absence():
-                getattr(self._run, name)(*([folder] if folder else []), **arguments)
-                return
-        self._outbox.add(self._run, name, arguments, folder)
+        with self._writing:  # the writes of a run are in one order, in its outbox too
+            if self._outbox.is_empty or self._send():
+                with self._noting_absence():
+                    getattr(self._run, name)(*([folder] if folder else []), **arguments)
+                    return
+            self._outbox.add(self._run, name, arguments, folder)
 
     @contextlib.contextmanager
     def _noting_absence(self) -> Iterator[None]:

@@ -15,9 +15,13 @@ from mnist_pipeline.model.layers import has_only_small_layers
 from mnist_pipeline.model.score import Score
 from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.train.augmentation import augment
+from mnist_pipeline.train.dropout import can_be_cheap, cheap_dropout
 from mnist_pipeline.train.objective import make_objective
 from mnist_pipeline.train.optimizers import Optimizer, start
 from mnist_pipeline.train.tensorflow_internals import single_threaded_executor
+
+LEAST_WORK = 5_000_000_000
+"""The product of images and parameters from which on XLA saves a tenth of a second an epoch."""
 
 
 class Trainer:
@@ -43,8 +47,9 @@ class Trainer:
         # Small steps are not worth distributing: an executor without queues takes 6 % less time. For convolutions the
         # usual one is three times faster. The bits are the same.
         self._is_small = has_only_small_layers(model)
+        self._uses_xla = _pays_off(model, config, num_images=len(split))
         # AutoGraph would parse and rewrite the source for nothing: the loop below is already a TensorFlow loop.
-        self._compiled_epoch = tf.function(self._epoch, autograph=False)
+        self._compiled_epoch = tf.function(self._epoch, autograph=False, jit_compile=self._uses_xla)
 
     def arrays(self) -> tuple[npt.NDArray[np.generic], ...]:
         """Return a copy of all state that an epoch changes."""
@@ -70,7 +75,11 @@ class Trainer:
         """
         first = (number - 1) * self._steps_per_epoch
         rates = self._learning_rates[first : first + self._steps_per_epoch]
-        with single_threaded_executor() if self._is_small else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            if self._is_small:
+                stack.enter_context(single_threaded_executor())
+            if self._uses_xla:
+                stack.enter_context(cheap_dropout(self._model))
             loss_sum, num_correct = self._compiled_epoch(
                 tf.constant(order), tf.constant(rates), tf.constant(number, tf.int64)
             )
@@ -119,6 +128,21 @@ class Trainer:
                 variable.assign(variable.constraint(variable))
         hits = tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), labels)
         return loss_sum, tf.math.count_nonzero(hits, dtype=tf.int32)
+
+
+def _pays_off(model: keras.Model, config: TrainConfig, *, num_images: int) -> bool:
+    """Return whether XLA makes up for the half second that it compiles, within a few epochs.
+
+    It depends on nothing but what the fingerprint of a training has: the results of the two ways differ in their bits.
+    """
+    return (
+        num_images * model.count_params() >= LEAST_WORK
+        and has_only_small_layers(model)
+        and can_be_cheap(model)
+        and config.num_threads == 1  # with more, XLA may add in another order each time
+        and functions.is_ours(config.optimizer.target)
+        and not config.augment.is_on()  # XLA cannot move images
+    )
 
 
 def _call(component: Component, key: str, **supplied: object) -> object:
