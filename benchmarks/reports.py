@@ -18,11 +18,15 @@ import gc; gc.disable()
 from mnist_pipeline.config import compose
 from mnist_pipeline.tracking import find_run, mlflow_store
 """
-_REPORTS = f"{_IMPORTS}from mnist_pipeline.reports import cards, compare, comparison_page, diff_page, page, terminal"
+_REPORTS = f"{_IMPORTS}from mnist_pipeline.reports import page, terminal, "
 _COMMANDS = {
-    "compare --top 20": (["compare", _TEST_DATA, "--top", "20"], _REPORTS, 4.0),
-    "diff": (["diff", "digits-dense-e1-s0", "digits-dense-e1-s1", _TEST_DATA], _REPORTS, 1.0),
-    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], _REPORTS, 1.0),
+    "compare --top 20": (["compare", _TEST_DATA, "--top", "20"], f"{_REPORTS} compare, comparison_page, select", 4.0),
+    "diff": (
+        ["diff", "digits-dense-e1-s0", "digits-dense-e1-s1", _TEST_DATA],
+        f"{_REPORTS} diff, diff_page, pictures",
+        1.0,
+    ),
+    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], f"{_REPORTS} cards", 1.0),
     "history": (["history", _TEST_DATA], f"{_IMPORTS}from mnist_pipeline.registry import changes, history", 1.0),
     "promote --dry-run": (
         ["promote", _TEST_DATA, "--dry-run", "promote.min_test_accuracy=0.1"],

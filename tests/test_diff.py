@@ -325,8 +325,11 @@ def test_damaged_files_are_reported_and_the_rest_is_shown(cli: Cli, reports_home
 def test_without_the_data_the_pictures_alone_are_missing(cli: Cli, reports_home: Path, tmp_path: Path) -> None:
     # Digits are always at hand: so a run that says it was scored on other ones.
     home = tmp_path / "copy"
-    shutil.copytree(reports_home, home)
-    assert cli("doctor", "--fix", MNIST_PIPELINE_HOME=str(home)).returncode == 0
+    for _ in range(3):  # another test may add a report to the original meanwhile, which the copy then lacks
+        shutil.copytree(reports_home, home)
+        if cli("doctor", "--fix", MNIST_PIPELINE_HOME=str(home)).returncode == 0:
+            break
+        shutil.rmtree(home)
     client = client_of(home)
     for name in NAMES[:2]:
         client.set_tag(run_named(home, name).info.run_id, "data.test_digest", "0" * 64)

@@ -110,6 +110,7 @@ def test_any_write_to_a_database_can_be_lost(
     assert len(outcome(result.study)) <= len(uninterrupted_sweep) + 1
 
 
+@pytest.mark.slow
 def test_a_database_that_stays_away_ends_the_sweep_and_the_same_command_resumes(
     postgresql: PostgreSQL, database: str, home: Path, uninterrupted_sweep: Trials
 ) -> None:

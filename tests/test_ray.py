@@ -169,6 +169,7 @@ def test_a_command_without_a_worker_says_so_and_ends_on_ctrl_c(drive: Drive, tmp
     assert "the same command resumes" in first.said
 
 
+@pytest.mark.slow
 def test_a_node_with_other_code_is_refused(drive: Drive, tmp_path: Path) -> None:
     """The driver's code differs from the nodes'."""
     changed = tmp_path / "src"

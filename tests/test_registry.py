@@ -174,6 +174,7 @@ def test_a_run_without_a_validation_split_must_be_named(local: str) -> None:
     assert outcome(promote(open_store(local), only, BOUNDS, named=run, is_dry_run=False)) is Outcome.promoted
 
 
+@pytest.mark.slow
 def test_the_best_is_looked_for_on_the_champions_split_alone(local: str, trained: Trained) -> None:
     call(local, trained.weak)
     other = train([*BETTER, "data.split_seed=5", "train.num_epochs=9"])

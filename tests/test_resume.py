@@ -59,6 +59,7 @@ def test_a_run_killed_twice_ends_like_an_uninterrupted_one(cli: Cli, home: Path,
 
 
 CLIENT = "call mlflow MlflowClient"
+UPLOAD = "call mnist_pipeline.tracking.artifacts ArtifactFolder.upload"
 
 
 MOMENTS = [
@@ -66,7 +67,7 @@ MOMENTS = [
     f"{CLIENT}.create_experiment 1 before", f"{CLIENT}.create_experiment 1 after",
     f"{CLIENT}.create_run 1 before", f"{CLIENT}.create_run 1 after",
     f"{CLIENT}.log_batch 1 after",
-    *(f"{CLIENT}.log_artifacts {nth} after" for nth in (1, 2, 3, 4, 5, 6)),
+    *(f"{UPLOAD} {nth} after" for nth in (1, 2, 3, 4, 5, 6)),
     f"{CLIENT}.log_inputs 1 after", f"{CLIENT}.log_inputs 3 before",
     "call shutil copy2 3 after", "call shutil copy2 12 before",
     *(f"call mnist_pipeline.train.trainer Trainer.run_epoch {nth} after" for nth in (1, 3, 4)),
@@ -79,7 +80,7 @@ MOMENTS = [
     f"{CLIENT}.log_model_artifacts 1 after",
     f"{CLIENT}.log_outputs 1 before", f"{CLIENT}.log_outputs 1 after",
     f"{CLIENT}.finalize_logged_model 1 before", f"{CLIENT}.finalize_logged_model 1 after",
-    f"{CLIENT}.log_artifacts 7 before", f"{CLIENT}.log_artifacts 7 after",
+    f"{UPLOAD} 7 before", f"{UPLOAD} 7 after",
     f"{CLIENT}.set_terminated 1 before", f"{CLIENT}.set_terminated 1 after",
 ]  # fmt: skip
 
