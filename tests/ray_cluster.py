@@ -42,6 +42,7 @@ class Hosts:
         self.token = secrets.token_hex(32)
         self.names = {"head": f"{prefix}-head", "node": f"{prefix}-node"}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._num_started = 0
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the environment of who may use the cluster."""
@@ -87,8 +88,10 @@ class Hosts:
         self._start("node", f"--address={ADDRESS}", f"--node-ip-address={NODE_IP}", f"--num-cpus={num_cpus}")
 
     def _start(self, host: str, *words: str) -> None:
+        # A head that starts again in its old folder takes the cluster of another test for its own one.
+        self._num_started += 1
         words = (
-            *("start", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}/{host}"),
+            *("start", "--block", "--disable-usage-stats", f"--temp-dir={self.folder}/{host}{self._num_started}"),
             *("--object-store-memory=200000000", *words),
         )
         with (self.folder / f"{host}.log").open("wb") as log:
