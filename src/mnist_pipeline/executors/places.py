@@ -30,7 +30,7 @@ def open_places(
     modules: Sequence[str],
     num_workers: int | None,
     on_wait: OnWait,
-    on_other_cpu: Callable[[str], None] = lambda cpu: None,
+    on_other_cpu: Callable[[str], None],
 ) -> Places:
     """Return the places for workers.
 

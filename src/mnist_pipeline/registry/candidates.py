@@ -112,7 +112,8 @@ def find_best(
     for run in comparable:
         accuracy = run.metrics[Metric.VALIDATION_ACCURACY]
         why = f"best validation accuracy, {accuracy:.4f}, of {len(comparable)} with {names}"
-        candidate = _make_candidate(store, run, why=why)
+        whole = runs.get(store, run.run_id)  # the search has read only what it compares
+        candidate = None if whole is None else _make_candidate(store, whole, why=why)
         damage = integrity.find_damage(store, run.run_id) if candidate else ()
         if damage:
             _log.warning("%s (%s) is skipped: %s", run.name, run.run_id, "; ".join(damage))
@@ -165,5 +166,4 @@ def _list_finished(store: MlflowStore, experiments: list[str]) -> list[RunRecord
 
 def _make_candidate(store: MlflowStore, run: RunRecord, *, why: str) -> Candidate | None:
     model = runs.find_model(store, run)
-    whole = runs.get(store, run.run_id)  # the search has read only what it compares
-    return None if model is None or whole is None else Candidate(whole, model.model_id, why)
+    return None if model is None else Candidate(run, model.model_id, why)

@@ -23,6 +23,7 @@ from mnist_pipeline.stats import find_interval
 from mnist_pipeline.sweep.settings import ConfirmConfig, Direction
 
 ALPHA = 0.05
+"""The probability that any interval of any look misses the true mean difference."""
 POWER = 0.8
 """The probability with which a gain is to be found, for `find_detectable_gain`."""
 LEAST_CHANCE = 0.05
@@ -157,18 +158,17 @@ class Verdict:
         return f"{self.winner}: {lead.mean:+.4f} ({lead.low:+.4f} to {lead.high:+.4f}) against the baseline"
 
 
-def plan_looks(config: ConfirmConfig, *, num_candidates: int, direction: Direction, alpha: float = ALPHA) -> Design:
+def plan_looks(config: ConfirmConfig, *, num_candidates: int, direction: Direction) -> Design:
     """Return the design: a look after every `num_seeds` pairs, the last one after `max_seeds`.
 
     Args:
         config: How many pairs there are.
         num_candidates: That are compared with the baseline.
         direction: Whether larger or smaller is better.
-        alpha: Probability that any interval of any look misses the true mean difference.
     """
     looks = (*range(config.num_seeds, config.max_seeds, config.num_seeds), config.max_seeds)
     shares = np.diff([0.0, *((num_pairs / config.max_seeds) ** 2 for num_pairs in looks)])
-    levels = tuple(float(share) * alpha / max(num_candidates, 1) for share in shares)
+    levels = tuple(float(share) * ALPHA / max(num_candidates, 1) for share in shares)
     return Design(looks=looks, levels=levels, min_gain=config.min_gain, direction=direction)
 
 
@@ -191,13 +191,12 @@ def find_chance(gains: npt.NDArray[np.float64], *, num_pairs: int, alpha: float)
     return float(special.stdtr(num_seen - 1, (mean - needed) / scale))
 
 
-def conclude(looks: Sequence[Sequence[Comparison]], design: Design, *, alpha: float = ALPHA) -> Verdict:
+def conclude(looks: Sequence[Sequence[Comparison]], design: Design) -> Verdict:
     """Return the verdict: the best of the better candidates, or the baseline.
 
     Args:
         looks: The comparisons of every look; a candidate whose case is clear is in no further one.
         design: Of the looks.
-        alpha: As for `plan_looks`.
     """
     last: Mapping[str, Comparison] = {one.name: one for look in looks for one in look}
     sign = 1 if design.direction is Direction.maximize else -1
@@ -207,7 +206,7 @@ def conclude(looks: Sequence[Sequence[Comparison]], design: Design, *, alpha: fl
         comparisons=tuple(last.values()),
         looks=tuple(map(tuple, looks)),
         winner=max(better, key=lambda one: sign * one.mean).name if better else None,
-        confidence=1 - alpha,
+        confidence=1 - ALPHA,
         detectable_gain=None if spread is None else design.find_detectable_gain(spread),
     )
 
