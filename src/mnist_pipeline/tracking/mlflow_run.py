@@ -138,7 +138,7 @@ class MlflowRun:
             UserError: It cannot be written to the store.
         """
         with self._uploading():
-            self._artifacts.upload(folder)
+            self._client.carry_out(self._artifacts.upload, folder, takes_turn=False)
         self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
 
     def log_model(
