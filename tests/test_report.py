@@ -15,7 +15,7 @@ from reports_home import CHAMPION, NAMES, artifact, client_of, copy_of, run_name
 from mnist_pipeline.config import compose
 from mnist_pipeline.reports import cards, page, reproducing, values
 from mnist_pipeline.reports.page import Code, Lines, Page, Section, Table, Text
-from mnist_pipeline.tracking import integrity, runs
+from mnist_pipeline.tracking import integrity, mlflow_reader, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 
 Result = subprocess.CompletedProcess[str]
@@ -180,7 +180,7 @@ DAMAGES: dict[str, list[bytes]] = {
 @pytest.mark.parametrize(("path", "damage"), [(path, damage) for path, every in DAMAGES.items() for damage in every])
 def test_damaged_artifacts_are_reported_and_the_rest_is_shown(path: str, damage: bytes, reports_home: Path) -> None:
     store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
-    whole = runs.read(store, runs.describe(run_named(reports_home, NAMES[1])))
+    whole = runs.read(store, mlflow_reader.describe(run_named(reports_home, NAMES[1])))
     run = dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
     card = cards.make(store, run)
     assert len(card.problems) == 1
@@ -223,7 +223,7 @@ def test_a_run_whose_list_of_files_is_damaged_is_not_whole(damage: bytes, report
 def test_a_damaged_study_is_reported_and_the_rest_is_shown(path: str, damage: bytes, reports_home: Path) -> None:
     store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
     (parent,) = client_of(reports_home).search_runs(["1"], "tags.kind = 'sweep'")
-    whole = runs.read(store, runs.describe(parent))
+    whole = runs.read(store, mlflow_reader.describe(parent))
     card = cards.make(
         store, dataclasses.replace(whole, read_bytes=lambda name: damage if name == path else whole.read_bytes(name))
     )
@@ -315,7 +315,7 @@ def test_a_long_list_of_classes_is_complete_and_one_with_commas_is_quoted() -> N
 
 def test_names_of_classes_are_read_as_text(reports_home: Path) -> None:
     store = MlflowStore(compose.compose([f"tracking.uri={uri(reports_home)}"]).tracking)
-    whole = runs.read(store, runs.describe(run_named(reports_home, NAMES[1])))
+    whole = runs.read(store, mlflow_reader.describe(run_named(reports_home, NAMES[1])))
     content = b"class,train\n01,5\nNone,6\n"
     run = dataclasses.replace(whole, read_bytes=lambda name: content)
     table = run.read_table("data/class_counts.csv", columns=["class"])

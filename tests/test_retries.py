@@ -183,8 +183,10 @@ def test_a_lock_after_the_check_is_reported_as_one(home: Path, monkeypatch: pyte
     database = home / "mlruns" / "mlflow.db"
     held = Locker(database)
     try:
-        with pytest.raises(UserError, match=r"locked by another program \(database is locked\)"):
-            MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
+        opened = MlflowStore(TrackingConfig(uri=Address(store.sqlite_uri(database)), experiment="unused"))
+        for use in (opened.find_experiment, opened.require_experiment):  # one reads without MLflow, one writes
+            with pytest.raises(UserError, match=r"locked by another program \(database is locked\)"):
+                use("unused")
     finally:
         held.release()
 

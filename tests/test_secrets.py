@@ -21,7 +21,7 @@ from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Text
 from mnist_pipeline.system import secrets
 from mnist_pipeline.system.secrets import Address
-from mnist_pipeline.tracking import runs
+from mnist_pipeline.tracking import mlflow_reader, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.record import RunRecord
 
@@ -193,7 +193,7 @@ def test_secrets_stored_by_earlier_versions_are_masked_on_reading(home: Path, tm
     opened.client.log_param(run_id, "sweep.storage", f"me:{SLASHED}@h")
     words = [f"+data.npz_url='http://{USER}:{AT}@h/x'", f"++tracking.uri=http://{USER}:{MARK}@h", "train.seed=1"]
     opened.client.log_text(run_id, json.dumps(words), "config/overrides.yaml")
-    past = runs.read(opened, runs.describe(opened.client.get_run(run_id)))
+    past = runs.read(opened, mlflow_reader.describe(opened.client.get_run(run_id)))
     assert past.params == {"tracking.uri": "postgresql://h/x?user=***&password=***", "sweep.storage": "***@h"}
     assert past.tags["data.sources"] == "http://***@h/x: found"
     assert reproducing.read_overrides(Logged(past)) == ["+data.npz_url='http://***@h/x'", "train.seed=1"]

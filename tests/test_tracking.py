@@ -158,18 +158,23 @@ def test_a_store_that_breaks_does_not_hide_the_error(home: Path, caplog: pytest.
 
 def test_a_deleted_experiment_is_reported(home: Path) -> None:
     uri = f"sqlite:///{home}/mlruns/mlflow.db"
-    open_tracker(uri)
+    with open_run(open_tracker(uri)):
+        pass
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("a test/with: signs")
     assert experiment is not None
     client.delete_experiment(experiment.experiment_id)
+    tracker = open_tracker(uri)
+    with pytest.raises(UserError, match="was deleted: restore it"), open_run(tracker):
+        pass
     with pytest.raises(UserError, match="was deleted: restore it"):
-        open_tracker(uri)
+        tracker.find_finished({})
 
 
 def test_artifacts_stay_in_the_home(home: Path) -> None:
     uri = f"sqlite:///{home}/mlruns/mlflow.db"
-    open_tracker(uri)
+    with open_run(open_tracker(uri)):
+        pass
     experiment = MlflowClient(uri).get_experiment_by_name("a test/with: signs")
     assert experiment is not None
     assert experiment.artifact_location.startswith(f"{home.as_uri()}/mlruns/artifacts/")

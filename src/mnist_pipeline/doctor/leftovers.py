@@ -14,6 +14,7 @@ from mnist_pipeline.sweep.storage import lock_of_study
 from mnist_pipeline.system import locks, paths
 from mnist_pipeline.tracking import runs, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.reading import ALL
 from mnist_pipeline.tracking.record import RunRecord, Tag
 
 UNFINISHED_SEC = 3600.0
@@ -55,7 +56,7 @@ def _find_run(opened: MlflowStore, folder: Path) -> RunRecord | None:
         resume_id = id_file.read_text(errors="replace").strip() if id_file.is_file() else folder.name
         if resume_id.isalnum():
             experiments = runs.experiment_ids(opened, with_deleted=True)
-            found = runs.search(opened, experiments, {Tag.RESUME_ID: resume_id}, stages=runs.ALL)
+            found = runs.search(opened, experiments, {Tag.RESUME_ID: resume_id}, stages=ALL)
             return next(found, None)
     return None
 

@@ -202,7 +202,7 @@ def compare_models(store: MlflowStore, before: RunRecord, after: RunRecord) -> F
         if model is None:
             return Finding("weights", None, f"{one.label} has no model any more")
         try:
-            folder = records.open_model_folder(store, model.model_id)
+            folder = records.open_model_folder(store, model)
             network = logged_model.load(folder, None, target=one.tags.get(Tag.MODEL_TARGET)).network
         except BadModelError as error:
             return Finding("weights", None, f"the model of {one.label} cannot be loaded ({error})")

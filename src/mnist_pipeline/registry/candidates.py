@@ -11,6 +11,7 @@ from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.reading import FINISHED, StoredModel
 from mnist_pipeline.tracking.record import KEPT, Kind, Metric, RunRecord, Tag
 
 KINDS = (Kind.TRAIN, Kind.FINAL)
@@ -30,12 +31,12 @@ class Candidate:
     """A run that may be promoted.
 
     Attributes:
-        model_id: Of the model that it logged.
+        model: That it logged.
         why: Why it was chosen.
     """
 
     run: RunRecord
-    model_id: str
+    model: StoredModel
     why: str
 
 
@@ -155,15 +156,14 @@ def _split(run: RunRecord) -> tuple[str, ...]:
 
 def _list_finished(store: MlflowStore, experiments: list[str]) -> list[RunRecord]:
     """Return the finished runs that may be promoted, the newest first."""
-    finished = ("attributes.status = 'FINISHED'",)
     found = [
         run
         for kind in KINDS
-        for run in runs.search(store, experiments, {Tag.KIND: kind}, conditions=finished, keys=_COMPARED)
+        for run in runs.search(store, experiments, {Tag.KIND: kind}, conditions=[FINISHED], keys=_COMPARED)
     ]
     return sorted(found, key=lambda run: run.started_ms, reverse=True)
 
 
 def _make_candidate(store: MlflowStore, run: RunRecord, *, why: str) -> Candidate | None:
     model = runs.find_model(store, run)
-    return None if model is None else Candidate(run, model.model_id, why)
+    return None if model is None else Candidate(run, model, why)

@@ -97,7 +97,7 @@ def _undecided(registry: Registry, candidate: Candidate, verdicts: tuple[Gate, .
         registry=registry,
         gates=verdicts,
         decision=None,
-        version=registry.model.version_of(candidate.run.run_id, candidate.model_id),
+        version=registry.model.version_of(candidate.run.run_id, candidate.model.model_id),
         champion=registry.model.named(CHAMPION),
     )
 
@@ -117,7 +117,7 @@ def _decide(
         raise ConfigError(f"promote.alpha={bounds.alpha}: it is fixed at {alpha} for {registry.name}")
     verdicts, predictions = judge(candidate, registry.store, bounds, data)
     with opened(registry, champion=champion) as entry_id:
-        version = model.register(run.run_id, candidate.model_id)
+        version = model.register(run.run_id, candidate.model.model_id)
         model.point(CHALLENGER, version)
         contest = Contest()
         if past is not None:
@@ -154,7 +154,7 @@ def judge(
     found = [gates.data_as_asked(run.tags)]
     if not _are_passed(found):
         return gates.complete(found, _ABSOLUTE), None
-    problems, logged = evidence.examine(store, run, runs.open_model_folder(store, candidate.model_id), data)
+    problems, logged = evidence.examine(store, run, runs.open_model_folder(store, candidate.model), data)
     found.append(gates.whole(problems))
     if logged is None:
         return gates.complete(found, _ABSOLUTE), None

@@ -1,19 +1,16 @@
-"""The files of a run or of a logged model, in any artifact store of MLflow."""
+"""The files of a run or of a logged model, in any artifact store of MLflow; a local one is read without MLflow."""
 
 import errno
+import functools
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-
-import requests
-from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from typing import Any
 
 from mnist_pipeline.system.errors import UserError
-
-_ABSENT = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""The error numbers of a missing file; MLflow's own OSError has none."""
+from mnist_pipeline.tracking.absence import is_absent, is_of_store
+from mnist_pipeline.tracking.sqlite_store import folder_of
 
 
 class ArtifactFolder:
@@ -24,11 +21,22 @@ class ArtifactFolder:
     """
 
     def __init__(self, address: str, *, tracking_uri: str) -> None:
+        self._address = address
+        self._tracking_uri = tracking_uri
+        self._folder = folder_of(address)
+        if self._folder is None:
+            self._repository  # noqa: B018 (an address that MLflow does not know is refused now)
+
+    @functools.cached_property
+    def _repository(self) -> Any:
+        from mlflow.exceptions import MlflowException  # imported here, because local files need no MLflow
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
         try:
-            self._repository = get_artifact_repository(address, tracking_uri=tracking_uri)
+            return get_artifact_repository(self._address, tracking_uri=self._tracking_uri)
         except MlflowException as error:
             raise UserError(
-                f"the artifacts at {address} cannot be reached ({error}): see MLflow's documentation"
+                f"the artifacts at {self._address} cannot be reached ({error}): see MLflow's documentation"
             ) from error
 
     def upload(self, folder: Path) -> None:
@@ -47,8 +55,8 @@ class ArtifactFolder:
             UserError: The store does not answer, or permission is missing.
         """
         try:
-            return dict(self._walk(None))
-        except (MlflowException, OSError) as error:
+            return dict(self._list_remote(None) if self._folder is None else _list_local(self._folder, ""))
+        except Exception as error:
             if is_absent(error):
                 return {}
             raise _unreadable("the artifacts", error) from error
@@ -61,45 +69,43 @@ class ArtifactFolder:
             UserError: It cannot be read now: the store does not answer, the disk is full, or permission is missing.
         """
         try:
-            if isinstance(self._repository, LocalArtifactRepository):
-                return _read_regular(Path(self._repository.download_artifacts(path)))
+            if self._folder is not None:
+                return _read_regular(self._folder / path)
             with tempfile.TemporaryDirectory(prefix="mnist-pipeline-") as scratch:
                 return _read_regular(Path(self._repository.download_artifacts(path, scratch)))
-        except (MlflowException, OSError) as error:
-            if is_absent(error) or not self._is_listed(path):
+        except Exception as error:
+            if is_absent(error) or (_can_say_why(error) and not self.has(path)):
                 raise FileNotFoundError(errno.ENOENT, "no such artifact", path) from error
             raise _unreadable(path, error) from error
 
-    def _is_listed(self, path: str) -> bool:
-        """Return whether the store lists a file. The error of a download from a server does not say why it failed."""
+    def has(self, path: str) -> bool:
+        """Return whether the store lists a file, or cannot say."""
+        if self._folder is not None:
+            return (self._folder / path).exists()
         folder = str(PurePosixPath(path).parent)
         try:
             infos = self._repository.list_artifacts(None if folder == "." else folder)
-        except (MlflowException, OSError) as error:
+        except Exception as error:
+            if not _can_say_why(error):
+                raise
             return not is_absent(error)
         return any(info.path == path for info in infos)
 
-    def _walk(self, folder: str | None) -> Iterator[tuple[str, int]]:
+    def _list_remote(self, folder: str | None) -> Iterator[tuple[str, int]]:
         for info in self._repository.list_artifacts(folder):
             if info.is_dir:
-                yield from self._walk(info.path)
+                yield from self._list_remote(info.path)
             else:
                 yield info.path, info.file_size
 
 
-def is_absent(error: Exception) -> bool:
-    """Return whether an error says that something does not exist, not that it could not be reached."""
-    match error:
-        case requests.HTTPError():
-            return error.response is not None and error.response.status_code == requests.codes.not_found
-        case requests.RequestException():
-            return False
-        case OSError():
-            return error.errno in _ABSENT
-        case MlflowException():
-            return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
-        case _:
-            return False
+def _list_local(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _list_local(folder / entry.name, f"{prefix}{entry.name}/")
+            else:
+                yield f"{prefix}{entry.name}", entry.stat().st_size
 
 
 def _read_regular(path: Path) -> bytes:
@@ -108,6 +114,13 @@ def _read_regular(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _unreadable(path: str, error: Exception) -> UserError:
+def _can_say_why(error: Exception) -> bool:
+    return isinstance(error, OSError) or is_of_store(error)
+
+
+def _unreadable(path: str, error: Exception) -> Exception:
+    """Return the error for a user; one that no store raises is a fault of this program, and stays as it is."""
+    if not _can_say_why(error):
+        return error
     reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:300]
     return UserError(f"{path} cannot be read now ({reason}): nothing was decided; run the same command again")

@@ -2,20 +2,19 @@
 
 from collections.abc import Iterator
 
-from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from mnist_pipeline.tracking import runs, store
-from mnist_pipeline.tracking.artifacts import is_absent
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.reading import ACTIVE, DELETED
 from mnist_pipeline.tracking.record import RunRecord
 
 
 def list_deleted(opened: MlflowStore) -> Iterator[RunRecord]:
     """Yield the runs that were deleted, and can still be restored."""
     experiments = runs.experiment_ids(opened, with_deleted=True)
-    return runs.search(opened, experiments, {}, stages=runs.DELETED)
+    return runs.search(opened, experiments, {}, stages=DELETED)
 
 
 def delete_for_good(opened: MlflowStore, run_id: str) -> bool:
@@ -23,21 +22,17 @@ def delete_for_good(opened: MlflowStore, run_id: str) -> bool:
 
     Files go first, so that a kill leaves a run that is still listed as deleted.
     """
-    try:
-        run = opened.client.get_run(run_id)
-    except MlflowException as error:
-        if is_absent(error):
-            return True  # another command was faster
-        raise
-    if run.info.lifecycle_stage == "active":
+    run = opened.reader.find_run(run_id)
+    if run is None:
+        return True  # another command was faster
+    if run.stage in ACTIVE:
         return False
     database = _open_database(opened)
-    models = opened.client.search_logged_models([run.info.experiment_id], filter_string=f"source_run_id = '{run_id}'")
-    for model in models:
-        get_artifact_repository(model.artifact_location).delete_artifacts()
+    for model in opened.reader.list_models(run_id, experiment_id=run.experiment_id):
+        get_artifact_repository(model.location).delete_artifacts()
         database.delete_logged_model(model.model_id)
         database._hard_delete_logged_model(model.model_id)
-    get_artifact_repository(run.info.artifact_uri).delete_artifacts()
+    get_artifact_repository(run.artifact_uri).delete_artifacts()
     database._hard_delete_run(run_id)
     return True
 

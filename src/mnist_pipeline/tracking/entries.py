@@ -3,11 +3,10 @@
 import time
 from collections.abc import Mapping
 
-from mlflow.entities import Metric, Param, RunTag
-
 from mnist_pipeline.system import processes
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
+from mnist_pipeline.tracking.reading import ALL
 from mnist_pipeline.tracking.record import RunRecord, Tag
 
 _MAX_TAG_LENGTH = 5000
@@ -16,7 +15,7 @@ _MAX_TAG_LENGTH = 5000
 def list_entries(store: MlflowStore, experiment: str, kind: str) -> list[RunRecord]:
     """Return all entries of a kind in an experiment, deleted ones included; none if there is no such experiment."""
     experiment_id = store.find_experiment(experiment)
-    return list(runs.search(store, [experiment_id] if experiment_id else [], {Tag.KIND: kind}, stages=runs.ALL))
+    return list(runs.search(store, [experiment_id] if experiment_id else [], {Tag.KIND: kind}, stages=ALL))
 
 
 def open_entry(store: MlflowStore, experiment: str, *, name: str, tags: Mapping[str, str], started_ms: int) -> str:
@@ -45,6 +44,8 @@ def write_entry(
     params: Mapping[str, str] | None = None,
 ) -> None:
     """Write into an entry. MLflow writes the tags last and all at once: who sees one of them sees everything."""
+    from mlflow.entities import Metric, Param, RunTag  # imported here, because reading needs no MLflow
+
     now_ms = time.time_ns() // 1_000_000
     store.client.log_batch(
         run_id,

@@ -12,6 +12,7 @@ from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.nearest import nearest
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.reading import ACTIVE, DELETED, Fits
 from mnist_pipeline.tracking.record import Kind, RunRecord, Tag
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, list_models
 
@@ -105,7 +106,7 @@ def _find_alias(store: MlflowStore, models: list[RegisteredModel], alias: str, t
 def _find_unregistered(store: MlflowStore, typed: str, kinds: Collection[str] | None) -> RunRecord:
     found = runs.get(store, typed) or _find_named(store, typed, kinds)
     if found is None:
-        deleted = [run for run in _search(store, typed, kinds, stages=runs.DELETED) if run.name == typed]
+        deleted = [run for run in _search(store, typed, kinds, stages=DELETED) if run.name == typed]
         found = next(iter(deleted), None)
     if found is None:
         known = _list_names(store, kinds)
@@ -137,23 +138,22 @@ def _find_named(store: MlflowStore, typed: str, kinds: Collection[str] | None) -
 
 
 def _search(
-    store: MlflowStore, typed: str, kinds: Collection[str] | None, *, stages: tuple[str, ...] = runs.ACTIVE
+    store: MlflowStore, typed: str, kinds: Collection[str] | None, *, stages: tuple[str, ...] = ACTIVE
 ) -> list[RunRecord]:
     """Return the runs with this name, study or id prefix."""
-    quote = '"' if "'" in typed else "'"
-    if quote in typed:  # MLflow's filters cannot quote both
+    if "'" in typed and '"' in typed:  # MLflow's filters cannot quote both
         return [run for run in _search_kinds(store, kinds, (), stages) if run.name == typed]
-    conditions = [f"attributes.run_name = {quote}{typed}{quote}", f"tags.{Tag.STUDY} = {quote}{typed}{quote}"]
+    conditions = [Fits("attribute", "run_name", "=", typed), Fits("tag", Tag.STUDY, "=", typed)]
     if re.fullmatch(rf"[0-9a-f]{{{_MIN_PREFIX},31}}", typed):
-        conditions.append(f"attributes.run_id LIKE '{typed}%'")
+        conditions.append(Fits("attribute", "run_id", "LIKE", f"{typed}%"))
     return [run for condition in conditions for run in _search_kinds(store, kinds, (condition,), stages)]
 
 
 def _search_kinds(
     store: MlflowStore,
     kinds: Collection[str] | None,
-    conditions: tuple[str, ...],
-    stages: tuple[str, ...] = runs.ACTIVE,
+    conditions: tuple[Fits, ...],
+    stages: tuple[str, ...] = ACTIVE,
 ) -> list[RunRecord]:
     found = runs.search(store, runs.experiment_ids(store), {}, conditions=conditions, stages=stages)
     return [run for run in found if (run.kind in kinds if kinds else run.kind != Kind.PROMOTION)]

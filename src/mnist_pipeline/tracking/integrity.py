@@ -8,12 +8,11 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from mlflow.exceptions import MlflowException
-
-from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
+from mnist_pipeline.system.errors import GoneError
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
+from mnist_pipeline.tracking.reading import StoredRun
 from mnist_pipeline.tracking.record import Artifact, Tag
 
 # MLflow writes it beside a model that it loads from the registry.
@@ -93,11 +92,13 @@ def find_damage(store: MlflowStore, run_id: str) -> tuple[str, ...]:
 
     Raises:
         UserError: The files cannot be read now.
-        MlflowException: There is no such run.
+        GoneError: There is no such run.
     """
-    run = store.client.get_run(run_id)
-    folder = ArtifactFolder(run.info.artifact_uri, tracking_uri=store.connected)
-    seals, problem = read_list(folder.read, run.data.tags)
+    run = store.reader.find_run(run_id)
+    if run is None:
+        raise GoneError(f"the run {run_id} was deleted meanwhile: run the same command again")
+    folder = ArtifactFolder(run.artifact_uri, tracking_uri=store.connected)
+    seals, problem = read_list(folder.read, run.tags)
     if seals is None:
         return (problem,)
     of_run = compare(seals.run, folder, ignored=_WRITTEN_LATER)
@@ -164,15 +165,10 @@ def _name_some(paths: list[str]) -> str:
     return ", ".join(paths[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _compare_model(store: MlflowStore, run: Any, seals: Seals) -> dict[str, list[str]]:
-    outputs = run.outputs.model_outputs if run.outputs else []
-    if not outputs:
+def _compare_model(store: MlflowStore, run: StoredRun, seals: Seals) -> dict[str, list[str]]:
+    found = store.reader.list_models(run.run_id, experiment_id=run.experiment_id)
+    model = next((model for model in found if model.is_ready), None)
+    if model is None:
         return {"missing": sorted(seals.model)}
-    try:
-        location = store.client.get_logged_model(outputs[0].model_id).artifact_location
-    except MlflowException as error:
-        if is_absent(error):
-            return {"missing": sorted(seals.model)}
-        raise
-    folder = ArtifactFolder(location, tracking_uri=store.connected)
+    folder = ArtifactFolder(model.location, tracking_uri=store.connected)
     return compare(seals.model, folder, ignored=[WRITTEN_BY_LOADING])

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlflow.models import Model
-
 from mnist_pipeline.config import functions
 from mnist_pipeline.system import plain_yaml, quiet
 from mnist_pipeline.system.errors import ConfigError, UserError
@@ -22,6 +20,7 @@ from mnist_pipeline.tracking.integrity import Seal
 
 if TYPE_CHECKING:
     import keras
+    from mlflow.models import Model
 
 NETWORK = "data/model.keras"
 EXAMPLE = "serving_input_example.json"
@@ -49,7 +48,7 @@ class LoadedModel:
     """
 
     network: "keras.Model"
-    metadata: Model
+    metadata: "Model"
     example: str
     num_bytes: int
 
@@ -101,7 +100,9 @@ def _read(folder: ArtifactFolder, path: str, seals: Mapping[str, Seal] | None) -
     return content
 
 
-def _read_description(content: bytes) -> Model:
+def _read_description(content: bytes) -> "Model":
+    from mlflow.models import Model  # imported here, because reports read files of models, and load none
+
     try:
         values = plain_yaml.read(content)
         loader = values["flavors"]["python_function"]

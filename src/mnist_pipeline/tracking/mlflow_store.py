@@ -4,27 +4,27 @@ import contextlib
 import errno
 import functools
 import getpass
+import importlib.metadata
 import logging
 import platform
 import re
 import shlex
-import sqlite3
+import threading
 from collections.abc import Collection, Iterator
-
-import mlflow
-from alembic.util.exc import CommandError
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Any
 
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.patience import Patience
 from mnist_pipeline.system.secrets import Address, hide
 from mnist_pipeline.tracking import runs_view, sqlite_store, store
+from mnist_pipeline.tracking.absence import is_of_store
 from mnist_pipeline.tracking.database_errors import explain, is_locked
+from mnist_pipeline.tracking.mlflow_reader import MlflowReader
+from mnist_pipeline.tracking.reading import ACTIVE, Reader
 from mnist_pipeline.tracking.record import Tag
 from mnist_pipeline.tracking.retries import RetryingClient, retry
+from mnist_pipeline.tracking.sqlite_reader import SqliteReader
 
 # Without this tag the UI opens the experiment in its view for generative AI.
 _KIND_TAGS = {sqlite_store.KIND_TAG: "custom_model_development"}
@@ -39,15 +39,18 @@ _OVERVIEW_TAGS = {
 
 
 class MlflowStore:
-    """The MLflow store of a configuration; it is created if it is missing.
+    """The MLflow store of a configuration. A local one is created when it is first written to, if it is missing.
+
+    What is local is read without MLflow, which takes two seconds to import.
 
     Args:
         config: Names it.
         patience: With a server that is away; by default its absence is an error.
 
     Attributes:
-        client: MLflow's, with retries for conflicts with other programs.
-        database: The file of a SQLite store; None for every other kind.
+        client: MLflow's, with retries for conflicts with other programs; it writes.
+        reader: Reads.
+        connected: The URI for MLflow to connect to.
 
     Raises:
         UserError: The store cannot be opened, or was moved.
@@ -55,7 +58,7 @@ class MlflowStore:
 
     def __init__(self, config: TrackingConfig, patience: Patience | None = None) -> None:
         self.uri = store.resolve_uri(config)
-        self.database = store.database_of(self.uri)
+        database = store.database_of(self.uri)
         self._artifact_location = config.artifact_location
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow").setLevel(logging.ERROR)
@@ -63,14 +66,26 @@ class MlflowStore:
             logging.CRITICAL
         )  # it logs a traceback of every error that it raises
         store.require_sound(self.uri)
-        with self._opening():
-            store.create(self.uri)
-            self.connected = store.log_in(self.uri)
-            mlflow.set_tracking_uri(self.connected)
-            client = retry(self.uri, MlflowClient, self.connected)
-            # Threads that meet in SQLite sleep before they try again, each for longer than the other's call takes.
-            takes_turns = self.database is not None
-            self.client = RetryingClient(client, what=self.uri, patience=patience, takes_turns=takes_turns)
+        self.connected = store.log_in(self.uri)
+        self._mlflow_client: Any = None
+        self._connecting = threading.Lock()
+        # Threads that meet in SQLite sleep before they try again, each for longer than the other's call takes.
+        takes_turns = database is not None
+        self.client = RetryingClient(self._connect, what=self.uri, patience=patience, takes_turns=takes_turns)
+        self.reader: Reader = MlflowReader(self.client) if database is None else SqliteReader(database, self.client)
+        if database is None:
+            self._connect()
+
+    def _connect(self) -> Any:
+        with self._connecting:
+            if self._mlflow_client is None:
+                with self._opening():
+                    import mlflow
+
+                    store.create(self.uri)
+                    mlflow.set_tracking_uri(self.connected)
+                    self._mlflow_client = retry(self.uri, mlflow.MlflowClient, self.connected)
+        return self._mlflow_client
 
     @contextlib.contextmanager
     def reporting_errors(self) -> Iterator[None]:
@@ -81,9 +96,10 @@ class MlflowStore:
         """
         try:
             yield
-        except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-            if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise  # not an error of the store
+        except Exception as error:
+            is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not is_full and not is_of_store(error):
+                raise
             if is_locked(error):
                 raise UserError(self._describe_lock(error)) from error
             raise UserError(
@@ -115,8 +131,11 @@ class MlflowStore:
     def list_experiments(self) -> dict[str, str]:
         """Return the ids of our experiments of trainings, by their names, in alphabetical order."""
         with self._opening():
-            found = self.client.search_experiments(filter_string=f"tags.`{runs_view.TAG}` LIKE '%'", order_by=["name"])
-        return {experiment.name: str(experiment.experiment_id) for experiment in found}
+            found = self.reader.list_experiments()
+        ours = sorted(
+            (one.name, one.experiment_id) for one in found if one.stage in ACTIVE and runs_view.TAG in one.tags
+        )
+        return dict(ours)
 
     def find_experiment(self, name: str) -> str | None:
         """Return the id of the experiment; None if there is none.
@@ -125,15 +144,16 @@ class MlflowStore:
             UserError: It was deleted.
         """
         with self._opening():
-            experiment = self.client.get_experiment_by_name(name)
+            found = self.reader.list_experiments()
+        experiment = next((one for one in found if one.name == name), None)
         if experiment is None:
             return None
-        if experiment.lifecycle_stage != "active":
+        if experiment.stage not in ACTIVE:
             raise UserError(
                 f"the experiment {name} was deleted: restore it (mlflow experiments restore "
                 f"--experiment-id {experiment.experiment_id}) or, if tracking.experiment= names it, choose another"
             )
-        return str(experiment.experiment_id)
+        return experiment.experiment_id
 
     def require_experiment(self, name: str, *, has_trainings: bool = True) -> str:
         """Return the id of the experiment; it is created if there is none.
@@ -157,7 +177,7 @@ class MlflowStore:
                     tags={**_KIND_TAGS, **(_OVERVIEW_TAGS if has_trainings else {})},
                 )
                 return str(created)
-            except MlflowException:
+            except Exception:
                 found = self.find_experiment(name)  # another process was faster
                 if found is None:
                     raise
@@ -165,7 +185,8 @@ class MlflowStore:
 
     def show_columns(self, experiment_id: str, params: Collection[str]) -> None:
         """Add those of the params that are keys of a model to the columns of the UI's list of runs."""
-        before = self.client.get_experiment(experiment_id).tags.get(runs_view.TAG, "{}")
+        found = self.reader.list_experiments()
+        before = next(one.tags for one in found if one.experiment_id == experiment_id).get(runs_view.TAG, "{}")
         known = runs_view.list_model_keys(before)
         view = runs_view.describe([*known, *(key for key in params if key.startswith("model.") and key not in known)])
         if view != before:
@@ -175,7 +196,9 @@ class MlflowStore:
     def _opening(self) -> Iterator[None]:
         try:
             yield
-        except (MlflowException, SQLAlchemyError, CommandError, ImportError, OSError) as error:
+        except Exception as error:
+            if not is_of_store(error) and not isinstance(error, ImportError | OSError):
+                raise
             if is_locked(error):
                 raise UserError(self._describe_lock(error)) from error
             why, next_step = self._explain(error)
@@ -194,7 +217,7 @@ class MlflowStore:
         found = re.search(r"(?:database schema \(found version|Can't locate revision identified by) '?(\w+)", why)
         if found and not sqlite_store.is_known(found[1]):
             return (
-                f"its schema {found[1]} is of an MLflow newer than {mlflow.__version__}",
+                f"its schema {found[1]} is of an MLflow newer than {importlib.metadata.version('mlflow')}",
                 "upgrade the package mlflow",
             )
         if found:

@@ -1,33 +1,32 @@
 """Runs are tracked in MLflow here, and nowhere else."""
 
 import contextlib
+import functools
 import itertools
 import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
-
-from mlflow.entities import Metric as MlflowMetric
-from mlflow.entities import Param
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from typing import TYPE_CHECKING
 
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import processes
-from mnist_pipeline.system.errors import TakenOverError, Terminated, UserError
+from mnist_pipeline.system.errors import GoneError, TakenOverError, Terminated, UserError
 from mnist_pipeline.system.patience import OnWait, Patience
-from mnist_pipeline.tracking import integrity, outbox, runs, store
-from mnist_pipeline.tracking.absence import is_away
+from mnist_pipeline.tracking import integrity, runs, store
+from mnist_pipeline.tracking.absence import is_away, is_of_store
 from mnist_pipeline.tracking.database_errors import explain, is_locked
-from mnist_pipeline.tracking.mlflow_run import MlflowRun
 from mnist_pipeline.tracking.mlflow_store import MlflowStore, user
-from mnist_pipeline.tracking.outbox import BufferedRun
+from mnist_pipeline.tracking.reading import FINISHED, StoredPoint, StoredRun
 from mnist_pipeline.tracking.record import EPOCH_METRICS, Kind, Point, RunRecord, Tag
-from mnist_pipeline.tracking.sqlite_search import StoredRun
 from mnist_pipeline.tracking.tracker import PausedError, RecordedTraining, Run, RunSpec
 
 _NAMED = (Kind.TRAIN, Kind.FINAL, Kind.REPRODUCTION)
 """The kinds of runs that people name."""
+
+if TYPE_CHECKING:
+    from mnist_pipeline.tracking.mlflow_run import MlflowRun
+    from mnist_pipeline.tracking.outbox import BufferedRun
 
 _log = logging.getLogger(__name__)
 
@@ -62,20 +61,36 @@ class MlflowTracker:
         )
         self._store = MlflowStore(config, self._patience)
         self._client = self._store.client
+        self._experiment = config.experiment
+        if store.is_server(self._store.uri):
+            self._send_left()
+        self._shown: set[str] = set()
+        self._showing = threading.Lock()
+
+    def _send_left(self) -> None:
+        """Send what earlier commands could not send."""
+        from mnist_pipeline.tracking import outbox
+
         for left in outbox.list_left():
             if left.uri == str(self._store.uri):
                 try:
                     outbox.send_left(self._store, left)
                 except UserError as error:
                     _log.warning("%s", error)
-        self._experiment_id = self._store.require_experiment(config.experiment)
-        self._experiment_ids = runs.experiment_ids(self._store)
-        self._shown: set[str] = set()
-        self._showing = threading.Lock()
+
+    @functools.cached_property
+    def _experiment_id(self) -> str:
+        """The id of the experiment; it is created if there is none."""
+        return self._store.require_experiment(self._experiment)
 
     @contextlib.contextmanager
     def run(self, spec: RunSpec) -> Iterator[Run]:
         """Open or resume a run. Its status is written even if Ctrl-C or SIGTERM ends it."""
+        from mlflow.entities import Param  # imported here, because to find a run takes no MLflow
+
+        from mnist_pipeline.tracking.mlflow_run import MlflowRun
+        from mnist_pipeline.tracking.outbox import BufferedRun
+
         all_tags = {
             Tag.KIND: spec.kind,
             Tag.DESCRIPTION: spec.description,
@@ -131,7 +146,7 @@ class MlflowTracker:
 
     def _find_free_name(self, name: str) -> str:
         """Return `name`, with a number if another run has it, so that a name means one run."""
-        found = runs.search_named(self._store, self._experiment_ids, name)
+        found = runs.search_named(self._store, runs.experiment_ids(self._store), name)
         taken = {run.name for run in found}
         numbered = (f"{name}-{number}" for number in itertools.count(2))
         return next(one for one in itertools.chain([name], numbered) if one not in taken)
@@ -170,28 +185,34 @@ class MlflowTracker:
     def read_training(self, run_id: str) -> RecordedTraining:
         """Return the epochs that a run has tracked."""
         with self._store.reporting_errors():
-            return self._read_training(runs.describe(self._client.get_run(run_id)))
+            found = self._store.reader.find_run(run_id)
+            if found is None:
+                raise GoneError(f"the run {run_id} was deleted meanwhile: run the same command again")
+            return self._read_training(found)
 
     def _read_training(self, run: StoredRun) -> RecordedTraining:
-        epochs: dict[int, dict[str, MlflowMetric]] = {}
+        epochs: dict[int, dict[str, StoredPoint]] = {}
         names = [key for key in run.metrics if key in EPOCH_METRICS]
         for key in names:
-            for point in self._client.get_metric_history(run.run_id, key):
+            for point in self._store.reader.read_points(run.run_id, key):
                 epochs.setdefault(point.step, {})[key] = point
         points: list[Point] = []
         while len(epochs.get(len(points) + 1, {})) == len(names) > 0:
             metrics = epochs[len(points) + 1]
-            ended_ms = next(iter(metrics.values())).timestamp
+            ended_ms = next(iter(metrics.values())).timestamp_ms
             points.append(Point(len(points) + 1, {key: point.value for key, point in metrics.items()}, ended_ms))
         return RecordedTraining(run_id=run.run_id, points=tuple(points))
 
     def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[StoredRun]:
-        finished = ("attributes.status = 'FINISHED'",) if is_finished else ()
-        return runs.search_stored(self._store, [self._experiment_id], tags, conditions=finished)
+        experiment = self._store.find_experiment(self._experiment)
+        conditions = [FINISHED] if is_finished else []
+        return runs.search_stored(self._store, [experiment] if experiment else [], tags, conditions=conditions)
 
     def _find_begun(self, resume_id: str) -> StoredRun | None:
         """Return the run that an earlier command began; close one of another experiment, as MLflow cannot move it."""
-        found = list(runs.search_stored(self._store, self._experiment_ids, {Tag.RESUME_ID: resume_id}))
+        from mnist_pipeline.tracking.mlflow_run import MlflowRun
+
+        found = list(runs.search_stored(self._store, runs.experiment_ids(self._store), {Tag.RESUME_ID: resume_id}))
         begun = [run for run in found if run.experiment_id == self._experiment_id]
         if begun:
             return begun[0]
@@ -214,7 +235,9 @@ class MlflowTracker:
             self._client.delete_tag(run.run_id, Tag.REASON)
 
     @contextlib.contextmanager
-    def _closed(self, run: MlflowRun | BufferedRun) -> Iterator[None]:
+    def _closed(self, run: "MlflowRun | BufferedRun") -> Iterator[None]:
+        from mnist_pipeline.tracking.outbox import BufferedRun
+
         try:
             yield
         except TakenOverError:
@@ -228,8 +251,7 @@ class MlflowTracker:
             self._close(run, "KILLED", why=str(pause))
             raise
         except BaseException as error:
-            is_store = isinstance(error, MlflowException | SQLAlchemyError)
-            why = f"{type(error).__name__}: {explain(error) if is_store else error}"
+            why = f"{type(error).__name__}: {explain(error) if is_of_store(error) else error}"
             # Do not wait a second time for the same.
             self._close(run, "FAILED", why=why, is_patient=not (is_locked(error) or is_away(error)))
             raise
@@ -241,9 +263,11 @@ class MlflowTracker:
             if isinstance(run, BufferedRun):
                 run.close()
 
-    def _close(self, run: MlflowRun | BufferedRun, status: str, *, why: str, is_patient: bool = True) -> None:
+    def _close(self, run: "MlflowRun | BufferedRun", status: str, *, why: str, is_patient: bool = True) -> None:
         # The store itself may have failed: the first error is the one to report.
         try:
             run.end(status, why=why, is_patient=is_patient)
-        except (MlflowException, SQLAlchemyError) as error:
+        except Exception as error:
+            if not is_of_store(error):
+                raise
             _log.warning("run %s could not be marked %s: %s", run.run_id, status, explain(error))

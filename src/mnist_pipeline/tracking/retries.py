@@ -66,7 +66,7 @@ class RetryingClient:
     caller when the answer is lost.
 
     Args:
-        client: MLflow's.
+        connect: Returns MLflow's, the same every time; called when a method is needed first.
         what: The database, for messages.
         patience: With a server that is away; by default its absence is an error.
         takes_turns: Whether threads use the database one at a time.
@@ -77,18 +77,23 @@ class RetryingClient:
 
     def __init__(
         self,
-        client: Any,
+        connect: Callable[[], Any],
         *,
         what: str,
         patience: Patience | None = None,
         takes_turns: bool = False,
     ) -> None:
-        self.without_retries = client
-        self.hasty = self if patience is None else RetryingClient(client, what=what, takes_turns=takes_turns)
+        self._connect = connect
+        self.hasty = self if patience is None else RetryingClient(connect, what=what, takes_turns=takes_turns)
         self._what = what
         self._patience = patience
         self._turn: Any = threading.Lock() if takes_turns else None
         self.hasty._turn = self._turn
+
+    @property
+    def without_retries(self) -> Any:
+        """MLflow's client."""
+        return self._connect()
 
     @property
     def is_busy(self) -> bool:

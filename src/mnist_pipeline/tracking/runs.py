@@ -3,26 +3,15 @@
 import math
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from pathlib import Path
-
-from mlflow.entities import Experiment, LoggedModel, ViewType
-from mlflow.entities import Run as MlflowEntity
-from mlflow.exceptions import MlflowException
 
 from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system import secrets
 from mnist_pipeline.system.errors import ConfigError
-from mnist_pipeline.tracking import sqlite_search
-from mnist_pipeline.tracking.artifacts import ArtifactFolder, is_absent
+from mnist_pipeline.tracking.absence import is_absent, is_of_store
+from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.record import INHERITED, Artifact, Kind, RunRecord, Tag, of_kept_epoch
-from mnist_pipeline.tracking.sqlite_search import Condition, StoredRun
-
-ACTIVE, DELETED, ALL = ("active",), ("deleted",), ("active", "deleted")
-"""The stages of runs that `search` finds."""
-_VIEWS = {ACTIVE: ViewType.ACTIVE_ONLY, DELETED: ViewType.DELETED_ONLY, ALL: ViewType.ALL}
-
-_PAGE = 1000
+from mnist_pipeline.tracking.reading import ACTIVE, ALL, Fits, StoredModel, StoredRun, has_tags
+from mnist_pipeline.tracking.record import INHERITED, Artifact, Kind, Metric, RunRecord, Tag, of_kept_epoch
 
 
 def read(store: MlflowStore, run: StoredRun) -> RunRecord:
@@ -53,23 +42,6 @@ def read(store: MlflowStore, run: StoredRun) -> RunRecord:
     )
 
 
-def describe(entity: MlflowEntity) -> StoredRun:
-    """Return a run of MLflow's client as a stored run."""
-    info, data = entity.info, entity.data
-    return StoredRun(
-        run_id=info.run_id,
-        experiment_id=info.experiment_id,
-        name=info.run_name or "",
-        status=info.status,
-        started_ms=info.start_time or 0,
-        stage=info.lifecycle_stage,
-        artifact_uri=info.artifact_uri,
-        params=data.params,
-        metrics=data.metrics,
-        tags=data.tags,
-    )
-
-
 def _restore(value: float) -> float:
     """Return the value that was logged: a database keeps an infinity as the largest float."""
     return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value
@@ -82,12 +54,8 @@ def _mask(logged: Mapping[str, str]) -> dict[str, str]:
 
 def get(store: MlflowStore, run_id: str) -> RunRecord | None:
     """Return the run with this id, even if it was deleted; None where there is none."""
-    try:
-        return read(store, describe(store.client.get_run(run_id)))
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None
-        raise
+    found = store.reader.find_run(run_id)
+    return None if found is None else read(store, found)
 
 
 def search(
@@ -95,17 +63,17 @@ def search(
     experiment_ids: list[str],
     tags: Mapping[str, str],
     *,
-    conditions: tuple[str, ...] = (),
-    stages: tuple[str, ...] = ACTIVE,
+    conditions: Sequence[Fits | str] = (),
+    stages: Sequence[str] = ACTIVE,
     keys: Collection[str] | None = None,
 ) -> Iterator[RunRecord]:
-    """Yield the runs with all of `tags`, page by page, the newest first.
+    """Yield the runs with all of `tags`, the newest first.
 
     Args:
         store: Where they are.
         experiment_ids: The experiments to search; an empty list finds nothing.
         tags: That the runs must have, with these values.
-        conditions: Further conditions, in the language of MLflow's filters.
+        conditions: Further conditions; a text is one that a user typed, in the language of MLflow's filters.
         stages: Whether those that are deleted are found too.
         keys: Of the params, metrics and tags that are needed; what else the runs have may be missing then.
     """
@@ -118,49 +86,18 @@ def search_stored(
     experiment_ids: list[str],
     tags: Mapping[str, str],
     *,
-    conditions: tuple[str, ...] = (),
-    stages: tuple[str, ...] = ACTIVE,
+    conditions: Sequence[Fits | str] = (),
+    stages: Sequence[str] = ACTIVE,
     keys: Collection[str] | None = None,
 ) -> Iterator[StoredRun]:
     """Yield what `search` does, as the store has it."""
-    filter_string = _join(tags, conditions)
-    chosen = _choose(store, experiment_ids, filter_string, stages)
-    if chosen is not None:
-        yield from store.client.carry_out(sqlite_search.search, store.database, chosen, keys=keys)
-        return
-    token = None
-    while experiment_ids:
-        page = store.client.search_runs(
-            experiment_ids,
-            filter_string=filter_string,
-            run_view_type=_VIEWS[stages],
-            order_by=["attributes.start_time DESC"],
-            max_results=_PAGE,
-            page_token=token,
-        )
-        yield from map(describe, page)
-        token = page.token
-        if not token:
-            return
-
-
-def _join(tags: Mapping[str, str], conditions: Sequence[str]) -> str:
-    return " and ".join([*(f"tags.`{key}` = '{value}'" for key, value in tags.items()), *conditions])
-
-
-def _choose(
-    store: MlflowStore, experiment_ids: Sequence[str], filter_string: str, stages: Sequence[str]
-) -> Condition | None:
-    """Return the condition by which a local store is searched; None if MLflow has to search."""
-    known = sqlite_search.translate(filter_string) if store.database is not None and experiment_ids else None
-    return None if known is None else sqlite_search.choose(experiment_ids, known, stages=stages)
+    return store.reader.search(experiment_ids, [*has_tags(tags), *conditions], stages=stages, keys=keys)
 
 
 def search_named(store: MlflowStore, experiment_ids: list[str], name: str) -> Iterator[StoredRun]:
     """Yield the runs whose names begin with `name`, and perhaps others."""
-    quote = '"' if "'" in name else "'"
-    # MLflow's filters cannot quote both.
-    condition = () if quote in name else (f"attributes.run_name LIKE {quote}{name}%{quote}",)
+    is_quotable = not ("'" in name and '"' in name)
+    condition = (Fits("attribute", "run_name", "LIKE", f"{name}%"),) if is_quotable else ()
     return search_stored(store, experiment_ids, {}, conditions=condition)
 
 
@@ -172,8 +109,8 @@ def filter_runs(store: MlflowStore, experiment_ids: list[str], condition: str | 
     """
     try:
         return list(search(store, experiment_ids, {}, conditions=() if condition is None else (condition,)))
-    except MlflowException as error:
-        if condition is None or error.error_code != "INVALID_PARAMETER_VALUE":
+    except Exception as error:
+        if condition is None or not (is_of_store(error) and is_absent(error)):
             raise
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
@@ -184,28 +121,18 @@ def filter_runs(store: MlflowStore, experiment_ids: list[str], condition: str | 
 
 def experiment_name(store: MlflowStore, run: RunRecord) -> str:
     """Return the name of the experiment that a run is in."""
-    return str(store.client.get_experiment(run.experiment_id).name)
+    return next(one.name for one in store.reader.list_experiments() if one.experiment_id == run.experiment_id)
 
 
 def experiment_names(store: MlflowStore) -> list[str]:
     """Return the names of all experiments that are not deleted."""
-    return [str(experiment.name) for experiment in _list_experiments(store, ViewType.ACTIVE_ONLY)]
+    return [one.name for one in store.reader.list_experiments() if one.stage in ACTIVE]
 
 
 def experiment_ids(store: MlflowStore, *, with_deleted: bool = False) -> list[str]:
     """Return the ids of all experiments."""
-    view = ViewType.ALL if with_deleted else ViewType.ACTIVE_ONLY
-    return [str(experiment.experiment_id) for experiment in _list_experiments(store, view)]
-
-
-def _list_experiments(store: MlflowStore, view: str) -> Iterator[Experiment]:
-    token = None
-    while True:
-        page = store.client.search_experiments(view_type=view, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    found = store.reader.list_experiments()
+    return [one.experiment_id for one in found if with_deleted or one.stage in ACTIVE]
 
 
 def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:
@@ -213,23 +140,19 @@ def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:
 
     A reproduction does not count: its score is known before.
     """
-    scored = ("metrics.`test/accuracy` >= 0", f"tags.{Tag.KIND} != '{Kind.REPRODUCTION}'")
-    experiments = experiment_ids(store, with_deleted=True)
-    chosen = _choose(store, experiments, _join(tags, scored), ALL)
-    if chosen is not None:
-        return int(store.client.carry_out(sqlite_search.count, store.database, chosen))
-    return sum(1 for _ in search_stored(store, experiments, tags, conditions=scored, stages=ALL))
+    scored = (Fits("metric", Metric.TEST_ACCURACY, ">=", 0), Fits("tag", Tag.KIND, "!=", Kind.REPRODUCTION))
+    return store.reader.count(experiment_ids(store, with_deleted=True), [*has_tags(tags), *scored], stages=ALL)
 
 
-def find_model(store: MlflowStore, run: RunRecord) -> LoggedModel | None:
+def find_model(store: MlflowStore, run: RunRecord | StoredRun) -> StoredModel | None:
     """Return the model that the run logged; None where it is missing or incomplete."""
-    found = store.client.search_logged_models([run.experiment_id], filter_string=f"source_run_id = '{run.run_id}'")
-    return next((model for model in found if model.status.value == "READY"), None)
+    found = store.reader.list_models(run.run_id, experiment_id=run.experiment_id)
+    return next((model for model in found if model.is_ready), None)
 
 
-def open_model_folder(store: MlflowStore, model_id: str) -> ArtifactFolder:
+def open_model_folder(store: MlflowStore, model: StoredModel) -> ArtifactFolder:
     """Return the files of a logged model."""
-    return ArtifactFolder(store.client.get_logged_model(model_id).artifact_location, tracking_uri=store.connected)
+    return ArtifactFolder(model.location, tracking_uri=store.connected)
 
 
 def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> None:
@@ -238,22 +161,23 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
     for other in tagged - {run_id}:
         try:
             store.client.delete_tag(other, key)
-        except MlflowException as error:
+        except Exception as error:
             if not is_absent(error):  # another process was faster
                 raise
     if run_id is None or run_id in tagged:
         return
     try:
-        if store.client.get_run(run_id).info.lifecycle_stage == "active":
+        run = store.reader.find_run(run_id)
+        if run is not None and run.stage in ACTIVE:
             store.client.set_tag(run_id, key, value)
-    except MlflowException as error:
+    except Exception as error:
         if not is_absent(error):  # mlflow gc may have removed the run of a version
             raise
 
 
 def list_open(store: MlflowStore) -> Iterator[RunRecord]:
     """Yield the runs of this project that are RUNNING, but not the entries of a ledger."""
-    is_running = ("attributes.status = 'RUNNING'", f"tags.{Tag.KIND} != '{Kind.PROMOTION}'")
+    is_running = (Fits("attribute", "status", "=", "RUNNING"), Fits("tag", Tag.KIND, "!=", Kind.PROMOTION))
     return search(store, experiment_ids(store), {}, conditions=is_running)
 
 
@@ -262,8 +186,8 @@ def abandon(store: MlflowStore, run: RunRecord, *, why: str) -> bool:
 
     It is left alone if another process has resumed it since: that writes its own tag before the status.
     """
-    now = store.client.get_run(run.run_id)
-    if now.info.status != "RUNNING" or now.data.tags.get(Tag.PROCESS) != run.tags.get(Tag.PROCESS):
+    now = store.reader.find_run(run.run_id)
+    if now is None or now.status != "RUNNING" or now.tags.get(Tag.PROCESS) != run.tags.get(Tag.PROCESS):
         return False
     store.client.set_tag(run.run_id, Tag.REASON, why)
     store.client.set_terminated(run.run_id, "KILLED")
@@ -272,9 +196,9 @@ def abandon(store: MlflowStore, run: RunRecord, *, why: str) -> bool:
 
 def find_last_sign(store: MlflowStore, run: RunRecord) -> int:
     """Return when a run was last written to, as far as it shows: in milliseconds of Unix time."""
-    points = store.client.get_run(run.run_id).data.metrics
-    history = store.client.get_metric_history(run.run_id, next(iter(points))) if points else []
-    return max([run.started_ms, *(int(point.timestamp) for point in history)])
+    now = store.reader.find_run(run.run_id)
+    points = store.reader.read_points(run.run_id, next(iter(now.metrics))) if now and now.metrics else []
+    return max([run.started_ms, *(point.timestamp_ms for point in points)])
 
 
 def log_report(store: MlflowStore, run_id: str, page: str) -> None:
@@ -284,8 +208,8 @@ def log_report(store: MlflowStore, run_id: str, page: str) -> None:
 
 def has_report(store: MlflowStore, run_id: str) -> bool:
     """Return whether a page about the run was logged."""
-    infos = store.client.list_artifacts(run_id, str(Path(Artifact.REPORT).parent))
-    return any(info.path == Artifact.REPORT for info in infos)
+    run = store.reader.find_run(run_id)
+    return run is not None and ArtifactFolder(run.artifact_uri, tracking_uri=store.connected).has(Artifact.REPORT)
 
 
 def log_verdict(store: MlflowStore, verdict: str, run_ids: Sequence[str], *, is_identical: bool) -> None:
