@@ -63,7 +63,7 @@ def main() -> int:
         # All modules, so that what they imported is what is replaced.
         if sys.argv[2] != "doctor":
             importlib.import_module("mnist_pipeline.tracking.mlflow_tracker")
-        stories = {"sweep": "sweep.sweep", "train": "pipeline.run", "doctor": "doctor.examination"}
+        stories = {"sweep": "sweep.sweep", "train": "pipeline.stages", "doctor": "doctor.examination"}
         stories |= {"promote": "registry.promote", "rollback": "registry.rollback"}
         importlib.import_module(f"mnist_pipeline.{stories[sys.argv[2]]}")
 

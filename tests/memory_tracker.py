@@ -75,6 +75,9 @@ class MemoryRun:
         self.events.append(folder.name)
         self.artifacts.update({f"{folder.name}/{path.name}": path.read_bytes() for path in folder.iterdir()})
 
+    def prepare_model(self) -> None:
+        pass
+
     def log_model(
         self,
         model: keras.Model,

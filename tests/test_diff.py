@@ -259,7 +259,7 @@ def test_the_curves_are_drawn_over_each_other_with_a_text_for_those_who_do_not_s
     page = diff_page.lay_out(compared(past("a"), past("b", OTHER)), {}, None)
     (picture,) = [item for item in page.sections[5].items if isinstance(item, Picture)]
     assert "A ends at accuracy 0.9000 after epoch 2; B ends at accuracy 0.9000 after epoch 2" in picture.alt
-    assert picture.png.startswith(b"\x89PNG")
+    assert picture.read().startswith(b"\x89PNG")
 
 
 # From the command to the page

@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+import sklearn.metrics
 
+from mnist_pipeline import stats
 from mnist_pipeline.config.sections import EvaluateConfig
 from mnist_pipeline.evaluate.evaluation import Evaluation, evaluate_logits
 
@@ -82,3 +84,15 @@ def test_the_surest_mistakes_come_first() -> None:
     assert mistakes["index"].tolist() == [2, 3]
     assert mistakes["confidence"].tolist() == pytest.approx([0.88, 0.55])
     assert evaluate(num_mistakes=1).mistakes["index"].tolist() == [2]
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 12])
+def test_the_scores_of_classes_are_those_of_scikit_learn(num_classes: int) -> None:
+    rng = np.random.default_rng(num_classes)
+    labels, predicted = rng.integers(0, num_classes - 1, 200), rng.integers(1, num_classes, 200)  # some never occur
+    names = range(num_classes)
+    confusion = stats.confuse(labels, predicted, num_classes=num_classes)
+    np.testing.assert_array_equal(confusion, sklearn.metrics.confusion_matrix(labels, predicted, labels=names))
+    expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0.0)
+    for ours, theirs in zip(stats.score_classes(confusion), expected[:3], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-15)

@@ -86,8 +86,8 @@ def test_a_change_in_an_imported_module_changes_it(module: str, old: str, new: s
 
 @pytest.mark.parametrize(
     "module",
-    ["pipeline/run", "cli/commands", "cli/errors", "system/console", "system/text", "tracking/tracker", "plotting",
-     "evaluate/figures"],
+    ["pipeline/run", "pipeline/stages", "cli/commands", "cli/errors", "system/console", "system/text",
+     "tracking/tracker", "plotting", "evaluate/figures"],
 )  # fmt: skip
 def test_modules_that_decide_nothing_are_left_out(module: str, package: Path) -> None:
     before = digest(package)

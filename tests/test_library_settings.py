@@ -18,7 +18,7 @@ def test_importing_the_package_changes_nothing() -> None:
     code = (
         "import os; before = dict(os.environ); import mnist_pipeline.cli;"
         "import mnist_pipeline.config.compose;"
-        "import mnist_pipeline.pipeline.run, mnist_pipeline.tracking.mlflow_tracker, mnist_pipeline.sweep.sweep;"
+        "import mnist_pipeline.pipeline.stages, mnist_pipeline.tracking.mlflow_tracker, mnist_pipeline.sweep.sweep;"
         f"print([name for name in {NAMES} if os.environ.get(name) != before.get(name)])"
     )
     assert run(code) == "[]"

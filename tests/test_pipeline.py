@@ -18,7 +18,8 @@ from mnist_pipeline.data.dataset import DataUnavailableError
 from mnist_pipeline.model.catalogue import build
 from mnist_pipeline.model.score import Score
 from mnist_pipeline.pipeline.request import prepare
-from mnist_pipeline.pipeline.run import RunResult, execute, log_checked_model
+from mnist_pipeline.pipeline.run import RunResult, execute
+from mnist_pipeline.pipeline.stages import log_checked_model
 from mnist_pipeline.tracking.tracker import Predict
 from mnist_pipeline.train.epochs import Epoch
 from mnist_pipeline.train.fit import LossNotFiniteError

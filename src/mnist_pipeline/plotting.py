@@ -6,12 +6,12 @@ Every function returns a new `matplotlib.figure.Figure`; pyplot's global state i
 import io
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mnist_pipeline.system.text import printable
@@ -24,10 +24,11 @@ mpl.rcParams.update(
 )
 
 
-def to_png(figure: Figure, **how: Any) -> bytes:
-    """Return `figure` as the bytes of a PNG file; `how` is for `Figure.savefig`."""
+def to_png(figure: Figure) -> bytes:
+    """Return `figure` as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", **how, pil_kwargs={"compress_level": 3})
+    # Not `savefig`: it draws everything twice, the first time only to lay it out.
+    FigureCanvasAgg(figure).print_png(buffer, pil_kwargs={"compress_level": 3})  # type: ignore[no-untyped-call]
     return buffer.getvalue()
 
 

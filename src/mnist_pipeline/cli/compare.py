@@ -7,9 +7,9 @@ from pathlib import Path
 
 from mnist_pipeline.cli.arguments import RUN_HELP, STORE_HELP, make_parser, require_output, require_store, split_words
 from mnist_pipeline.cli.errors import report_problems
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 
 _FORMATS = (".csv", ".parquet", ".md", ".html")
 
@@ -69,7 +69,7 @@ def compare(arguments: Sequence[str]) -> None:
     if parsed.figures is not None:
         for name, picture in comparison_page.draw_figures(found).items():
             with files.output(parsed.figures / f"{name}.png") as unfinished:
-                unfinished.write_bytes(picture.png)
+                unfinished.write_bytes(picture.read())
     for written in filter(None, (parsed.output, parsed.figures)):
         view.print_written(written)
     report_problems(selected.problems)

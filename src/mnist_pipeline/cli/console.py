@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mnist_pipeline.evaluate.figures import NUM_SHOWN_PREDICTIONS
 from mnist_pipeline.reports.page import Table
 from mnist_pipeline.reports.terminal import print_table
 from mnist_pipeline.system.console import err, out, print_fields
 from mnist_pipeline.system.hints import command
+from mnist_pipeline.tracking.record import NUM_SHOWN_PREDICTIONS
 
 if TYPE_CHECKING:
     from mnist_pipeline.pipeline.run import RunResult

@@ -5,11 +5,11 @@ import os
 from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import HERE, listen, make_parser
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.storage import check, is_url, journal_path, list_journals
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 from mnist_pipeline.system.secrets import Address
 
 

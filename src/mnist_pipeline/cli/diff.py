@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import make_parser
 from mnist_pipeline.cli.errors import report_problems
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.cli.page_arguments import place_page, read_page_arguments
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 
 
 def diff(arguments: Sequence[str]) -> None:
@@ -36,6 +36,7 @@ def diff(arguments: Sequence[str]) -> None:
         a, b = (comparing.read_side(letter, run) for letter, run in zip("AB", runs, strict=True))
         aliases = find_run.list_aliases(store)
     found = comparing.diff(a, b)
+    view.print_page(diff_page.lay_out(found, aliases, None))  # first: pictures take longer than all the rest
     problems = list(found.problems)
     images = None
     if found.comparison is not None and not found.disagreements.empty:
@@ -43,9 +44,7 @@ def diff(arguments: Sequence[str]) -> None:
             images = pictures.find_test_images(runs, where.data, num_images=found.comparison.num_images)
         except UserError as error:
             problems.append(f"the images themselves cannot be shown: {error}")
-    laid_out = diff_page.lay_out(found, aliases, images)
     path = place_page(output, f"diff-{a.run.run_id[:8]}-{b.run.run_id[:8]}")
-    view.print_page(laid_out)
-    page.write(laid_out, path)
+    page.write(diff_page.lay_out(found, aliases, images), path)
     view.print_written(path)
     report_problems(problems)

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.cli.arguments import make_parser
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.system.console import print_fields
 from mnist_pipeline.system.errors import UserError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import store
 

@@ -8,11 +8,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mnist_pipeline.cli.errors import ReportedError, print_error
-from mnist_pipeline.cli.heavy_imports import begin, heavy_imports
 from mnist_pipeline.cli.stopping import stop_on_signals
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.sections import Config, ExecutorName
 from mnist_pipeline.system.errors import Terminated
+from mnist_pipeline.system.heavy_imports import begin, heavy_imports
 from mnist_pipeline.system.versions import count_usable_cores
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_pipeline.cli.arguments import WAIT_HELP, make_parser, require_output, require_store
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.serving import tables
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 
 
 def predict(arguments: Sequence[str]) -> None:

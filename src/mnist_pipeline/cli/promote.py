@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import WAIT_HELP, make_parser, require_store, split_words
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.system.errors import ConfigError, RefusedError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 
 
 def promote(arguments: Sequence[str]) -> None:

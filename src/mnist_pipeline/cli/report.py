@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import make_parser
 from mnist_pipeline.cli.errors import report_problems
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.cli.page_arguments import place_page, read_page_arguments
+from mnist_pipeline.system.heavy_imports import heavy_imports
 from mnist_pipeline.tracking.store import is_read_only
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mnist_pipeline.cli.arguments import RUN_HELP, STORE_HELP, make_parser, require_store, split_words
 from mnist_pipeline.cli.errors import ReportedError
-from mnist_pipeline.cli.heavy_imports import begin, heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.system import paths
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.heavy_imports import begin, heavy_imports
 
 
 def reproduce(arguments: Sequence[str]) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import WAIT_HELP, make_parser, require_store
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
 from mnist_pipeline.system.errors import ConfigError, RefusedError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 
 
 def rollback(arguments: Sequence[str]) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_pipeline.cli.arguments import WAIT_HELP, add_address, describe_address, listen, make_parser, require_store
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.registry import settings
+from mnist_pipeline.system.heavy_imports import heavy_imports
 from mnist_pipeline.system.text import printable
 
 

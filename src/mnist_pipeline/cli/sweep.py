@@ -5,13 +5,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mnist_pipeline.cli import hydra_app
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.cli.stopping import stop_on_signals
 from mnist_pipeline.config import compose
 from mnist_pipeline.sweep import settings, storage
 from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.system import temporary
 from mnist_pipeline.system.errors import ConfigError, Terminated, UserError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:

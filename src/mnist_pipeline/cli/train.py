@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from mnist_pipeline.cli import hydra_app
 from mnist_pipeline.cli.errors import ReportedError, print_error
-from mnist_pipeline.cli.heavy_imports import begin, heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.config.overrides import split_runs
 from mnist_pipeline.config.sections import ExecutorName
 from mnist_pipeline.system.errors import ConfigError, Terminated
+from mnist_pipeline.system.heavy_imports import begin
 from mnist_pipeline.tracking import store
 
 if TYPE_CHECKING:
@@ -96,17 +96,14 @@ def _train_each(configs: "Sequence[Config]", runs: Sequence[Sequence[str]], *, c
 
 def _train_once(config: "Config", overrides: Sequence[str], *, config_dir: str | None) -> "RunResult":
     begin()
-    from mnist_pipeline.pipeline import request
+    from mnist_pipeline.cli import console
+    from mnist_pipeline.pipeline import request, run
+    from mnist_pipeline.tracking import mlflow_tracker
 
     # First the data, which has most that can be wrong: it does not need TensorFlow.
     asked = request.prepare(
         config, overrides, compose_with_data=partial(compose.compose_with_data, config_dir=config_dir)
     )
-    with heavy_imports():
-        from mnist_pipeline.cli import console
-        from mnist_pipeline.pipeline import run
-        from mnist_pipeline.tracking import mlflow_tracker
-
     tracker = mlflow_tracker.MlflowTracker(asked.config.tracking)
     with console.EpochProgress(asked.config.train.num_epochs) as progress:
         try:

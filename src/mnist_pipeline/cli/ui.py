@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from mnist_pipeline.cli.arguments import add_address, describe_address, listen, listen_by_default, make_parser
-from mnist_pipeline.cli.heavy_imports import heavy_imports
 from mnist_pipeline.config import compose
 from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.heavy_imports import heavy_imports
 from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.system.text import printable
 from mnist_pipeline.tracking import store

@@ -12,6 +12,7 @@ from mnist_pipeline.config.sections import EvaluateConfig
 from mnist_pipeline.data.dataset import Split
 from mnist_pipeline.model.prediction import predict_logits
 from mnist_pipeline.model.score import Score, score
+from mnist_pipeline.stats import confuse, score_classes
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,16 @@ def evaluate_logits(
     """Compute the result from logits float32 `(n, num_classes)` and labels int32 `(n,)`."""
     probabilities = softmax(logits.astype(np.float64), axis=1)
     predictions = _tabulate_predictions(probabilities.astype(np.float32), labels, class_names)
+    confusion = confuse(labels, probabilities.argmax(axis=1), num_classes=len(class_names))
     calibration = _calibrate(probabilities, labels, num_bins=config.num_calibration_bins)
     gaps = (calibration["confidence"] - calibration["accuracy"]).abs()
     return Evaluation(
         score=score(logits, labels),
         calibration_error=float((gaps * calibration["num_images"]).sum() / len(labels)),
-        per_class=_score_classes(probabilities.argmax(axis=1), labels, class_names),
-        confusion=_confuse(probabilities.argmax(axis=1), labels, class_names),
+        per_class=_tabulate_classes(confusion, class_names),
+        confusion=pd.DataFrame(
+            confusion, index=pd.Index(class_names, name="label"), columns=pd.Index(class_names, name="predicted")
+        ),
         calibration=calibration,
         predictions=predictions,
         mistakes=_most_confident_mistakes(predictions, class_names, most=config.num_mistakes),
@@ -82,28 +86,11 @@ def _tabulate_predictions(
     return pd.concat([table, pd.DataFrame(probabilities, columns=columns)], axis=1)
 
 
-def _score_classes(
-    predicted: npt.NDArray[np.intp], labels: npt.NDArray[np.int32], class_names: tuple[str, ...]
-) -> pd.DataFrame:
-    from sklearn.metrics import precision_recall_fscore_support  # imported while a training runs; see `pipeline.run`
-
-    # A class that is never predicted has a precision of 0, not an undefined one.
-    precision, recall, f1, num_images = precision_recall_fscore_support(
-        labels, predicted, labels=range(len(class_names)), zero_division=0.0
-    )
+def _tabulate_classes(confusion: npt.NDArray[np.int64], class_names: tuple[str, ...]) -> pd.DataFrame:
+    precision, recall, f1 = score_classes(confusion)
+    num_images = confusion.sum(axis=1)
     return pd.DataFrame(
         {"class": class_names, "precision": precision, "recall": recall, "f1": f1, "num_images": num_images}
-    )
-
-
-def _confuse(
-    predicted: npt.NDArray[np.intp], labels: npt.NDArray[np.int32], class_names: tuple[str, ...]
-) -> pd.DataFrame:
-    from sklearn.metrics import confusion_matrix
-
-    counts = confusion_matrix(labels, predicted, labels=range(len(class_names)))
-    return pd.DataFrame(
-        counts, index=pd.Index(class_names, name="label"), columns=pd.Index(class_names, name="predicted")
     )
 
 

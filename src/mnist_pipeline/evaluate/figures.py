@@ -12,8 +12,6 @@ from mnist_pipeline.plotting import BLUE, GREY, ORANGE, draw_image_grid, literal
 if TYPE_CHECKING:
     from mnist_pipeline.evaluate.evaluation import Evaluation
 
-NUM_SHOWN_PREDICTIONS = 8
-
 
 def draw_confusion(evaluation: "Evaluation") -> Figure:
     """Draw the confusion matrix: rows in shares of the true class, the counts written in."""

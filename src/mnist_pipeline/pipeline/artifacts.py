@@ -3,7 +3,6 @@
 import json
 import logging
 
-import keras
 import numpy as np
 import pandas as pd
 
@@ -12,20 +11,13 @@ from mnist_pipeline.data import splits
 from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.data.figures import draw_class_counts, draw_samples
 from mnist_pipeline.evaluate.evaluation import Evaluation
-from mnist_pipeline.evaluate.figures import (
-    NUM_SHOWN_PREDICTIONS,
-    draw_confusion,
-    draw_mistakes,
-    draw_predictions,
-    draw_reliability,
-)
-from mnist_pipeline.model.inspection import look_untrained, summarise_layers
+from mnist_pipeline.evaluate.figures import draw_confusion, draw_mistakes, draw_predictions, draw_reliability
 from mnist_pipeline.pipeline import provenance
 from mnist_pipeline.pipeline.fingerprint import describe_identity
 from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.plotting import to_png
 from mnist_pipeline.system import paths
-from mnist_pipeline.tracking.record import Artifact, show_tables, tabulate_history
+from mnist_pipeline.tracking.record import NUM_SHOWN_PREDICTIONS, Artifact, show_tables, tabulate_history
 from mnist_pipeline.tracking.tracker import Run, log_contents
 from mnist_pipeline.train.augmentation import describe_risk
 from mnist_pipeline.train.epochs import History
@@ -62,12 +54,6 @@ def log_data(dataset: Dataset, tracked: Run) -> None:
     )
 
 
-def report_data(dataset: Dataset) -> None:
-    """Report how many images each split has, and where they come from."""
-    sizes = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    _log.info("data      %s: %s images, from %s", dataset.name, sizes, dataset.attempts[-1].source)
-
-
 def log_augmentation(dataset: Dataset, config: TrainConfig, tracked: Run) -> None:
     """Log how images are changed for the training, if they are, and warn if that may change their classes."""
     if not config.augment.is_on():
@@ -77,33 +63,6 @@ def log_augmentation(dataset: Dataset, config: TrainConfig, tracked: Run) -> Non
         _log.warning("%s", risk)
     figure = draw_augmented(dataset.train, config.augment, class_names=dataset.class_names, seed=config.seed)
     log_contents(tracked, {Artifact.AUGMENTED_PICTURE: to_png(figure)})
-
-
-def log_model_summary(model: keras.Model, dataset: Dataset, tracked: Run, *, name: str) -> None:
-    """Log the layers, and the untrained model's loss and first prediction."""
-    layers = summarise_layers(model)
-    look = look_untrained(model, dataset.train)
-    untrained = {
-        "first_image_probabilities": look.probabilities.tolist(),
-        "loss": look.loss,
-        "expected_loss": look.expected_loss,
-    }
-    log_contents(
-        tracked,
-        {
-            Artifact.LAYERS: layers.to_csv(index=False),
-            Artifact.MODEL_SUMMARY: layers.to_string(index=False) + f"\n\nparameters: {model.count_params():,}\n",
-            Artifact.UNTRAINED: json.dumps(untrained, indent=2),
-        },
-    )
-    _log.info(
-        "model     %s: %s parameters; untrained loss %.3f, ln %d = %.3f",
-        name,
-        f"{model.count_params():,}",
-        look.loss,
-        dataset.num_classes,
-        look.expected_loss,
-    )
 
 
 def log_training(history: History, tracked: Run, *, kept: int) -> None:

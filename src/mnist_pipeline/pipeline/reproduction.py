@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline.model.catalogue import build
-from mnist_pipeline.pipeline import run as runs
+from mnist_pipeline.pipeline import stages
 from mnist_pipeline.pipeline.checkpoints import Checkpoints
 from mnist_pipeline.pipeline.names import describe_training, name_run
 from mnist_pipeline.pipeline.request import Request
@@ -75,7 +75,7 @@ def train_again(
     unique = f"reproduction-{uuid.uuid4().hex}"
     if original.kind in TESTED:
         folder = paths.checkpoints_dir() / unique
-        result = runs.carry_out(
+        result = stages.carry_out(
             request, tracker, Checkpoints(folder), kind=Kind.REPRODUCTION, tags=tags, on_epoch=on_epoch
         )
         shutil.rmtree(folder, ignore_errors=True)

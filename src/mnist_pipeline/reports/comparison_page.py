@@ -4,10 +4,10 @@ import dataclasses
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import pandas as pd
 
-from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.compare import TEST, Comparison
 from mnist_pipeline.reports.configurations import ALL, CONFIDENCE, SEED_KEYS, short_names
 from mnist_pipeline.reports.page import Page, Picture, Section, Table, Text, tabulate
@@ -69,6 +69,8 @@ def describe(comparison: Comparison) -> str:
 
 def draw_figures(comparison: Comparison) -> dict[str, Picture]:
     """Draw accuracy against every numeric param that differs, and against training time; by file name."""
+    from mnist_pipeline.reports import figures  # imported here, because the tables need not wait for matplotlib
+
     table, metric = comparison.table, comparison.ranked_by
     keys = [key for key in comparison.differing if key not in SEED_KEYS and pd.api.types.is_numeric_dtype(table[key])]
     drawn: dict[str, Picture] = {}
@@ -77,9 +79,8 @@ def draw_figures(comparison: Comparison) -> dict[str, Picture]:
         if not known.empty:
             name = "training time in seconds" if key == Metric.TRAIN_SEC else key
             alt = f"{metric} against {name}, {count(len(known), 'run')}: {_describe_range(known, key, metric)}"
-            drawn[f"accuracy_by_{name.split('.')[-1].replace(' ', '_')}"] = figures.as_picture(
-                figures.draw_against(known[key], known[metric], of=name), alt=alt
-            )
+            draw = partial(figures.draw_against, known[key], known[metric], of=name)
+            drawn[f"accuracy_by_{name.split('.')[-1].replace(' ', '_')}"] = Picture(alt, draw)
     return drawn
 
 

@@ -1,14 +1,16 @@
 """A diff as a page."""
 
+from collections.abc import Mapping
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from mnist_pipeline.pipeline import patch, provenance
-from mnist_pipeline.reports import figures
 from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.diff import Diff, Side
-from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, tabulate
+from mnist_pipeline.reports.page import Code, Item, Lines, Page, Picture, Section, Table, Text, tabulate
 from mnist_pipeline.reports.values import count, points, show, when
 from mnist_pipeline.system import paths
 from mnist_pipeline.tracking.record import Artifact, Metric, Tag
@@ -141,8 +143,14 @@ def _show_metrics(diff: Diff) -> tuple[Item, ...]:
     if histories:
         ends = [f"{letter} ends at {_describe_end(history)}" for letter, history in histories.items()]
         alt = f"Learning curves of both runs, loss and accuracy by epoch: {'; '.join(ends)}."
-        items.append(figures.as_picture(figures.draw_curves(histories), alt=alt))
+        items.append(Picture(alt, partial(_draw_curves, histories)))
     return tuple(items)
+
+
+def _draw_curves(histories: Mapping[str, pd.DataFrame]) -> bytes:
+    from mnist_pipeline.reports import figures  # imported here, because the terminal need not wait for matplotlib
+
+    return figures.draw_curves(histories)
 
 
 def _show_figure(metric: str, value: float, *, sign: str = "") -> str:
@@ -180,6 +188,11 @@ def _show_images(diff: Diff, images: npt.NDArray[np.uint8] | None) -> tuple[Item
             for row in first.to_dict("records")
         ]
         alt = f"{count(len(first), 'test image')} on which A and B disagree; the table has their predictions."
-        drawn = figures.draw_disagreements(images[first["image"].to_numpy()], captions)
-        items.append(figures.as_picture(drawn, alt=alt))
+        items.append(Picture(alt, partial(_draw_disagreements, images[first["image"].to_numpy()], captions)))
     return (*items, shown)
+
+
+def _draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> bytes:
+    from mnist_pipeline.reports import figures  # see _draw_curves
+
+    return figures.draw_disagreements(images, captions)

@@ -1,4 +1,4 @@
-"""Figures of comparisons between runs."""
+"""Figures of comparisons between runs, as PNG files."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mnist_pipeline.plotting import BLUE, ORANGE, draw_image_grid, literal, make_axes, to_png
-from mnist_pipeline.reports.page import Picture
 
 WIDE_RANGE = 30
 """If the largest value is more than this many times the smallest, the axis is logarithmic."""
 
 
-def as_picture(figure: Figure, *, alt: str) -> Picture:
-    """Return the figure as a picture of a page."""
-    return Picture(alt, to_png(figure))
-
-
-def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> Figure:
+def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str) -> bytes:
     """Draw the accuracy of runs against a param or a time, named `of`; both are float, one value per run."""
     name = literal(of)
     figure, axes = make_axes(6.4, 4, f"{accuracy.name} against {name}")
@@ -30,10 +24,10 @@ def draw_against(x: "pd.Series[float]", accuracy: "pd.Series[float]", *, of: str
     axes.set_xlabel(name)
     axes.set_ylabel(str(accuracy.name))
     axes.grid(alpha=0.3)
-    return figure
+    return to_png(figure)
 
 
-def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
+def draw_curves(histories: Mapping[str, pd.DataFrame]) -> bytes:
     """Draw the learning curves of several runs: tables with epoch and metrics, by the names of the runs."""
     figure = Figure(figsize=(9, 3.9), layout="constrained")
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
@@ -48,11 +42,10 @@ def draw_curves(histories: Mapping[str, pd.DataFrame]) -> Figure:
         axes.grid(axis="y", alpha=0.3)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    return figure
+    return to_png(figure)
 
 
-def draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> Figure:
+def draw_disagreements(images: npt.NDArray[np.uint8], captions: list[str]) -> bytes:
     """Draw images uint8 (n, height, width) on which two models disagree, each with their predictions."""
-    return draw_image_grid(
-        images, list(map(literal, captions)), title="Images on which they disagree", empty="no image"
-    )
+    title = "Images on which they disagree"
+    return to_png(draw_image_grid(images, list(map(literal, captions)), title=title, empty="no image"))

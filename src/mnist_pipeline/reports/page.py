@@ -54,16 +54,20 @@ class Picture:
 
     Attributes:
         alt: A description, for readers who cannot see it.
-        png: The file's bytes.
+        png: The file's bytes, or a function that draws it when it is written.
     """
 
     alt: str
-    png: bytes = field(repr=False)
+    png: bytes | Callable[[], bytes] = field(repr=False)
+
+    def read(self) -> bytes:
+        """Return the file's bytes."""
+        return self.png if isinstance(self.png, bytes) else self.png()
 
     @property
     def source(self) -> str:
         """The picture as a data URL."""
-        return f"data:image/png;base64,{base64.b64encode(self.png).decode()}"
+        return f"data:image/png;base64,{base64.b64encode(self.read()).decode()}"
 
 
 Item = Text | Lines | Code | Table | Picture

@@ -1,6 +1,7 @@
 """The artifacts of a sweep: the table of its trials, its plots, the verdict, and the winner as a preset."""
 
 import html as html_text
+import io
 import json
 import time
 import warnings
@@ -112,7 +113,9 @@ def draw_plots(study: optuna.Study, config: SweepConfig) -> dict[str, bytes | st
                 legend = axes.get_legend()
                 if legend is not None and len(legend.get_texts()) > MAX_LEGEND_ENTRIES:
                     legend.remove()
-            drawn[f"sweep/{name}.png"] = to_png(figure, dpi=110, bbox_inches="tight", facecolor="white")
+            with io.BytesIO() as buffer:
+                figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+                drawn[f"sweep/{name}.png"] = buffer.getvalue()
             plt.close(figure)
             html = (
                 plot(interactive)

@@ -268,14 +268,14 @@ def train_winner(
     if past is not None:
         return past
     with quiet.library_noise():  # here, because TensorFlow takes seconds to import
-        from mnist_pipeline.pipeline import run
         from mnist_pipeline.pipeline.checkpoints import Checkpoints
+        from mnist_pipeline.pipeline.stages import carry_out
 
     def on_epoch(epoch: "Epoch") -> None:
         stop.check()
         study.require_owned()
 
-    return run.carry_out(
+    return carry_out(
         request,
         tracker,
         Checkpoints(paths.checkpoints_dir() / study.id / fingerprint),

@@ -141,6 +141,12 @@ class MlflowRun:
             self._client.carry_out(self._artifacts.upload, folder, takes_turn=False)
         self._logged |= {f"{folder.name}/{path}": one for path, one in _seal_files(folder).items()}
 
+    def prepare_model(self) -> None:
+        """Import MLflow's part for Keras, and let it list the installed packages: together most of a second."""
+        from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+        warn_dependency_requirement_mismatches(pin_requirements(MODEL_LIBRARIES))
+
     def log_model(
         self,
         model: "keras.Model",

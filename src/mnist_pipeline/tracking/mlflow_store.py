@@ -60,11 +60,6 @@ class MlflowStore:
         self.uri = store.resolve_uri(config)
         database = store.database_of(self.uri)
         self._artifact_location = config.artifact_location
-        logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
-        logging.getLogger("mlflow.store").setLevel(
-            logging.CRITICAL
-        )  # it logs a traceback of every error that it raises
         store.require_sound(self.uri)
         self.connected = store.log_in(self.uri)
         self._mlflow_client: Any = None
@@ -82,6 +77,9 @@ class MlflowStore:
                 with self._opening():
                     import mlflow
 
+                    logging.getLogger("mlflow").setLevel(logging.ERROR)
+                    # It logs a traceback of every error that it raises.
+                    logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)
                     store.create(self.uri)
                     mlflow.set_tracking_uri(self.connected)
                     self._mlflow_client = retry(self.uri, mlflow.MlflowClient, self.connected)

@@ -85,6 +85,10 @@ class BufferedRun:
         """Log every file in `folder` under the folder's own name."""
         self._write("log_artifacts", {}, folder)
 
+    def prepare_model(self) -> None:
+        """Do what `log_model` takes most time for, and what needs no trained model yet."""
+        self._run.prepare_model()
+
     def log_model(
         self,
         model: "keras.Model",

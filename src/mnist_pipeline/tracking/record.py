@@ -84,6 +84,10 @@ class Tag:
     TABLES = "mlflow.loggedArtifacts"
 
 
+NUM_SHOWN_PREDICTIONS = 8
+"""How many predictions the terminal shows, and the picture of the first ones."""
+
+
 class Artifact:
     """The paths of a run's artifacts, by stage."""
 

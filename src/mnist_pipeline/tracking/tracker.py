@@ -88,6 +88,9 @@ class Run(Protocol):
     def log_artifacts(self, folder: Path) -> None:
         """Log every file in `folder` under the folder's own name."""
 
+    def prepare_model(self) -> None:
+        """Do what `log_model` takes most time for, and what needs no trained model yet."""
+
     def log_model(
         self,
         model: "keras.Model",

@@ -30,6 +30,7 @@ def fit(
     config: TrainConfig,
     *,
     start: TrainState | None = None,
+    on_traced: Callable[[], None] | None = None,
     checkpoint: Callable[[TrainState], None] | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> History:
@@ -42,6 +43,7 @@ def fit(
         dataset: Trained on `dataset.train`; `dataset.validation`, where there is one, is scored after every epoch.
         config: How it is trained, and how often a checkpoint is made.
         start: The state to resume from; the result is bit for bit that of an uninterrupted training.
+        on_traced: Called before the first epoch: from now on, other threads can have Python most of the time.
         checkpoint: Called with the state after every `checkpoint_every` epochs and after the last, before `on_epoch`.
         on_epoch: Called after every epoch; if it raises, the training ends.
 
@@ -58,6 +60,9 @@ def fit(
         trainer.restore(start.arrays)
         history += start.history
         kept = start.kept
+    if on_traced is not None:
+        trainer.trace()
+        on_traced()
     while not is_complete(_watched(history, config), config):
         epoch = _run_epoch(trainer, model, dataset, config, number=len(history) + 1)
         history.append(epoch)

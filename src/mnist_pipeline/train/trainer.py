@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -63,6 +64,25 @@ class Trainer:
     def _state(self) -> list[tf.Variable]:
         return [*(variable.value for variable in self._model.variables), *self._optimizer.state]
 
+    def trace(self) -> None:
+        """Trace the epoch now, which takes Python half a second; the first epoch does it otherwise."""
+        with self._ways():
+            self._compiled_epoch.get_concrete_function(
+                tf.TensorSpec(self._labels.shape, tf.int32),
+                tf.TensorSpec(self._steps_per_epoch, tf.float32),
+                tf.TensorSpec((), tf.int64),
+            )
+
+    @contextlib.contextmanager
+    def _ways(self) -> Iterator[None]:
+        """Trace and run the epoch in the ways that pay off."""
+        with contextlib.ExitStack() as stack:
+            if self._is_small:
+                stack.enter_context(single_threaded_executor())
+            if self._uses_xla:
+                stack.enter_context(cheap_dropout(self._model))
+            yield
+
     def run_epoch(self, order: npt.NDArray[np.int32], *, number: int) -> Score:
         """Train once on the images that `order` int32 (n,) lists, batch by batch, the last partial batch too.
 
@@ -75,11 +95,7 @@ class Trainer:
         """
         first = (number - 1) * self._steps_per_epoch
         rates = self._learning_rates[first : first + self._steps_per_epoch]
-        with contextlib.ExitStack() as stack:
-            if self._is_small:
-                stack.enter_context(single_threaded_executor())
-            if self._uses_xla:
-                stack.enter_context(cheap_dropout(self._model))
+        with self._ways():
             loss_sum, num_correct = self._compiled_epoch(
                 tf.constant(order), tf.constant(rates), tf.constant(number, tf.int64)
             )
