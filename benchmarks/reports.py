@@ -26,16 +26,16 @@ _COMMANDS = {
         f"{_REPORTS} diff, diff_page, pictures",
         1.0,
     ),
-    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], f"{_REPORTS} cards", 1.0),
+    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], f"{_REPORTS} cards; import mlflow", 1.0),
     "history": (["history", _TEST_DATA], f"{_IMPORTS}from mnist_pipeline.registry import changes, history", 1.0),
     "promote --dry-run": (
         ["promote", _TEST_DATA, "--dry-run", "promote.min_test_accuracy=0.1"],
-        f"{_IMPORTS}import tensorflow, keras; from mnist_pipeline.registry import promote",
+        f"{_IMPORTS}import tensorflow, keras, mlflow; from mnist_pipeline.registry import promote",
         1.0,
     ),
     "train, which finds its past run": (
         ["train", *SMALL],
-        f"{_IMPORTS}from mnist_pipeline.pipeline import run",
+        f"{_IMPORTS}from mnist_pipeline.pipeline import run; import sklearn.datasets",
         1.0,
     ),
 }

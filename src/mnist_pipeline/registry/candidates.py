@@ -11,7 +11,7 @@ from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.reading import FINISHED, StoredModel
+from mnist_pipeline.tracking.reading import FINISHED, StoredModel, StoredRun
 from mnist_pipeline.tracking.record import KEPT, Kind, Metric, RunRecord, Tag
 
 KINDS = (Kind.TRAIN, Kind.FINAL)
@@ -96,11 +96,14 @@ def find_best(
     ]
     if not found:
         raise _nothing(store, experiment, data_name, champion)
-    measured = [run for run in found if Metric.VALIDATION_ACCURACY in run.metrics]
-    ranked = [run for run in measured if math.isfinite(run.metrics[Metric.VALIDATION_ACCURACY])]
-    for run in measured:
-        if not math.isfinite(run.metrics[Metric.VALIDATION_ACCURACY]):
-            _log.warning("%s is left out: its validation accuracy is not a number", run.label)
+    accuracies = {run.run_id: runs.read_metrics(run).get(Metric.VALIDATION_ACCURACY) for run in found}
+    ranked = []
+    for run in found:
+        accuracy = accuracies[run.run_id]
+        if accuracy is not None and math.isfinite(accuracy):
+            ranked.append(run)
+        elif accuracy is not None:
+            _log.warning("%s is left out: its validation accuracy is not a number", runs.read(store, run).label)
     if not ranked:
         raise UserError(
             f"none of the {len(found)} runs has a validation split to rank them by: name the one to promote"
@@ -108,11 +111,10 @@ def find_best(
     split = _split(champion) if champion and _split(champion) in map(_split, ranked) else _split(ranked[0])
     comparable = [run for run in ranked if _split(run) == split]
     # Of equal ones the oldest, so that a run made twice is not promoted twice.
-    comparable.sort(key=lambda run: (-run.metrics[Metric.VALIDATION_ACCURACY], run.started_ms))
+    comparable.sort(key=lambda run: (-(accuracies[run.run_id] or 0.0), run.started_ms))
     names = ", ".join(f"{key}={value}" for key, value in zip(SPLIT_KEYS, split, strict=True))
     for run in comparable:
-        accuracy = run.metrics[Metric.VALIDATION_ACCURACY]
-        why = f"best validation accuracy, {accuracy:.4f}, of {len(comparable)} with {names}"
+        why = f"best validation accuracy, {accuracies[run.run_id]:.4f}, of {len(comparable)} with {names}"
         whole = runs.get(store, run.run_id)  # the search has read only what it compares
         candidate = None if whole is None else _make_candidate(store, whole, why=why)
         damage = integrity.find_damage(store, run.run_id) if candidate else ()
@@ -150,16 +152,16 @@ def _nothing(store: MlflowStore, experiment: str, data_name: str, champion: RunR
     return UserError(f"{start}: train one ({command('train')})")
 
 
-def _split(run: RunRecord) -> tuple[str, ...]:
+def _split(run: RunRecord | StoredRun) -> tuple[str, ...]:
     return tuple(str(run.params.get(key)) for key in SPLIT_KEYS)
 
 
-def _list_finished(store: MlflowStore, experiments: list[str]) -> list[RunRecord]:
+def _list_finished(store: MlflowStore, experiments: list[str]) -> list[StoredRun]:
     """Return the finished runs that may be promoted, the newest first."""
     found = [
         run
         for kind in KINDS
-        for run in runs.search(store, experiments, {Tag.KIND: kind}, conditions=[FINISHED], keys=_COMPARED)
+        for run in runs.search_stored(store, experiments, {Tag.KIND: kind}, conditions=[FINISHED], keys=_COMPARED)
     ]
     return sorted(found, key=lambda run: run.started_ms, reverse=True)
 

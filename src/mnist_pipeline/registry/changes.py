@@ -118,11 +118,13 @@ def settle(registry: Registry) -> list[Entry]:
     Returns:
         The open entries of other machines; while there are any, no change is recorded.
     """
-    for entry in registry.ledger.entries():
-        if registry.ledger.is_abandoned(entry):
-            _log.warning("an interrupted promotion or rollback by %s on %s is closed", entry.user, entry.host)
-            _settle_entry(registry, entry.id, reason="The command was killed before it moved the champion.")
     entries = registry.ledger.entries()
+    abandoned = [entry for entry in entries if registry.ledger.is_abandoned(entry)]
+    for entry in abandoned:
+        _log.warning("an interrupted promotion or rollback by %s on %s is closed", entry.user, entry.host)
+        _settle_entry(registry, entry.id, reason="The command was killed before it moved the champion.")
+    if abandoned:
+        entries = registry.ledger.entries()
     others = [entry for entry in entries if entry.is_open]
     ledger, alias = champion_of(entries), registry.model.named(CHAMPION)
     if not others and alias != ledger:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mnist_pipeline.registry import evidence
 from mnist_pipeline.registry.comparison import Budget
-from mnist_pipeline.registry.ledger import Entry, fixed_alpha
+from mnist_pipeline.registry.ledger import Entry, budget_of, fixed_alpha
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.tracking import runs
@@ -47,7 +47,7 @@ def read_history(registry: Registry) -> History:
         name=registry.name,
         entries=entries,
         champion=champion,
-        budget=registry.budget(test_digest, alpha=alpha),
+        budget=budget_of(entries, test_digest, alpha=alpha),
         num_images=len(predictions),
         num_scored_runs=runs.count_scored(registry.store, {Tag.TEST_DIGEST: test_digest}),
     )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mnist_pipeline.registry.comparison import Comparison, Spent
+from mnist_pipeline.registry.comparison import Budget, Comparison, Spent, on_split
 from mnist_pipeline.registry.gates import Gate
 from mnist_pipeline.system.errors import GoneError, UserError
 from mnist_pipeline.system.hints import command
@@ -239,6 +239,11 @@ def fixed_alpha(entries: Sequence[Entry]) -> float | None:
     return next(
         (entry.alpha for entry in entries if entry.alpha and (entry.outcome is Outcome.promoted or entry.spent)), None
     )
+
+
+def budget_of(entries: Sequence[Entry], test_digest: str, *, alpha: float) -> Budget:
+    """Return the budget that comparisons on a test split have left."""
+    return Budget(alpha=alpha, spent=on_split([entry.spent for entry in entries if entry.spent], test_digest))
 
 
 def require_turn(entries: Sequence[Entry], entry_id: str) -> None:

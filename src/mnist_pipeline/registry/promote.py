@@ -12,7 +12,7 @@ from mnist_pipeline.registry.candidates import Candidate
 from mnist_pipeline.registry.changes import alone, carry_out, opened
 from mnist_pipeline.registry.comparison import Budget, Spent, compare
 from mnist_pipeline.registry.gates import Gate
-from mnist_pipeline.registry.ledger import Decision, Outcome, fixed_alpha, rolled_back
+from mnist_pipeline.registry.ledger import Decision, Outcome, budget_of, fixed_alpha, rolled_back
 from mnist_pipeline.registry.registry import Registry
 from mnist_pipeline.registry.settings import PromoteConfig, RegistryConfig, registered_name
 from mnist_pipeline.system.errors import ConfigError, GoneError, UserError
@@ -122,7 +122,8 @@ def _decide(
         contest = Contest()
         if past is not None:
             worthy = predictions if _are_passed(verdicts) else None
-            budget = registry.budget(run.tags.get(Tag.TEST_DIGEST, ""), alpha=bounds.alpha)
+            entries = registry.ledger.entries()
+            budget = budget_of(entries, run.tags.get(Tag.TEST_DIGEST, ""), alpha=bounds.alpha)
             damage = find_damage(registry, champion)
             contest = challenge(past, run, worthy, bounds, budget, damage=damage)
         verdicts = (*verdicts, *contest.gates)

@@ -1,6 +1,5 @@
 """A registered model and its ledger."""
 
-from mnist_pipeline.registry.comparison import Budget, on_split
 from mnist_pipeline.registry.ledger import Ledger
 from mnist_pipeline.registry.settings import select
 from mnist_pipeline.system.hints import command
@@ -27,11 +26,6 @@ class Registry:
         """
         champion = self.model.named(CHAMPION)
         return None if champion is None else find_run.find_run_of_version(self.store, self.model.run_of(champion))
-
-    def budget(self, test_digest: str, *, alpha: float) -> Budget:
-        """Return the budget that comparisons on a test split have left."""
-        spent = [entry.spent for entry in self.ledger.entries() if entry.spent]
-        return Budget(alpha=alpha, spent=on_split(spent, test_digest))
 
 
 def propose_champion(store: MlflowStore) -> str:

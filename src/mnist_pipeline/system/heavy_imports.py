@@ -52,6 +52,8 @@ def import_keras() -> None:
 
     That would take another second. Here it is imported while the first epochs are computed.
     """
+    is_collecting = gc.isenabled()
+    gc.disable()  # what is imported stays; see `commands.py`
     absent = [name for name in _UNUSED_BY_KERAS if name not in sys.modules]
     sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None makes their import an ImportError
     try:
@@ -59,3 +61,5 @@ def import_keras() -> None:
     finally:
         for name in absent:
             del sys.modules[name]
+        if is_collecting:
+            gc.enable()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mnist_pipeline.config import functions
 from mnist_pipeline.system import plain_yaml, quiet
 from mnist_pipeline.system.errors import ConfigError, UserError
+from mnist_pipeline.system.heavy_imports import import_keras
 from mnist_pipeline.tracking import integrity
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.integrity import Seal
@@ -129,6 +130,7 @@ def _import_layers(target: str) -> None:
 
 def _read_network(content: bytes, target: str | None) -> "keras.Model":
     with quiet.library_noise():  # here, because TensorFlow takes seconds to import
+        import_keras()
         import keras
         import tensorflow as tf
 

@@ -35,11 +35,16 @@ def read(store: MlflowStore, run: StoredRun) -> RunRecord:
         address=store.run_address(run.experiment_id, run.run_id),
         started_ms=run.started_ms,
         params=_mask(run.params),
-        metrics=of_kept_epoch({key: _restore(value) for key, value in run.metrics.items()}),
+        metrics=read_metrics(run),
         tags=_mask(run.tags),
         read_bytes=read_bytes,
         is_deleted=run.stage != "active",
     )
+
+
+def read_metrics(run: StoredRun) -> dict[str, float]:
+    """Return the last values of a run's metrics; of those by epoch, the values of the epoch that was kept."""
+    return of_kept_epoch({key: _restore(value) for key, value in run.metrics.items()})
 
 
 def _restore(value: float) -> float:
