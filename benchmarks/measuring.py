@@ -54,6 +54,20 @@ def run(arguments: list[str], *, ok: tuple[int, ...] = (0,), home: Path | None =
         return Child(seconds=seconds, peak_bytes=usage.ru_maxrss * 1024, output=output.read())
 
 
+def time_first_line(arguments: list[str], *, home: Path) -> float:
+    """Return the seconds until a command has printed its first line that is not empty."""
+    environment = {**os.environ, "MNIST_PIPELINE_HOME": str(home)}
+    start = time.perf_counter()
+    with subprocess.Popen(
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        next(line for line in child.stdout if line.strip())
+        seconds = time.perf_counter() - start
+        child.stdout.read()
+    return seconds
+
+
 def in_turns(first: list[str], second: list[str], *, times: int) -> list[tuple[Child, Child]]:
     """Run two commands in turns; the first of each is a warm-up and not counted."""
     pairs = [(run(first), run(second)) for _ in range(times + 1)]
