@@ -54,15 +54,6 @@ def carry_out(
     config, dataset = request.config, request.dataset
     with enough_memory():
         model = _build_model(request)  # before the run is opened: a model that cannot be trained leaves none behind
-    name = name_run(config) if kind == Kind.TRAIN else f"{kind} {name_run(config)}"
-    spec = RunSpec(
-        kind=kind,
-        name=name,
-        description=describe_run(config, dataset),
-        params=config.flat(),
-        tags={**request.tags, **_model_tags(config), **code_tags(), **(tags or {})},
-        resume_id=checkpoints.id,
-    )
     state = checkpoints.load()
     with contextlib.ExitStack() as stack, enough_memory():
         _report_start(dataset, state, num_epochs=config.train.num_epochs)
@@ -70,6 +61,14 @@ def carry_out(
         log = EpochLog()
 
         def begin() -> None:
+            spec = RunSpec(
+                kind=kind,
+                name=name_run(config) if kind == Kind.TRAIN else f"{kind} {name_run(config)}",
+                description=describe_run(config, dataset),
+                params=config.flat(),
+                tags={**request.tags, **_model_tags(config), **code_tags(), **(tags or {})},
+                resume_id=checkpoints.id,
+            )
             tracked = stack.enter_context(tracker.run(spec))
             _report_resumed(request, tracker, tracked, state)
             log.open(tracked, state)
