@@ -55,7 +55,7 @@ def measure_process() -> Iterator[Row]:
     yield Row(
         "`make train` with `preset=tutorial`, tracked, new store, against the bare script",
         f"{ratio:.2f} of its time ({statistics.median(ours):.1f} s against {statistics.median(bare):.1f} s)",
-        "at most 0.35",
+        "at most 0.25",
     )
     peak = max(ours.peak_bytes for ours, _ in pairs)
     yield Row("peak memory of that run's process", f"{peak / 1e9:.2f} GB", "at most 1.2 GB")

@@ -62,6 +62,7 @@ class MlflowTracker:
         self._store = MlflowStore(config, self._patience)
         self._client = self._store.client
         self._experiment = config.experiment
+        self._found_experiment: str | None = None
         if store.is_server(self._store.uri):
             self._send_left()
         self._shown: set[str] = set()
@@ -78,10 +79,18 @@ class MlflowTracker:
                 except UserError as error:
                     _log.warning("%s", error)
 
-    @functools.cached_property
+    @property
     def _experiment_id(self) -> str:
         """The id of the experiment; it is created if there is none."""
-        return self._store.require_experiment(self._experiment)
+        if self._found_experiment is None:
+            self._found_experiment = self._store.require_experiment(self._experiment)
+        return self._found_experiment
+
+    @functools.cached_property
+    def _experiment_ids(self) -> list[str]:
+        """The ids of all experiments, this one included."""
+        assert self._experiment_id
+        return runs.experiment_ids(self._store)
 
     @contextlib.contextmanager
     def run(self, spec: RunSpec) -> Iterator[Run]:
@@ -146,7 +155,7 @@ class MlflowTracker:
 
     def _find_free_name(self, name: str) -> str:
         """Return `name`, with a number if another run has it, so that a name means one run."""
-        found = runs.search_named(self._store, runs.experiment_ids(self._store), name)
+        found = runs.search_named(self._store, self._experiment_ids, name)
         taken = {run.name for run in found}
         numbered = (f"{name}-{number}" for number in itertools.count(2))
         return next(one for one in itertools.chain([name], numbered) if one not in taken)
@@ -204,15 +213,16 @@ class MlflowTracker:
         return RecordedTraining(run_id=run.run_id, points=tuple(points))
 
     def _search(self, tags: Mapping[str, str], *, is_finished: bool = False) -> Iterator[StoredRun]:
-        experiment = self._store.find_experiment(self._experiment)
-        conditions = [FINISHED] if is_finished else []
-        return runs.search_stored(self._store, [experiment] if experiment else [], tags, conditions=conditions)
+        if self._found_experiment is None:
+            self._found_experiment = self._store.find_experiment(self._experiment)
+        known = [] if self._found_experiment is None else [self._found_experiment]
+        return runs.search_stored(self._store, known, tags, conditions=[FINISHED] if is_finished else [])
 
     def _find_begun(self, resume_id: str) -> StoredRun | None:
         """Return the run that an earlier command began; close one of another experiment, as MLflow cannot move it."""
         from mnist_pipeline.tracking.mlflow_run import MlflowRun
 
-        found = list(runs.search_stored(self._store, runs.experiment_ids(self._store), {Tag.RESUME_ID: resume_id}))
+        found = list(runs.search_stored(self._store, self._experiment_ids, {Tag.RESUME_ID: resume_id}))
         begun = [run for run in found if run.experiment_id == self._experiment_id]
         if begun:
             return begun[0]
