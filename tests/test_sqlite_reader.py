@@ -16,7 +16,7 @@ from mnist_pipeline.system.secrets import Address
 from mnist_pipeline.tracking import runs, sqlite_reader, store
 from mnist_pipeline.tracking.mlflow_reader import MlflowReader
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.reading import ACTIVE, ALL, DELETED, Fits, Reader, StoredRun
+from mnist_pipeline.tracking.reading import ACTIVE, ALL, DELETED, Condition, Reader, StoredRun
 
 FILTERS = [
     "",
@@ -118,22 +118,22 @@ def test_sql_finds_what_mlflow_finds(text: str, stages: tuple[str, ...], opened:
 
 
 @pytest.mark.parametrize(
-    "fits",
+    "condition",
     [
-        Fits("tag", "kind", "=", "train"),
-        Fits("tag", "note", "=", "it's"),
-        Fits("tag", "note", "IS NOT NULL", None),
-        Fits("parameter", "model.hidden_width", "!=", "128"),
-        Fits("metric", "test/accuracy", ">=", 0),
-        Fits("attribute", "status", "=", "FAILED"),
-        Fits("attribute", "run_name", "LIKE", "run%"),
+        Condition("tag", "kind", "=", "train"),
+        Condition("tag", "note", "=", "it's"),
+        Condition("tag", "note", "IS NOT NULL", None),
+        Condition("parameter", "model.hidden_width", "!=", "128"),
+        Condition("metric", "test/accuracy", ">=", 0),
+        Condition("attribute", "status", "=", "FAILED"),
+        Condition("attribute", "run_name", "LIKE", "run%"),
     ],
 )
-def test_our_own_conditions_mean_the_same_to_mlflow(fits: Fits, opened: MlflowStore) -> None:
-    found = list(opened.reader.search(["1"], [fits], stages=ALL))
+def test_our_own_conditions_mean_the_same_to_mlflow(condition: Condition, opened: MlflowStore) -> None:
+    found = list(opened.reader.search(["1"], [condition], stages=ALL))
     assert 0 < len(found) < 12
-    assert comparable(found) == comparable(by_mlflow(opened, ["1"], fits.write(), ALL))
-    assert opened.reader.count(["1"], [fits], stages=ALL) == len(found)
+    assert comparable(found) == comparable(by_mlflow(opened, ["1"], condition.to_filter(), ALL))
+    assert opened.reader.count(["1"], [condition], stages=ALL) == len(found)
 
 
 def test_every_kind_of_filter_finds_something_and_leaves_something_out(opened: MlflowStore) -> None:

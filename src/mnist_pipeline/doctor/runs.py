@@ -11,7 +11,7 @@ from mnist_pipeline.sweep.storage import lock_of_study
 from mnist_pipeline.system import locks, processes
 from mnist_pipeline.tracking import deletion, outbox, runs, store
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.reading import Fits
+from mnist_pipeline.tracking.reading import Condition
 from mnist_pipeline.tracking.record import Kind, RunRecord, Tag
 from mnist_pipeline.tracking.registered_models import list_models
 
@@ -102,7 +102,7 @@ def _list_needed(opened: MlflowStore) -> dict[str, str]:
     for model in list_models(opened):
         for one in opened.reader.list_versions(name=model.name):
             needed[one.run_id] = f"version {one.version} of {one.name}"
-    is_child = Fits("tag", Tag.PARENT, "IS NOT NULL", None)
+    is_child = Condition("tag", Tag.PARENT, "IS NOT NULL", None)
     for run in runs.search_stored(opened, runs.experiment_ids(opened), {}, conditions=[is_child]):
         needed.setdefault(run.tags[Tag.PARENT], f"its child {run.name}")
     return needed

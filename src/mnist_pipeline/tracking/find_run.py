@@ -12,7 +12,7 @@ from mnist_pipeline.system.hints import command
 from mnist_pipeline.system.nearest import nearest
 from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.reading import ACTIVE, DELETED, Fits
+from mnist_pipeline.tracking.reading import ACTIVE, DELETED, Condition
 from mnist_pipeline.tracking.record import Kind, RunRecord, Tag
 from mnist_pipeline.tracking.registered_models import CHALLENGER, CHAMPION, RegisteredModel, list_models
 
@@ -143,16 +143,16 @@ def _search(
     """Return the runs with this name, study or id prefix."""
     if "'" in typed and '"' in typed:  # MLflow's filters cannot quote both
         return [run for run in _search_kinds(store, kinds, (), stages) if run.name == typed]
-    conditions = [Fits("attribute", "run_name", "=", typed), Fits("tag", Tag.STUDY, "=", typed)]
+    conditions = [Condition("attribute", "run_name", "=", typed), Condition("tag", Tag.STUDY, "=", typed)]
     if re.fullmatch(rf"[0-9a-f]{{{_MIN_PREFIX},31}}", typed):
-        conditions.append(Fits("attribute", "run_id", "LIKE", f"{typed}%"))
+        conditions.append(Condition("attribute", "run_id", "LIKE", f"{typed}%"))
     return [run for condition in conditions for run in _search_kinds(store, kinds, (condition,), stages)]
 
 
 def _search_kinds(
     store: MlflowStore,
     kinds: Collection[str] | None,
-    conditions: tuple[Fits, ...],
+    conditions: tuple[Condition, ...],
     stages: tuple[str, ...] = ACTIVE,
 ) -> list[RunRecord]:
     found = runs.search(store, runs.experiment_ids(store), {}, conditions=conditions, stages=stages)

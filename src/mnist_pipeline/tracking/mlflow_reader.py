@@ -8,7 +8,7 @@ from mnist_pipeline.tracking.reading import (
     ACTIVE,
     ALL,
     DELETED,
-    Fits,
+    Condition,
     StoredExperiment,
     StoredModel,
     StoredPoint,
@@ -29,7 +29,7 @@ class MlflowReader:
         self._client = client
 
     @staticmethod
-    def parse(condition: str) -> list[Fits | None]:
+    def parse(condition: str) -> list[Condition | None]:
         """Return the parts of a condition that a user typed; None for those that only MLflow's own search knows.
 
         Raises:
@@ -37,7 +37,7 @@ class MlflowReader:
         """
         from mlflow.utils.search_utils import SearchUtils  # imported here, because most commands parse nothing
 
-        return [_fits(parsed) for parsed in SearchUtils.parse_search_filter(condition)]
+        return [_condition(parsed) for parsed in SearchUtils.parse_search_filter(condition)]
 
     def find_run(self, run_id: str) -> StoredRun | None:
         """Return the run, even if it was deleted."""
@@ -47,13 +47,13 @@ class MlflowReader:
     def search(
         self,
         experiment_ids: Sequence[str],
-        conditions: Sequence[Fits | str],
+        conditions: Sequence[Condition | str],
         *,
         stages: Sequence[str],
         keys: Collection[str] | None = None,
     ) -> Iterator[StoredRun]:
         """Yield the runs that fulfil all conditions, as `Reader.search` does."""
-        texts = [condition.write() if isinstance(condition, Fits) else condition for condition in conditions]
+        texts = [condition.to_filter() if isinstance(condition, Condition) else condition for condition in conditions]
         token = None
         while experiment_ids:
             page = self._client.search_runs(
@@ -69,7 +69,7 @@ class MlflowReader:
             if not token:
                 return
 
-    def count(self, experiment_ids: Sequence[str], conditions: Sequence[Fits], *, stages: Sequence[str]) -> int:
+    def count(self, experiment_ids: Sequence[str], conditions: Sequence[Condition], *, stages: Sequence[str]) -> int:
         """Return how many runs `search` finds."""
         return sum(1 for _ in self.search(experiment_ids, conditions, stages=stages))
 
@@ -128,7 +128,7 @@ class MlflowReader:
             return None
 
 
-def _fits(parsed: Mapping[str, Any]) -> Fits | None:
+def _condition(parsed: Mapping[str, Any]) -> Condition | None:
     """Return a parsed condition; None if only MLflow's own search knows it.
 
     Raises:
@@ -143,10 +143,10 @@ def _fits(parsed: Mapping[str, Any]) -> Fits | None:
     checks = (SearchUtils.is_tag, SearchUtils.is_param, SearchUtils.is_metric)
     if any(check(kind, comparator) for check in checks):
         is_number = kind == "metric" and value is not None
-        return Fits(kind, key, comparator, float(value) if is_number else value)
+        return Condition(kind, key, comparator, float(value) if is_number else value)
     is_attribute = (SearchUtils.is_string_attribute, SearchUtils.is_numeric_attribute)
     if any(check(kind, key, comparator) for check in is_attribute):
-        return Fits("attribute", key, comparator, value)
+        return Condition("attribute", key, comparator, value)
     return None
 
 

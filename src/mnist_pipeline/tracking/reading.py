@@ -79,7 +79,7 @@ class StoredVersion:
 
 
 @dataclass(frozen=True)
-class Fits:
+class Condition:
     """A condition on runs, as MLflow's language of filters has it.
 
     Attributes:
@@ -94,7 +94,7 @@ class Fits:
     comparator: str
     value: str | float | None
 
-    def write(self) -> str:
+    def to_filter(self) -> str:
         """Return the condition in MLflow's language, which cannot quote a text with both kinds of quotes."""
         what = f"{self.kind}s.`{self.key}` {self.comparator}"
         if isinstance(self.value, str):
@@ -103,12 +103,12 @@ class Fits:
         return what if self.value is None else f"{what} {self.value}"
 
 
-FINISHED = Fits("attribute", "status", "=", "FINISHED")
+FINISHED = Condition("attribute", "status", "=", "FINISHED")
 
 
-def has_tags(tags: Mapping[str, str]) -> list[Fits]:
+def has_tags(tags: Mapping[str, str]) -> list[Condition]:
     """Return the conditions for runs with all of `tags`."""
-    return [Fits("tag", key, "=", value) for key, value in tags.items()]
+    return [Condition("tag", key, "=", value) for key, value in tags.items()]
 
 
 class Reader(Protocol):
@@ -120,7 +120,7 @@ class Reader(Protocol):
     def search(
         self,
         experiment_ids: Sequence[str],
-        conditions: Sequence[Fits | str],
+        conditions: Sequence[Condition | str],
         *,
         stages: Sequence[str],
         keys: Collection[str] | None = None,
@@ -137,7 +137,7 @@ class Reader(Protocol):
             MlflowException: MLflow does not understand the text.
         """
 
-    def count(self, experiment_ids: Sequence[str], conditions: Sequence[Fits], *, stages: Sequence[str]) -> int:
+    def count(self, experiment_ids: Sequence[str], conditions: Sequence[Condition], *, stages: Sequence[str]) -> int:
         """Return how many runs `search` finds."""
 
     def read_points(self, run_id: str, metric: str) -> list[StoredPoint]:

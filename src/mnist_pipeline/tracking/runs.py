@@ -10,7 +10,7 @@ from mnist_pipeline.system.errors import ConfigError
 from mnist_pipeline.tracking.absence import is_absent, is_of_store
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.reading import ACTIVE, ALL, Fits, StoredModel, StoredRun, has_tags
+from mnist_pipeline.tracking.reading import ACTIVE, ALL, Condition, StoredModel, StoredRun, has_tags
 from mnist_pipeline.tracking.record import INHERITED, Artifact, Kind, Metric, RunRecord, Tag, of_kept_epoch
 
 
@@ -68,7 +68,7 @@ def search(
     experiment_ids: list[str],
     tags: Mapping[str, str],
     *,
-    conditions: Sequence[Fits | str] = (),
+    conditions: Sequence[Condition | str] = (),
     stages: Sequence[str] = ACTIVE,
     keys: Collection[str] | None = None,
 ) -> Iterator[RunRecord]:
@@ -91,7 +91,7 @@ def search_stored(
     experiment_ids: list[str],
     tags: Mapping[str, str],
     *,
-    conditions: Sequence[Fits | str] = (),
+    conditions: Sequence[Condition | str] = (),
     stages: Sequence[str] = ACTIVE,
     keys: Collection[str] | None = None,
 ) -> Iterator[StoredRun]:
@@ -102,7 +102,7 @@ def search_stored(
 def search_named(store: MlflowStore, experiment_ids: list[str], name: str) -> Iterator[StoredRun]:
     """Yield the runs whose names begin with `name`, and perhaps others."""
     is_quotable = not ("'" in name and '"' in name)
-    condition = (Fits("attribute", "run_name", "LIKE", f"{name}%"),) if is_quotable else ()
+    condition = (Condition("attribute", "run_name", "LIKE", f"{name}%"),) if is_quotable else ()
     return search_stored(store, experiment_ids, {}, conditions=condition)
 
 
@@ -145,7 +145,7 @@ def count_scored(store: MlflowStore, tags: Mapping[str, str]) -> int:
 
     A reproduction does not count: its score is known before.
     """
-    scored = (Fits("metric", Metric.TEST_ACCURACY, ">=", 0), Fits("tag", Tag.KIND, "!=", Kind.REPRODUCTION))
+    scored = (Condition("metric", Metric.TEST_ACCURACY, ">=", 0), Condition("tag", Tag.KIND, "!=", Kind.REPRODUCTION))
     return store.reader.count(experiment_ids(store, with_deleted=True), [*has_tags(tags), *scored], stages=ALL)
 
 
@@ -182,7 +182,7 @@ def tag_only(store: MlflowStore, run_id: str | None, key: str, value: str) -> No
 
 def list_open(store: MlflowStore) -> Iterator[RunRecord]:
     """Yield the runs of this project that are RUNNING, but not the entries of a ledger."""
-    is_running = (Fits("attribute", "status", "=", "RUNNING"), Fits("tag", Tag.KIND, "!=", Kind.PROMOTION))
+    is_running = (Condition("attribute", "status", "=", "RUNNING"), Condition("tag", Tag.KIND, "!=", Kind.PROMOTION))
     return search(store, experiment_ids(store), {}, conditions=is_running)
 
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from mnist_pipeline.tracking import sqlite_store
 from mnist_pipeline.tracking.mlflow_reader import MlflowReader
 from mnist_pipeline.tracking.reading import (
-    Fits,
+    Condition,
     StoredExperiment,
     StoredModel,
     StoredPoint,
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Condition:
+class Clause:
     """A condition of SQL on the table `runs`, and the values of its question marks."""
 
     text: str
@@ -68,12 +68,12 @@ class SqliteReader:
 
     def find_run(self, run_id: str) -> StoredRun | None:
         """Return the run, even if it was deleted."""
-        return next(iter(self._read_runs(Condition("run_uuid = ?", (run_id,)), None)), None)
+        return next(iter(self._read_runs(Clause("run_uuid = ?", (run_id,)), None)), None)
 
     def search(
         self,
         experiment_ids: Sequence[str],
-        conditions: Sequence[Fits | str],
+        conditions: Sequence[Condition | str],
         *,
         stages: Sequence[str],
         keys: Collection[str] | None = None,
@@ -85,7 +85,7 @@ class SqliteReader:
         else:
             yield from self._read_runs(_choose(experiment_ids, translated, stages=stages), keys)
 
-    def count(self, experiment_ids: Sequence[str], conditions: Sequence[Fits], *, stages: Sequence[str]) -> int:
+    def count(self, experiment_ids: Sequence[str], conditions: Sequence[Condition], *, stages: Sequence[str]) -> int:
         """Return how many runs `search` finds."""
         translated = translate(conditions)
         assert translated is not None
@@ -144,7 +144,7 @@ class SqliteReader:
         query = "SELECT model_id, artifact_location, status FROM logged_models WHERE lifecycle_stage = 'active' AND "
         return [StoredModel(row[0], row[1], row[2] == _READY) for row in self._query(f"{query}{condition}", value)]
 
-    def _read_runs(self, chosen: Condition, keys: Collection[str] | None) -> list[StoredRun]:
+    def _read_runs(self, chosen: Clause, keys: Collection[str] | None) -> list[StoredRun]:
         return self._read(lambda connection: _read_runs(connection, chosen, keys))
 
     def _query(self, query: str, *values: Any) -> list[Any]:
@@ -162,7 +162,7 @@ class SqliteReader:
         return found
 
 
-def translate(conditions: Sequence[Fits | str]) -> list[Condition] | None:
+def translate(conditions: Sequence[Condition | str]) -> list[Clause] | None:
     """Return the conditions in SQL; None if a user typed one that only MLflow knows.
 
     Raises:
@@ -171,41 +171,41 @@ def translate(conditions: Sequence[Fits | str]) -> list[Condition] | None:
     known = [
         one
         for condition in conditions
-        for one in ([condition] if isinstance(condition, Fits) else MlflowReader.parse(condition))
+        for one in ([condition] if isinstance(condition, Condition) else MlflowReader.parse(condition))
     ]
     translated = [_translate(one) for one in known if one is not None]
     return None if None in known or None in translated else [one for one in translated if one is not None]
 
 
-def _translate(fits: Fits) -> Condition | None:
-    comparison = _COMPARISONS.get(fits.comparator)
+def _translate(condition: Condition) -> Clause | None:
+    comparison = _COMPARISONS.get(condition.comparator)
     if comparison is None:
         return None
-    if fits.kind == "attribute" and fits.key == "run_name":
-        return _in_table("tags", _NAME_TAG, fits.comparator, comparison, fits.value)
-    if fits.kind == "attribute":
-        column = _COLUMNS.get(fits.key)
-        return None if column is None else Condition(f"{column} {comparison}", (fits.value,))
-    return _in_table(_TABLES[fits.kind], fits.key, fits.comparator, comparison, fits.value)
+    if condition.kind == "attribute" and condition.key == "run_name":
+        return _in_table("tags", _NAME_TAG, condition.comparator, comparison, condition.value)
+    if condition.kind == "attribute":
+        column = _COLUMNS.get(condition.key)
+        return None if column is None else Clause(f"{column} {comparison}", (condition.value,))
+    return _in_table(_TABLES[condition.kind], condition.key, condition.comparator, comparison, condition.value)
 
 
-def _in_table(table: str, key: str, comparator: str, comparison: str, value: object) -> Condition:
+def _in_table(table: str, key: str, comparator: str, comparison: str, value: object) -> Clause:
     keyed = f"SELECT run_uuid FROM {table} WHERE key = ?"
     match comparator:
         case "IS NULL":
-            return Condition(f"run_uuid NOT IN ({keyed})", (key,))
+            return Clause(f"run_uuid NOT IN ({keyed})", (key,))
         case "IS NOT NULL":
-            return Condition(f"run_uuid IN ({keyed})", (key,))
+            return Clause(f"run_uuid IN ({keyed})", (key,))
     fits = f"value {comparison}"
     if table == "latest_metrics":  # NaN is kept as 0 with a flag, and differs from every number
         fits = f"({fits} OR is_nan)" if comparator == "!=" else f"{fits} AND NOT is_nan"
-    return Condition(f"run_uuid IN ({keyed} AND {fits})", (key, value))
+    return Clause(f"run_uuid IN ({keyed} AND {fits})", (key, value))
 
 
-def _choose(experiment_ids: Sequence[str], conditions: Sequence[Condition], *, stages: Sequence[str]) -> Condition:
+def _choose(experiment_ids: Sequence[str], conditions: Sequence[Clause], *, stages: Sequence[str]) -> Clause:
     """Return one condition for the runs that fulfil all of `conditions`."""
     where = f"experiment_id IN ({_marks(experiment_ids)}) AND lifecycle_stage IN ({_marks(stages)})"
-    return Condition(
+    return Clause(
         " AND ".join([where, *(condition.text for condition in conditions)]),
         (*map(int, experiment_ids), *stages, *(value for condition in conditions for value in condition.values)),
     )
@@ -215,7 +215,7 @@ def _marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _read_runs(connection: sqlite3.Connection, chosen: Condition, keys: Collection[str] | None) -> list[StoredRun]:
+def _read_runs(connection: sqlite3.Connection, chosen: Clause, keys: Collection[str] | None) -> list[StoredRun]:
     connection.execute("BEGIN")  # the rows of a run, its params, metrics and tags are of one moment
     columns = "run_uuid, experiment_id, name, status, start_time, lifecycle_stage, artifact_uri"
     rows = connection.execute(
@@ -235,7 +235,7 @@ def _read_runs(connection: sqlite3.Connection, chosen: Condition, keys: Collecti
 
 
 def _read_values(
-    connection: sqlite3.Connection, table: str, value: str, chosen: Condition, keys: Collection[str] | None
+    connection: sqlite3.Connection, table: str, value: str, chosen: Clause, keys: Collection[str] | None
 ) -> Iterator[tuple[str, str, Any]]:
     query = (
         f"SELECT run_uuid, key, {value} FROM {table} WHERE run_uuid IN (SELECT run_uuid FROM runs WHERE {chosen.text})"
