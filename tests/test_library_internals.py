@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -72,3 +74,15 @@ def test_the_single_threaded_executor_is_used_inside_the_block_only() -> None:
         assert executor() == "SINGLE_THREADED_EXECUTOR"
         assert int(double(tf.constant(21))) == 42
     assert executor() == before
+
+
+def test_keras_works_without_what_it_imports_for_wrappers_and_plots() -> None:
+    program = (
+        "import sys; from mnist_pipeline.system.heavy_imports import import_keras\n"
+        "import_keras(); import keras\n"
+        "assert not {'sklearn', 'matplotlib'} & sys.modules.keys()\n"
+        "assert keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).count_params() == 9\n"
+        "import sklearn.datasets, matplotlib.figure; import_keras()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -38,7 +38,7 @@ def train_with_workers(configs: Sequence[Config], runs: Sequence[Sequence[str]],
         from mnist_pipeline.cli import console
         from mnist_pipeline.executors.pool import StopRequest
         from mnist_pipeline.executors.side_by_side import train_side_by_side
-        from mnist_pipeline.pipeline import request
+        from mnist_pipeline.pipeline import request, stages  # noqa: F401 (now, while no other run prints)
         from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
         from mnist_pipeline.tracking.record import Tag
 

@@ -1,6 +1,7 @@
 """A run, from its request to its result: found, resumed or started."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,9 +71,11 @@ def execute(
             checkpoints.clear()  # its command was killed between its last two steps
         result = None if request.config.force else _recall(request, tracker)
         if result is None:
-            with importing():  # only now, because to find a result takes no TensorFlow
-                import_keras()
-                from mnist_pipeline.pipeline.stages import carry_out
+            if "keras" not in sys.modules:
+                with importing():  # only now, because to find a result takes no TensorFlow
+                    import_keras()
+            from mnist_pipeline.pipeline.stages import carry_out
+
             result = carry_out(request, tracker, checkpoints, on_epoch=on_epoch, trainer=trainer)
         checkpoints.clear()
     return result

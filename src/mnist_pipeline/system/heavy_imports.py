@@ -52,6 +52,8 @@ def import_keras() -> None:
 
     That would take another second. Here it is imported while the first epochs are computed.
     """
+    if "keras" in sys.modules:
+        return
     is_collecting = gc.isenabled()
     gc.disable()  # what is imported stays; see `commands.py`
     absent = [name for name in _UNUSED_BY_KERAS if name not in sys.modules]
