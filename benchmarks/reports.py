@@ -19,14 +19,15 @@ from mnist_pipeline.config import compose
 from mnist_pipeline.tracking import find_run, mlflow_store
 """
 _REPORTS = f"{_IMPORTS}from mnist_pipeline.reports import page, terminal, "
+_WRITING = "import mlflow.store.tracking.sqlalchemy_store, mlflow.store.model_registry.sqlalchemy_store"
 _COMMANDS = {
     "compare --top 20": (["compare", _TEST_DATA, "--top", "20"], f"{_REPORTS} compare, comparison_page, select", 4.0),
     "diff": (
         ["diff", "digits-dense-e1-s0", "digits-dense-e1-s1", _TEST_DATA],
-        f"{_REPORTS} diff, diff_page, pictures",
+        f"{_REPORTS} diff, diff_page, figures, pictures; import sklearn.datasets",
         1.0,
     ),
-    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], f"{_REPORTS} cards; import mlflow", 1.0),
+    "report": (["report", "digits-dense-e1-s0", _TEST_DATA], f"{_REPORTS} cards\n{_WRITING}", 1.0),
     "history": (["history", _TEST_DATA], f"{_IMPORTS}from mnist_pipeline.registry import changes, history", 1.0),
     "promote --dry-run": (
         ["promote", _TEST_DATA, "--dry-run", "promote.min_test_accuracy=0.1"],
