@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mnist_pipeline.system.errors import GoneError
+from mnist_pipeline.tracking import runs
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
 from mnist_pipeline.tracking.reading import StoredRun
@@ -94,9 +94,7 @@ def find_damage(store: MlflowStore, run_id: str) -> tuple[str, ...]:
         UserError: The files cannot be read now.
         GoneError: There is no such run.
     """
-    run = store.reader.find_run(run_id)
-    if run is None:
-        raise GoneError(f"the run {run_id} was deleted meanwhile: run the same command again")
+    run = runs.require_stored(store, run_id)
     folder = ArtifactFolder(run.artifact_uri, tracking_uri=store.connected)
     seals, problem = read_list(folder.read, run.tags)
     if seals is None:
@@ -166,9 +164,8 @@ def _name_some(paths: list[str]) -> str:
 
 
 def _compare_model(store: MlflowStore, run: StoredRun, seals: Seals) -> dict[str, list[str]]:
-    found = store.reader.list_models(run.run_id, experiment_id=run.experiment_id)
-    model = next((model for model in found if model.is_ready), None)
+    model = runs.find_model(store, run)
     if model is None:
         return {"missing": sorted(seals.model)}
-    folder = ArtifactFolder(model.location, tracking_uri=store.connected)
+    folder = runs.open_model_folder(store, model)
     return compare(seals.model, folder, ignored=[WRITTEN_BY_LOADING])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mnist_pipeline.config.sections import TrackingConfig
 from mnist_pipeline.system import processes
-from mnist_pipeline.system.errors import GoneError, TakenOverError, Terminated, UserError
+from mnist_pipeline.system.errors import TakenOverError, Terminated, UserError
 from mnist_pipeline.system.patience import OnWait, Patience
 from mnist_pipeline.tracking import integrity, runs, store
 from mnist_pipeline.tracking.absence import is_away, is_of_store
@@ -194,10 +194,7 @@ class MlflowTracker:
     def read_training(self, run_id: str) -> RecordedTraining:
         """Return the epochs that a run has tracked."""
         with self._store.reporting_errors():
-            found = self._store.reader.find_run(run_id)
-            if found is None:
-                raise GoneError(f"the run {run_id} was deleted meanwhile: run the same command again")
-            return self._read_training(found)
+            return self._read_training(runs.require_stored(self._store, run_id))
 
     def _read_training(self, run: StoredRun) -> RecordedTraining:
         epochs: dict[int, dict[str, StoredPoint]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mnist_pipeline.config.sections import ADDRESS_KEYS
 from mnist_pipeline.system import secrets
-from mnist_pipeline.system.errors import ConfigError
+from mnist_pipeline.system.errors import ConfigError, GoneError
 from mnist_pipeline.tracking.absence import is_absent, is_of_store
 from mnist_pipeline.tracking.artifacts import ArtifactFolder
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
@@ -61,6 +61,18 @@ def get(store: MlflowStore, run_id: str) -> RunRecord | None:
     """Return the run with this id, even if it was deleted; None where there is none."""
     found = store.reader.find_run(run_id)
     return None if found is None else read(store, found)
+
+
+def require_stored(store: MlflowStore, run_id: str) -> StoredRun:
+    """Return the run with this id, as the store has it.
+
+    Raises:
+        GoneError: There is none any more.
+    """
+    found = store.reader.find_run(run_id)
+    if found is None:
+        raise GoneError(f"the run {run_id} was deleted meanwhile: run the same command again")
+    return found
 
 
 def search(
