@@ -3,6 +3,7 @@
 `python -m benchmarks.sweep_once CONFIGURATIONS OVERRIDE...`: a JSON list of trials, or `[]` for what Optuna proposes.
 """
 
+import atexit
 import json
 import os
 import sys
@@ -90,7 +91,9 @@ def main() -> None:
         places.begin(request.config.executor)
     tracker = MlflowTracker(request.config.tracking)
     sweep(request, config, tracker, progress=meter, stop=StopRequest())
-    print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}))
+    print(json.dumps({"ended": meter.ended, "epoch_sec": meter.epoch_sec, "bytes": meter.bytes}), flush=True)
+    atexit._run_exitfuncs()
+    os._exit(0)  # as the command does it
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,17 @@ class Server:
 
     def go_away(self) -> None:
         self._stack.close()
+
+    def go_away_from_open_run(self) -> None:
+        """Go away when the run is open, which takes longer than the first epochs on digits."""
+        client, until = MlflowClient(self.address), time.monotonic() + 60
+        while time.monotonic() < until:
+            experiment = client.get_experiment_by_name("digits")
+            found = client.search_runs([experiment.experiment_id]) if experiment else []
+            if any(one.inputs and one.inputs.dataset_inputs for one in found):
+                break
+            time.sleep(0.05)
+        self.go_away()
 
     def come_back(self) -> None:
         port = int(self.address.rpartition(":")[2])
@@ -122,7 +134,7 @@ def test_a_server_that_comes_back_has_everything(
 
     def disturb(epoch: Epoch) -> None:
         if epoch.number == 1:
-            tracking.go_away()
+            tracking.go_away_from_open_run()
         if epoch.number == 3:
             tracking.come_back()
 
@@ -139,7 +151,7 @@ def test_a_server_that_stays_away_gets_it_from_doctor(
         train(
             tracking.address,
             "tracking.patience_sec=0",
-            on_epoch=lambda epoch: tracking.go_away() if epoch.number == 2 else None,
+            on_epoch=lambda epoch: tracking.go_away_from_open_run() if epoch.number == 2 else None,
         )
     (pending,) = outbox.list_left()
     assert cli("doctor", f"tracking.uri={tracking.address}").returncode == 1  # it is still away
@@ -195,7 +207,7 @@ def test_the_next_command_sends_what_a_killed_one_left(
 ) -> None:
     def stop(epoch: Epoch) -> None:
         if epoch.number == 2:
-            tracking.go_away()
+            tracking.go_away_from_open_run()
         if epoch.number == 3:
             raise KeyboardInterrupt
 

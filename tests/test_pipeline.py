@@ -99,11 +99,11 @@ def test_the_artifacts_of_every_stage(smoke: tuple[RunResult, MemoryRun]) -> Non
         "train/learning_curves.png",
     ]
     predictions = pd.read_parquet(io.BytesIO(tracked.artifacts["evaluate/predictions.parquet"]))
-    assert len(predictions) == len(result.dataset.test) == 360
+    assert len(predictions) == len(result.request.dataset.test) == 360
     assert (predictions["label"] == predictions["predicted"]).mean() == result.metrics["test/accuracy"]
     logged = OmegaConf.to_container(OmegaConf.create(tracked.artifacts["config/config.yaml"].decode()))
     assert isinstance(logged, dict)
-    assert compose.read_run({str(key): value for key, value in logged.items()}) == result.config
+    assert compose.read_run({str(key): value for key, value in logged.items()}) == result.request.config
     assert OmegaConf.create(tracked.artifacts["config/overrides.yaml"].decode()) == SMOKE
     assert json.loads(tracked.artifacts["environment/versions.json"])["tensorflow"].count(".") == 2
     for name, content in tracked.artifacts.items():
@@ -117,7 +117,7 @@ def test_the_tags_say_where_data_and_code_came_from(smoke: tuple[RunResult, Memo
     assert tracked.tags["kind"] == "train"
     assert tracked.tags["data.requested"] == "digits"
     assert tracked.tags["data.sources"] == "scikit-learn: found"
-    assert tracked.tags["data.digest"] == result.dataset.digest
+    assert tracked.tags["data.digest"] == result.request.dataset.digest
     assert len(tracked.tags["fingerprint"]) == 64
     if (ROOT / ".git").exists():  # not in an archive of the sources
         assert set(tracked.tags) >= {"mlflow.source.git.commit", "git.dirty"}
@@ -126,7 +126,7 @@ def test_the_tags_say_where_data_and_code_came_from(smoke: tuple[RunResult, Memo
 def test_the_logged_model_is_the_trained_one(smoke: tuple[RunResult, MemoryRun]) -> None:
     result, tracked = smoke
     assert tracked.model is not None
-    probabilities = np.asarray(tracked.model(result.dataset.test.images))
+    probabilities = np.asarray(tracked.model(result.request.dataset.test.images))
     np.testing.assert_allclose(probabilities, result.predictions.filter(like="probability_"), atol=1e-5)
 
 
@@ -156,14 +156,14 @@ def test_a_diverging_run_is_marked_failed() -> None:
 def test_a_logged_model_that_differs_is_a_failure(smoke: tuple[RunResult, MemoryRun]) -> None:
     result, _ = smoke
     epoch = Epoch(number=1, train=Score(0, 0), validation=None, train_sec=1, images_per_sec=1, ended_ms=0)
-    untrained = build(result.config.model, image_shape=(28, 28), num_classes=10, seed=0)
+    untrained = build(result.request.config.model, image_shape=(28, 28), num_classes=10, seed=0)
 
     class Forgetful(MemoryRun):
         def log_model(self, model: keras.Model, **about: object) -> Predict:
             return lambda images: np.full((len(images), 10), 0.1, np.float32)
 
     with pytest.raises(RuntimeError, match="differ from the trained model's"):
-        log_checked_model(untrained, result.dataset, Forgetful(), metrics={}, epoch=epoch)
+        log_checked_model(untrained, result.request.dataset, Forgetful(), metrics={}, epoch=epoch)
 
 
 def test_without_mnist_a_run_falls_back_to_digits_and_says_so(home: Path, caplog: pytest.LogCaptureFixture) -> None:

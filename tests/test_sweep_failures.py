@@ -70,7 +70,12 @@ def test_a_study_of_version_0_1_that_lost_a_point_tries_it(reason: str, kind: Ca
 class OneEpoch:
     """A worker that reports one epoch."""
 
-    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
+    num_begun = 0
+
+    def begin(self, config: Config, found: Found, start: bytes | None) -> None:
+        self.num_begun += 1
+
+    def follow(self) -> Generator[Reported]:
         yield Point(1, {}, 0), b"checkpoint"
 
     def stop(self) -> None:
@@ -92,7 +97,7 @@ def test_a_checkpoint_that_cannot_be_written_is_not_the_fault_of_the_training(tm
 class DiesAtTheEnd(OneEpoch):
     """A worker that dies when its training is stopped."""
 
-    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
+    def follow(self) -> Generator[Reported]:
         try:
             yield Point(1, {}, 0), None
         finally:
@@ -113,6 +118,31 @@ def test_a_worker_that_dies_when_its_training_is_stopped_is_not_replaced(tmp_pat
     assert next(epochs).number == 1
     epochs.close()
     assert (len(started), executor.is_ready) == (1, False)
+
+
+class DiesAtOnce(OneEpoch):
+    """A worker that is dead when it is given its task."""
+
+    def begin(self, config: Config, found: Found, start: bytes | None) -> None:
+        raise WorkerDiedError(describe_death(-signal.SIGKILL))
+
+
+def test_a_training_that_was_begun_is_not_begun_again(tmp_path: Path) -> None:
+    workers: list[OneEpoch] = [DiesAtOnce(), OneEpoch()]
+    executor = Executor(lambda goes_on: workers.pop(0), index=0, wait_sec=0)
+    config = compose.compose(["data=digits"])
+    task = Task(config, catalogue.find(config.data), Checkpoints(tmp_path))
+    executor.begin(task)  # there is no worker yet
+    executor.prepare(lambda: True)
+    executor.begin(task)  # it is dead: `train` replaces it
+    (last,) = workers
+    assert [point.number for point in executor.train(task, after=0)] == [1]
+    assert last.num_begun == 1
+    following = Task(config, task.found, Checkpoints(tmp_path / "following"))
+    executor.begin(following)
+    assert last.num_begun == 2
+    assert [point.number for point in executor.train(following, after=0)] == [1]
+    assert last.num_begun == 2
 
 
 def test_an_error_names_its_training() -> None:

@@ -84,12 +84,12 @@ def print_result(result: "RunResult") -> None:
     """Print the first test predictions, the scores, the address of the run and the next step."""
     _print_first_predictions(result)
     print_scores(result)
-    another = "model.hidden_width=256" if "hidden_width" in result.config.model.arguments else "train.seed=1"
+    another = "model.hidden_width=256" if "hidden_width" in result.request.config.model.arguments else "train.seed=1"
     print_fields({"next": f"{command('ui')} shows the run; {command('train', another)} trains another"})
 
 
 def _print_first_predictions(result: "RunResult") -> None:
-    class_names = result.dataset.class_names
+    class_names = result.request.found.class_names
     rows = []
     for row in result.predictions.head(NUM_SHOWN_PREDICTIONS).to_dict("records"):
         label, predicted = class_names[row["label"]], class_names[row["predicted"]]
@@ -118,7 +118,7 @@ def print_scores(result: "RunResult") -> None:
         "calibration error": f"{metrics['test/calibration_error']:.4f}",
         "training": f"{metrics['time/train_sec']:.1f} s",
         "result digest": result.digest[:32],
-        "data": result.dataset.name,
+        "data": result.request.found.name,
         "run": f"{result.name} ({result.run_id})",
         "address": result.address,
     }

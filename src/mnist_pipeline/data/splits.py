@@ -10,6 +10,7 @@ from mnist_pipeline.system.errors import ConfigError
 
 DEFAULT_TEST_SHARE = 0.2
 _CHUNK = 1024
+_KEY = "data.validation_size"
 
 
 def split(found: Found, config: DataConfig) -> Dataset:
@@ -19,13 +20,9 @@ def split(found: Found, config: DataConfig) -> Dataset:
         ConfigError: There are too few images for that.
     """
     train, validation = found.learn, found.validation
-    if validation is None and config.validation_size:
+    if is_held_out(found, config):
         train, validation = hold_out(
-            train,
-            size=config.validation_size,
-            seed=config.split_seed,
-            key="data.validation_size",
-            class_names=found.class_names,
+            train, size=config.validation_size, seed=config.split_seed, key=_KEY, class_names=found.class_names
         )
     return Dataset(
         name=found.name,
@@ -36,6 +33,21 @@ def split(found: Found, config: DataConfig) -> Dataset:
         digest=found.digest,
         attempts=found.attempts,
     )
+
+
+def require_enough(found: Found, config: DataConfig) -> None:
+    """Require that `split` can be called, which takes longer.
+
+    Raises:
+        ConfigError: There are too few images.
+    """
+    if is_held_out(found, config):
+        _count_held_out(found.learn, size=config.validation_size, key=_KEY, class_names=found.class_names)
+
+
+def is_held_out(found: Found, config: DataConfig) -> bool:
+    """Return whether the validation images are held out of those to learn from."""
+    return found.validation is None and bool(config.validation_size)
 
 
 def count_classes(dataset: Dataset) -> pd.DataFrame:
@@ -60,6 +72,19 @@ def hold_out(
     Raises:
         ConfigError: There are too few images, of a class or in all.
     """
+    count = _count_held_out(whole, size=size, key=key, class_names=class_names)
+    kept, drawn = draw_stratified(whole.labels, size=count, seed=seed)
+    held_out = Split(whole.images[drawn], whole.labels[drawn])
+    images = _move_to_front(whole.images, kept) if in_place else whole.images[kept]
+    return Split(images, whole.labels[kept]), held_out
+
+
+def _count_held_out(whole: Split, *, size: float, key: str, class_names: tuple[str, ...]) -> int:
+    """Return how many images are held out.
+
+    Raises:
+        ConfigError: There are too few images, of a class or in all.
+    """
     num_classes = len(class_names)
     count = max(num_classes, round(size * len(whole))) if isinstance(size, float) else size
     largest = len(whole) - num_classes
@@ -72,10 +97,7 @@ def hold_out(
             f"{key}={size}: the class {name!r} has {counts.min()} image left, too few to hold one out: add images of "
             "it, or remove it"
         )
-    kept, drawn = draw_stratified(whole.labels, size=count, seed=seed)
-    held_out = Split(whole.images[drawn], whole.labels[drawn])
-    images = _move_to_front(whole.images, kept) if in_place else whole.images[kept]
-    return Split(images, whole.labels[kept]), held_out
+    return int(count)
 
 
 def _move_to_front(images: npt.NDArray[np.uint8], kept: npt.NDArray[np.intp]) -> npt.NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """An executor: one place among those of a command, where a worker carries out one training after the other."""
 
+import contextlib
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ class Executor:
         self._start = start
         self._wait_sec = wait_sec
         self._worker: Worker | None = None
+        self._begun: Task | None = None  # whose epochs nobody has asked for yet
 
     @property
     def is_ready(self) -> bool:
@@ -65,6 +67,13 @@ class Executor:
             self._worker = self._start(goes_on)
         return self._worker is not None
 
+    def begin(self, task: Task) -> None:
+        """Let its worker, if it has one, start on the task that `train` is called with next."""
+        if self._worker is not None:
+            with contextlib.suppress(WorkerDiedError):  # then `train` finds it dead
+                self._begin(self._worker, task)
+                self._begun = task
+
     def train(self, task: Task, *, after: int) -> Generator[Point]:
         """Yield the metrics of every epoch after the epoch `after`. Close the generator to stop the training.
 
@@ -79,8 +88,11 @@ class Executor:
         num_deaths = 0
         while True:
             worker = self._require_worker()
-            epochs = worker.train(task.config, task.found, task.checkpoints.load_encoded())
+            epochs = worker.follow()
             try:
+                if self._begun is not task:
+                    self._begin(worker, task)
+                self._begun = None
                 for point, checkpoint in epochs:
                     if checkpoint is not None:
                         _save(task.checkpoints, point, checkpoint)
@@ -100,6 +112,10 @@ class Executor:
                 if num_deaths == MAX_DEATHS:
                     raise error.failure.to_error() from error
 
+    def _begin(self, worker: Worker, task: Task) -> None:
+        assert self._begun is None, "the worker still trains a task that nobody has followed"
+        worker.begin(task.config, task.found, task.checkpoints.load_encoded())
+
     def _require_worker(self) -> Worker:
         until = time.monotonic() + self._wait_sec
         if not self.prepare(lambda: time.monotonic() < until):
@@ -111,7 +127,7 @@ class Executor:
         """End the worker at once."""
         if self._worker is not None:
             self._worker.stop()
-            self._worker = None
+            self._worker = self._begun = None
 
 
 def _save(checkpoints: Checkpoints, point: Point, encoded: bytes) -> None:

@@ -9,7 +9,7 @@ import gc
 import os
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection
 
 from mnist_pipeline.config.sections import Config
@@ -50,11 +50,15 @@ class ForkedWorker:
         theirs.close()
         life.close()
 
-    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
-        """Yield the epochs that the process reports."""
-        try:
+    def begin(self, config: Config, found: Found, start: bytes | None) -> None:
+        """Send the process its task."""
+        with self._reporting_death():
             self._tasks.send((config, None if found.identity == self._found else found, start))
-            self._found = found.identity
+        self._found = found.identity
+
+    def follow(self) -> Generator[Reported]:
+        """Yield the epochs that the process reports."""
+        with self._reporting_death():
             while (message := self._tasks.recv()) is not None:
                 if isinstance(message, Failure):
                     raise message.to_error()
@@ -66,6 +70,11 @@ class ForkedWorker:
                     self._tasks.send(continues)
                     if not continues:
                         self._tasks.recv()
+
+    @contextlib.contextmanager
+    def _reporting_death(self) -> Iterator[None]:
+        try:
+            yield
         except (EOFError, OSError) as error:
             self._process.join(5)
             raise WorkerDiedError(describe_death(self._process.exitcode)) from error

@@ -47,6 +47,7 @@ class RayWorker:
         self._about = about
         self._put = put
         self._found = ""
+        self._first: Any = None  # Ray's reference to the first message of the training
         self._silence_sec = silence_sec
         self._is_gone = is_gone
 
@@ -58,12 +59,16 @@ class RayWorker:
         """
         self._get(self._actor.prepare.remote())
 
-    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
-        """Yield the epochs that the actor reports."""
+    def begin(self, config: Config, found: Found, start: bytes | None) -> None:
+        """Send the actor its task."""
         if found.identity != self._found:
             self._get(self._actor.load.remote(self._put(found)))
             self._found = found.identity
-        message: Message = self._get(self._actor.begin.remote(config, start))
+        self._first = self._actor.begin.remote(config, start)
+
+    def follow(self) -> Generator[Reported]:
+        """Yield the epochs that the actor reports."""
+        message: Message = self._get(self._first)
         while message is not None:
             if isinstance(message, Failure):
                 raise message.to_error()

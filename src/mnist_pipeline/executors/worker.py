@@ -29,10 +29,20 @@ class WorkerDiedError(Exception):
 class Worker(Protocol):
     """A worker that is ready to train."""
 
-    def train(self, config: Config, found: Found, start: bytes | None) -> Generator[Reported]:
-        """Yield every epoch of a training, first those in the checkpoint `start`. To stop it, close the generator.
+    def begin(self, config: Config, found: Found, start: bytes | None) -> None:
+        """Let it start a training. It keeps the data set `found` for its next one.
 
-        It keeps the data set `found` for its next training.
+        Args:
+            config: Of the training.
+            found: Its data set.
+            start: The encoded checkpoint to resume from.
+
+        Raises:
+            WorkerDiedError: The worker died.
+        """
+
+    def follow(self) -> Generator[Reported]:
+        """Yield every epoch of the training that has begun, first those in its checkpoint. To stop it, close this.
 
         Raises:
             TrainingFailedError, HinderedError: The training did not end. The worker is ready for another.

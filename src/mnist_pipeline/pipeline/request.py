@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from omegaconf import OmegaConf
 
@@ -27,16 +28,19 @@ class Request:
     Attributes:
         config: Of the run; after a fallback it differs from the requested one.
         overrides: Of the command line, with stars for the secrets in them.
-        found: The data set as it was found and verified.
-        dataset: The same, split.
+        found: The data set as it was found and verified; it has enough images to be split.
         tags: The run's identity, and how its data was found.
     """
 
     config: Config
     overrides: tuple[str, ...]
     found: Found
-    dataset: Dataset
     tags: dict[str, str]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The same data, split. This takes a second, and only what trains here needs it."""
+        return splits.split(self.found, self.config.data)
 
     def overrides_to_yaml(self) -> str:
         """Return the overrides as a YAML list, which `RunRecord.read_yaml_list` reads back."""
@@ -129,9 +133,10 @@ def _identify(config: Config, overrides: Sequence[str], found: Found, tags: dict
         Tag.FINGERPRINT: fingerprint(config, data_digest=found.identity),
         Tag.TRAINING_FINGERPRINT: training_fingerprint(config, data_digest=found.identity),
     }
-    dataset = splits.split(found, config.data)
+    splits.require_enough(found, config.data)
     stopping = config.train.early_stopping
-    if stopping.patience is not None and dataset.validation is None and stopping.metric.value.startswith("validation/"):
+    has_validation = found.validation is not None or splits.is_held_out(found, config.data)
+    if stopping.patience is not None and not has_validation and stopping.metric.value.startswith("validation/"):
         raise ConfigError(
             f"train.early_stopping.metric={stopping.metric.value}: there are no validation images; give "
             "data.validation_size, or a metric of train/"
@@ -140,6 +145,5 @@ def _identify(config: Config, overrides: Sequence[str], found: Found, tags: dict
         config=config,
         overrides=tuple(map(given.mask, overrides)),
         found=found,
-        dataset=dataset,
         tags={**tags, **identity},
     )

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mnist_pipeline.config.sections import Config
-from mnist_pipeline.data.dataset import Dataset
 from mnist_pipeline.pipeline.checkpoints import Checkpoints, claim
 from mnist_pipeline.pipeline.request import Request
 from mnist_pipeline.system.heavy_imports import import_keras, importing
@@ -27,6 +25,7 @@ class RunResult:
     """The result of a finished run.
 
     Attributes:
+        request: That asked for it.
         metrics: The last value of every metric, as logged.
         predictions: One row per test image, as in `Evaluation`.
         digest: SHA-256 of the weights, of every metric but the times, and of the predictions.
@@ -35,8 +34,7 @@ class RunResult:
     run_id: str
     name: str
     address: str
-    config: Config
-    dataset: Dataset
+    request: Request
     metrics: dict[str, float]
     predictions: pd.DataFrame
     digest: str
@@ -102,8 +100,7 @@ def _result_of(past: RunRecord, request: Request, predictions: pd.DataFrame) -> 
         run_id=past.run_id,
         name=past.name,
         address=past.address,
-        config=request.config,
-        dataset=request.dataset,
+        request=request,
         metrics=dict(past.metrics),
         predictions=predictions,
         digest=past.tags[Tag.RESULT_DIGEST],

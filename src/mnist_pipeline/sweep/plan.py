@@ -87,7 +87,7 @@ def describe_sweep(config: SweepConfig, request: Request) -> str:
     swept = ", ".join(f"`{key}`" for key in config.space)
     when = "last" if request.config.train.early_stopping.patience is None else "kept"
     return (
-        f"{config.num_trials} trials of {swept} on **{request.dataset.name}**, by {config.metric} at the {when} epoch "
+        f"{config.num_trials} trials of {swept} on **{request.found.name}**, by {config.metric} at the {when} epoch "
         f"({config.sampler.value}, {config.pruner.value} pruning)."
     )
 

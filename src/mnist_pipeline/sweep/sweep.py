@@ -1,10 +1,12 @@
 """The story of a sweep: search, confirm, train the winner. Each step is tracked as it happens, and can be resumed."""
 
+import contextlib
 import dataclasses
 import logging
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -104,13 +106,21 @@ def sweep(
             tags={**data_tags(request), **code, **list_tags(config), Tag.STUDY: name},
             resume_id=study.id,
         )
-        with tracker.run(spec) as parent:
-            log_surroundings(plan, parent)
-            trainings = Trainings(plan, study, parent, tracker, progress, stop, code=code)
-            places = open_sweep_places(plan, progress, stop, parent)
+        with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as opener:
+
+            def open_parent() -> Run:
+                run = stack.enter_context(tracker.run(spec))
+                log_surroundings(plan, run)
+                return run
+
+            # MLflow takes three seconds to import and to create a store: meanwhile the first trials are trained.
+            opening = opener.submit(open_parent)
+            trainings = Trainings(plan, study, opening, tracker, progress, stop, code=code)
+            places = open_sweep_places(plan, progress, stop, opening)
             pool = ExecutorPool(places, stop=stop)
             try:
                 search(plan, study, pool, trainings)
+                parent = opening.result()
                 log_search(study, config, parent)
                 require_few_failures(study, config)
                 confirmation = confirm_best(plan, study, pool, trainings) if config.confirm else None
@@ -142,7 +152,7 @@ def open_tracker(request: Request, config: SweepConfig, progress: Progress, stop
     )
 
 
-def open_sweep_places(plan: SweepPlan, progress: Progress, stop: StopRequest, parent: Run) -> Places:
+def open_sweep_places(plan: SweepPlan, progress: Progress, stop: StopRequest, parent: Future[Run]) -> Places:
     """Return where the trainings of a sweep are carried out; other processors become a tag of the sweep's run.
 
     Raises:
@@ -152,7 +162,7 @@ def open_sweep_places(plan: SweepPlan, progress: Progress, stop: StopRequest, pa
 
     def note(other: str) -> None:
         others.append(other)
-        parent.set_tags({Tag.OTHER_PROCESSORS: "; ".join(sorted(others))})
+        parent.result().set_tags({Tag.OTHER_PROCESSORS: "; ".join(sorted(others))})
 
     return open_places(
         plan.base.executor,

@@ -4,6 +4,7 @@ import contextlib
 import enum
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -66,14 +67,15 @@ class Trained:
 class Trainings:
     """Tracks trainings as children of the sweep's run; used by all executors at once.
 
-    They have the tags about its code, and readers find its versions, machine and patch for them.
+    They have the tags about its code, and readers find its versions, machine and patch for them. The first of them may
+    begin while the sweep's run is being opened.
     """
 
     def __init__(
         self,
         plan: SweepPlan,
         study: Study,
-        parent: Run,
+        parent: Future[Run],
         tracker: Tracker,
         progress: Progress,
         stop: StopRequest,
@@ -118,11 +120,15 @@ class Trainings:
         """
         fingerprint = training_fingerprint(config, data_digest=self._plan.request.found.identity)
         known = self._tracker.find_training(fingerprint)
-        spec = self._specify(config, kind=kind, label=label, tags=tags, is_new=is_new, fingerprint=fingerprint)
         watched = config.train.early_stopping.metric.value
         points: list[Point] = []
         values: list[float] = []
-        with self._checkpoints(fingerprint) as checkpoints, self._tracker.run(spec) as tracked:
+        with contextlib.ExitStack() as stack:
+            task = Task(config, self._plan.request.found, stack.enter_context(self._checkpoints(fingerprint)))
+            if known is None or not known.points:
+                executor.begin(task)  # it trains while its run is opened
+            spec = self._specify(config, kind=kind, label=label, tags=tags, is_new=is_new, fingerprint=fingerprint)
+            tracked = stack.enter_context(self._tracker.run(spec))
             source = known.run_id if known and known.points and known.run_id != tracked.run_id else None
             if source:
                 tracked.set_tags({Tag.SOURCE_RUN: source})
@@ -133,9 +139,7 @@ class Trainings:
             log_contents(tracked, {Artifact.IDENTITY: identity})
             is_pruned = False
             try:
-                with contextlib.closing(
-                    self._epochs(executor, label, Task(config, self._plan.request.found, checkpoints), known)
-                ) as epochs:
+                with contextlib.closing(self._epochs(executor, label, task, known)) as epochs:
                     for point in epochs:
                         self._study.require_owned()
                         if point.number not in logged:
@@ -177,7 +181,7 @@ class Trainings:
             tags={
                 **self._code,
                 **tags,
-                Tag.PARENT: self._parent.run_id,
+                Tag.PARENT: self._parent.result().run_id,
                 Tag.STUDY: self._study.name,
                 Tag.DATA_DIGEST: self._plan.request.found.digest,
                 Tag.TRAINING_FINGERPRINT: fingerprint,
