@@ -4,6 +4,7 @@
 """
 
 import atexit
+import gc
 import json
 import os
 import sys
@@ -14,14 +15,16 @@ from typing import Any
 from mnist_pipeline.config.sections import ExecutorName
 from mnist_pipeline.executors import forkserver, places
 
-if __name__ == "__main__":
-    forkserver.context()  # as the command does it
+if __name__ == "__main__":  # as the command does it
+    gc.disable()
+    forkserver.context()
 
 from mnist_pipeline.executors.pool import StopRequest
 from mnist_pipeline.pipeline.request import prepare
 from mnist_pipeline.sweep import settings
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.sweep import sweep
+from mnist_pipeline.system.heavy_imports import importing
 from mnist_pipeline.tracking.mlflow_tracker import MlflowTracker
 from mnist_pipeline.tracking.record import Point
 
@@ -76,6 +79,8 @@ def proportional_bytes(pid: int) -> int:
 
 def main() -> None:
     """Sweep and print."""
+    with importing():
+        pass  # all is imported: look for garbage from now on
     configurations, overrides = json.loads(sys.argv[1]), sys.argv[2:]
     if configurations:
 

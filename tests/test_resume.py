@@ -189,9 +189,9 @@ def test_a_fallback_run_is_not_continued_on_mnist(
     interrupt_here(*overrides, stop_after=1)
     with monkeypatch.context() as patch:
         patch.setenv("MNIST_PIPELINE_DATA_DIR", str(mnist_dir))
-        assert run_here(*overrides).dataset.name == "mnist"
+        assert run_here(*overrides).request.dataset.name == "mnist"
     assert "resume" not in caplog.text
-    assert run_here(*overrides).dataset.name == "digits"
+    assert run_here(*overrides).request.dataset.name == "digits"
     assert "resume    after epoch 1 of 2" in caplog.text
 
 

@@ -106,6 +106,7 @@ def _work(tasks: Connection, life: Connection) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_die_with, args=(life,), daemon=True).start()
     gc.freeze()  # imported modules are shared with other workers until someone writes to their memory
+    gc.enable()
     room: training.TrainingRoom | None = None
 
     def report(reported: Reported) -> None:

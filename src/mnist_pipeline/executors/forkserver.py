@@ -13,7 +13,7 @@ from typing import Any
 from mnist_pipeline.system import quiet
 from mnist_pipeline.system.errors import UserError
 
-_PRELOADED = ["mnist_pipeline.executors.training", "mnist_pipeline.executors.forked"]
+_PRELOADED = ["mnist_pipeline.executors.preloaded"]
 _MAX_LENGTH = 75
 """In bytes, of the folder for temporary files: multiprocessing adds 32 to it for a socket, which may have 107."""
 _STARTING = threading.Lock()

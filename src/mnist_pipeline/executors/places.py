@@ -1,11 +1,13 @@
 """Where workers are: on this machine, or on a cluster, as `executor` says."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from mnist_pipeline.config.sections import ExecutorConfig, ExecutorName
-from mnist_pipeline.executors.pool import Places
-from mnist_pipeline.system.patience import OnWait
-from mnist_pipeline.system.versions import count_usable_cores
+
+if TYPE_CHECKING:  # this module is imported first, to begin what takes long: the others can wait
+    from mnist_pipeline.executors.pool import Places
+    from mnist_pipeline.system.patience import OnWait
 
 
 def begin(config: ExecutorConfig) -> None:
@@ -29,9 +31,9 @@ def open_places(
     *,
     modules: Sequence[str],
     num_workers: int | None,
-    on_wait: OnWait,
+    on_wait: "OnWait",
     on_other_cpu: Callable[[str], None],
-) -> Places:
+) -> "Places":
     """Return the places for workers.
 
     Args:
@@ -46,6 +48,7 @@ def open_places(
     """
     if config.name is ExecutorName.local:
         from mnist_pipeline.executors.local import LocalPlaces
+        from mnist_pipeline.system.versions import count_usable_cores
 
         return LocalPlaces(num_workers=num_workers or count_usable_cores())
     from mnist_pipeline.executors.ray_cluster import Cluster

@@ -28,6 +28,7 @@ from mnist_pipeline.sweep.settings import SweepConfig
 from mnist_pipeline.sweep.study import Study
 from mnist_pipeline.sweep.trainings import Progress, Trainings
 from mnist_pipeline.system import paths, quiet
+from mnist_pipeline.system.aside import short_turns
 from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.patience import OnWait, Patience
 from mnist_pipeline.tracking.absence import is_away
@@ -109,8 +110,9 @@ def sweep(
         with contextlib.ExitStack() as stack, ThreadPoolExecutor(max_workers=1) as opener:
 
             def open_parent() -> Run:
-                run = stack.enter_context(tracker.run(spec))
-                log_surroundings(plan, run)
+                with short_turns():
+                    run = stack.enter_context(tracker.run(spec))
+                    log_surroundings(plan, run)
                 return run
 
             # MLflow takes three seconds to import and to create a store: meanwhile the first trials are trained.

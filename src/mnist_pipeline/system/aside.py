@@ -54,9 +54,7 @@ def aside(work: Callable[[], None]) -> Iterator[Aside]:
     What the work raises, the end of the block raises. If the block itself fails, work that has not started is left.
     """
     doing = Aside(work)
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_SEC)
-    try:
+    with short_turns():
         try:
             yield doing
         except BaseException:
@@ -64,6 +62,15 @@ def aside(work: Callable[[], None]) -> Iterator[Aside]:
             raise
         doing.start()
         doing.wait()
+    doing.check()
+
+
+@contextlib.contextmanager
+def short_turns() -> Iterator[None]:
+    """Let threads take turns often, so that one which imports does not keep the others waiting."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_SEC)
+    try:
+        yield
     finally:
         sys.setswitchinterval(usual)
-    doing.check()
