@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import sklearn.metrics
+from scipy.stats import binomtest
 
 from mnist_pipeline import stats
 from mnist_pipeline.config.sections import EvaluateConfig
@@ -96,3 +97,10 @@ def test_the_scores_of_classes_are_those_of_scikit_learn(num_classes: int) -> No
     expected = sklearn.metrics.precision_recall_fscore_support(labels, predicted, labels=names, zero_division=0.0)
     for ours, theirs in zip(stats.score_classes(confusion), expected[:3], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-15)
+
+
+@pytest.mark.parametrize(("num_hits", "num_images"), [(9793, 10_000), (0, 360), (360, 360), (1, 1)])
+def test_the_interval_of_a_share_is_wilsons(num_hits: int, num_images: int) -> None:
+    expected = binomtest(num_hits, num_images).proportion_ci(0.95, method="wilson")
+    low, high = stats.find_share_interval(num_hits, num_images, confidence=0.95)
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)

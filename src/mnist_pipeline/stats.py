@@ -1,4 +1,4 @@
-"""The statistics of comparisons: paired t intervals, the exact McNemar test, levels that share one alpha, and scores.
+"""The statistics of comparisons: intervals, the exact McNemar test, levels that share one alpha, and scores.
 
 Scikit-learn has the scores too; to import it would take as long as an epoch.
 """
@@ -18,6 +18,22 @@ def find_interval(
     error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
     half = float(special.stdtrit(len(differences) - 1, 1 - alpha / 2)) * error
     return mean, mean - half, mean + half
+
+
+def find_share_interval(num_hits: int, num_images: int, *, confidence: float) -> tuple[float, float]:
+    """Return Wilson's interval for a share (1927, Journal of the American Statistical Association 22).
+
+    Args:
+        num_hits: Of the sample.
+        num_images: In the sample, at least 1.
+        confidence: That the interval has the true share, 0..1.
+    """
+    share = num_hits / num_images
+    quantile = float(special.ndtri((1 + confidence) / 2))
+    weight = quantile**2 / num_images
+    half = math.sqrt(share * (1 - share) * weight + weight**2 / 4)
+    middle = share + weight / 2
+    return (middle - half) / (1 + weight), (middle + half) / (1 + weight)
 
 
 def mcnemar(*, num_gained: int, num_lost: int) -> float:

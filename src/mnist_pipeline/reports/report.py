@@ -12,6 +12,7 @@ from mnist_pipeline.reports.configurations import CONFIDENCE
 from mnist_pipeline.reports.logged import Logged
 from mnist_pipeline.reports.page import Code, Item, Lines, Page, Section, Table, Text, tabulate
 from mnist_pipeline.reports.values import list_names, show, show_count, show_share, when
+from mnist_pipeline.stats import find_share_interval
 from mnist_pipeline.system.text import plain
 from mnist_pipeline.tracking.record import Artifact, Metric, RunRecord, Tag
 
@@ -71,12 +72,10 @@ def _sum_up(logged: Logged) -> str:
     if predictions is None:
         return f"A run on {data_name} whose predictions for the test split cannot be read."
     num_right = int((predictions["label"] == predictions["predicted"]).sum())
-    from scipy.stats import binomtest  # imported here, because it takes most of a second, and other commands need none
-
-    interval = binomtest(num_right, len(predictions)).proportion_ci(CONFIDENCE, method="wilson")
+    low, high = find_share_interval(num_right, len(predictions), confidence=CONFIDENCE)
     return (
         f"Classifies {num_right:,} of {len(predictions):,} test images of {data_name} correctly: test accuracy "
-        f"{num_right / len(predictions):.4f} ({CONFIDENCE:.0%} interval {interval.low:.4f} to {interval.high:.4f}, "
+        f"{num_right / len(predictions):.4f} ({CONFIDENCE:.0%} interval {low:.4f} to {high:.4f}, "
         "Wilson's)."
     )
 
