@@ -31,7 +31,8 @@ _COMMANDS = {
     "history": (["history", _TEST_DATA], f"{_IMPORTS}from mnist_pipeline.registry import changes, history", 1.0),
     "promote --dry-run": (
         ["promote", _TEST_DATA, "--dry-run", "promote.min_test_accuracy=0.1"],
-        f"{_IMPORTS}import tensorflow, keras, mlflow; from mnist_pipeline.registry import promote",
+        f"{_IMPORTS}from mnist_pipeline.system.heavy_imports import import_keras; import_keras()\n"
+        "import mlflow, sklearn.datasets; from mnist_pipeline.registry import promote",
         1.0,
     ),
     "train, which finds its past run": (

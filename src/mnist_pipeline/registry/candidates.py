@@ -18,7 +18,7 @@ KINDS = (Kind.TRAIN, Kind.FINAL)
 SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 
 _COMPARED = (
-    *(Tag.KIND, Tag.RESULT_DIGEST, Tag.DATA_FALLBACK, Tag.DATA_REQUESTED, *DIGEST_TAGS),
+    *(Tag.RESULT_DIGEST, Tag.DATA_FALLBACK, Tag.DATA_REQUESTED, *DIGEST_TAGS),
     *("data.name", *SPLIT_KEYS, Metric.VALIDATION_ACCURACY, f"{KEPT}{Metric.VALIDATION_ACCURACY}"),
 )
 """The params, metrics and tags by which runs are chosen."""

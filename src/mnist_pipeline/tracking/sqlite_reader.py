@@ -37,6 +37,7 @@ _COMPARISONS = {
 }
 _NAME_TAG = "mlflow.runName"
 _NUMBER = "CASE WHEN is_nan THEN NULL ELSE value END"
+_IS_CHOSEN = "run_uuid IN (SELECT run_uuid FROM temp.chosen)"
 _READY = 2  # MLflow's number
 _DELETED_VERSION = "Deleted_Internal"
 _IS_PROMPT = "mlflow.prompt.is_prompt"
@@ -216,33 +217,32 @@ def _marks(values: Collection[object]) -> str:
 
 
 def _read_runs(connection: sqlite3.Connection, chosen: Clause, keys: Collection[str] | None) -> list[StoredRun]:
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("BEGIN")  # the rows of a run, its params, metrics and tags are of one moment
+    # Each of the queries below would look for the runs again.
+    connection.execute(f"CREATE TEMP TABLE chosen AS SELECT run_uuid FROM runs WHERE {chosen.text}", chosen.values)
     columns = "run_uuid, experiment_id, name, status, start_time, lifecycle_stage, artifact_uri"
-    rows = connection.execute(
-        f"SELECT {columns} FROM runs WHERE {chosen.text} ORDER BY start_time DESC, run_uuid", chosen.values
-    )
+    rows = connection.execute(f"SELECT {columns} FROM runs WHERE {_IS_CHOSEN} ORDER BY start_time DESC, run_uuid")
     found = {
         row[0]: StoredRun(row[0], str(row[1]), row[2] or "", row[3], row[4] or 0, row[5], row[6] or "") for row in rows
     }
     if found:
-        for run_id, key, value in _read_values(connection, "params", "value", chosen, keys):
+        for run_id, key, value in _read_values(connection, "params", "value", keys):
             found[run_id].params[sys.intern(key)] = value
-        for run_id, key, value in _read_values(connection, "tags", "value", chosen, keys):
+        for run_id, key, value in _read_values(connection, "tags", "value", keys):
             found[run_id].tags[sys.intern(key)] = value
-        for run_id, key, value in _read_values(connection, "latest_metrics", _NUMBER, chosen, keys):
+        for run_id, key, value in _read_values(connection, "latest_metrics", _NUMBER, keys):
             found[run_id].metrics[sys.intern(key)] = _number(value)
     return list(found.values())
 
 
 def _read_values(
-    connection: sqlite3.Connection, table: str, value: str, chosen: Clause, keys: Collection[str] | None
+    connection: sqlite3.Connection, table: str, value: str, keys: Collection[str] | None
 ) -> Iterator[tuple[str, str, Any]]:
-    query = (
-        f"SELECT run_uuid, key, {value} FROM {table} WHERE run_uuid IN (SELECT run_uuid FROM runs WHERE {chosen.text})"
-    )
+    query = f"SELECT run_uuid, key, {value} FROM {table} WHERE {_IS_CHOSEN}"
     if keys is None:
-        return connection.execute(query, chosen.values)
-    return connection.execute(f"{query} AND key IN ({_marks(keys)})", (*chosen.values, *keys))
+        return connection.execute(query)
+    return connection.execute(f"{query} AND key IN ({_marks(keys)})", tuple(keys))
 
 
 def _number(value: float | None) -> float:
