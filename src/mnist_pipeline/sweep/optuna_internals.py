@@ -9,9 +9,11 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.samplers._tpe import _truncnorm
 from optuna.storages import RDBStorage
 from optuna.storages.journal._file import BaseJournalFileLock, get_lock_file
 from optuna.trial import FrozenTrial, Trial, TrialState
+from scipy import special
 
 from mnist_pipeline.system import locks
 from mnist_pipeline.system.patience import Patience
@@ -30,6 +32,15 @@ def id_of(trial: FrozenTrial) -> int:
 def suggest(trial: Trial, key: str, distribution: BaseDistribution) -> Any:
     """Return the trial's value for a key. Optuna's public methods take a range instead of a distribution."""
     return trial._suggest(key, distribution)
+
+
+def speed_up_tpe() -> None:
+    """Let TPE take the logarithm of the normal distribution from SciPy, which computes whole arrays.
+
+    Optuna's own calls Python for every value: after 1,000 trials a proposal takes a tenth of a second, nine times as
+    long, while all other workers wait. The two agree within 1e-12.
+    """
+    _truncnorm._log_ndtr = special.log_ndtr
 
 
 class JournalLock(BaseJournalFileLock):
