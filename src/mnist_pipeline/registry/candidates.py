@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mnist_pipeline.registry.gates import DIGEST_TAGS
@@ -11,15 +11,15 @@ from mnist_pipeline.system.errors import UserError
 from mnist_pipeline.system.hints import command
 from mnist_pipeline.tracking import find_run, integrity, runs
 from mnist_pipeline.tracking.mlflow_store import MlflowStore
-from mnist_pipeline.tracking.reading import FINISHED, StoredModel, StoredRun
+from mnist_pipeline.tracking.reading import FINISHED, Condition, StoredModel, StoredRun
 from mnist_pipeline.tracking.record import KEPT, Kind, Metric, RunRecord, Tag
 
 KINDS = (Kind.TRAIN, Kind.FINAL)
 SPLIT_KEYS = ("data.validation_size", "data.split_seed")
 
 _COMPARED = (
-    *(Tag.RESULT_DIGEST, Tag.DATA_FALLBACK, Tag.DATA_REQUESTED, *DIGEST_TAGS),
-    *("data.name", *SPLIT_KEYS, Metric.VALIDATION_ACCURACY, f"{KEPT}{Metric.VALIDATION_ACCURACY}"),
+    *(Tag.RESULT_DIGEST, Tag.DATA_FALLBACK, *SPLIT_KEYS),
+    *(Metric.VALIDATION_ACCURACY, f"{KEPT}{Metric.VALIDATION_ACCURACY}"),
 )
 """The params, metrics and tags by which runs are chosen."""
 
@@ -87,12 +87,18 @@ def find_best(
     experiment_id = store.find_experiment(experiment)
     refused = [run for run in (runs.get(store, run_id) for run_id in shunned) if run is not None]
     digests = {run.tags[Tag.RESULT_DIGEST] for run in refused if Tag.RESULT_DIGEST in run.tags}
+    conditions = [Condition("parameter", "data.name", "=", data_name)]
+    if champion is not None:
+        digests_of_data = {tag: champion.tags.get(tag) for tag in DIGEST_TAGS}
+        conditions += [
+            Condition("tag", tag, "IS NULL" if digest is None else "=", digest)
+            for tag, digest in digests_of_data.items()
+        ]
     found = [
         run
-        for run in _list_finished(store, [experiment_id] if experiment_id else [])
-        if Tag.DATA_FALLBACK not in run.tags and run.params.get("data.name") == data_name
+        for run in _list_finished(store, [experiment_id] if experiment_id else [], conditions, keys=_COMPARED)
+        if Tag.DATA_FALLBACK not in run.tags
         if run.run_id not in shunned and run.tags.get(Tag.RESULT_DIGEST) not in digests
-        if champion is None or all(run.tags.get(tag) == champion.tags.get(tag) for tag in DIGEST_TAGS)
     ]
     if not found:
         raise _nothing(store, experiment, data_name, champion)
@@ -129,7 +135,9 @@ def find_best(
 
 def _nothing(store: MlflowStore, experiment: str, data_name: str, champion: RunRecord | None) -> UserError:
     """Return the error for an experiment without a candidate, with the next step that fits what the store holds."""
-    others = [run for run in _list_finished(store, runs.experiment_ids(store)) if run.params.get("data.name")]
+    keys = ("data.name", Tag.DATA_FALLBACK, Tag.DATA_REQUESTED)
+    finished = _list_finished(store, runs.experiment_ids(store), (), keys=keys)
+    others = [run for run in finished if run.params.get("data.name")]
     asked = [run for run in others if Tag.DATA_FALLBACK not in run.tags]
     fallbacks = [
         run for run in others if Tag.DATA_FALLBACK in run.tags and run.tags.get(Tag.DATA_REQUESTED) == data_name
@@ -156,12 +164,15 @@ def _split(run: RunRecord | StoredRun) -> tuple[str, ...]:
     return tuple(str(run.params.get(key)) for key in SPLIT_KEYS)
 
 
-def _list_finished(store: MlflowStore, experiments: list[str]) -> list[StoredRun]:
-    """Return the finished runs that may be promoted, the newest first."""
+def _list_finished(
+    store: MlflowStore, experiments: list[str], conditions: Sequence[Condition], *, keys: Collection[str]
+) -> list[StoredRun]:
+    """Return the finished runs that may be promoted and fulfil the conditions, with these keys, the newest first."""
+    asked = [FINISHED, *conditions]
     found = [
         run
         for kind in KINDS
-        for run in runs.search_stored(store, experiments, {Tag.KIND: kind}, conditions=[FINISHED], keys=_COMPARED)
+        for run in runs.search_stored(store, experiments, {Tag.KIND: kind}, conditions=asked, keys=keys)
     ]
     return sorted(found, key=lambda run: run.started_ms, reverse=True)
 
