@@ -123,6 +123,7 @@ class Team:
                 child.wait()
                 self._is_over.wait(2)
 
+        (self.folder / f"{unit}.log").touch()
         thread = threading.Thread(target=supervise)
         thread.start()
         self._stack.callback(thread.join)
