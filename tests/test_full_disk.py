@@ -53,9 +53,10 @@ def read_result(home: Path, scratch: Path) -> Result:
     journal = home / "mlruns" / "optuna" / "s.journal"
     if journal.exists():
         shutil.copy(journal, scratch / "copy.journal")
-        backend = JournalFileBackend(str(scratch / "copy.journal"))
-        study = optuna.load_study(study_name="s", storage=optuna.storages.JournalStorage(backend))
-        trials = [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in study.trials]
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(scratch / "copy.journal")))
+        for name in optuna.get_all_study_names(storage):  # none if there was no space for it
+            found = optuna.load_study(study_name=name, storage=storage).trials
+            trials = [(trial.state.name, trial.params, trial.value, trial.intermediate_values) for trial in found]
     return trials, runs, metrics
 
 
