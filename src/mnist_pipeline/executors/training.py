@@ -1,4 +1,4 @@
-"""How a worker trains a task. The fork server imports this module, and TensorFlow with it, once for all workers."""
+"""How a worker trains a task. The fork server imports this module, once for all workers; see `preloaded.py`."""
 
 import gc
 from collections.abc import Callable
