@@ -280,7 +280,8 @@ class _Repeatable(BaseSampler):
         self._seed = config.seed
         self._is_tpe = config.sampler is Sampler.tpe
         self._has_conditions = bool(config.space.options)
-        optuna_internals.speed_up_tpe()
+        if self._is_tpe:
+            optuna_internals.speed_up_tpe()
 
     def _sampler(self, trial: FrozenTrial, name: str = "") -> BaseSampler:
         words = np.random.SeedSequence((self._seed, trial.number, *name.encode())).generate_state(1)
